@@ -1,0 +1,143 @@
+"""Validation of arguments: each check returns the value ready to use, or raises one clear sentence."""
+
+import math
+from numbers import Real
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+# Tensors are whatever the backend of Keras calls so: jax.Array, torch.Tensor, tf.Tensor.
+Tensor = Any
+
+
+def number(value: Any, name: str, above: float | None = None) -> float:
+    """Return `value` as a finite float, above `above` where that is given."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, Real):
+        raise TypeError(f"`{name}` must be a number. Received: {name}={value!r}.")
+    value = float(value)
+    if not math.isfinite(value):
+        raise ValueError(f"`{name}` must be finite. Received: {name}={value!r}.")
+    if above is not None and value <= above:
+        raise ValueError(f"`{name}` must be greater than {above:g}. Received: {name}={value!r}.")
+    return value
+
+
+def text(value: Any, name: str) -> str | None:
+    """Return `value`, a string or None."""
+    if value is not None and not isinstance(value, str):
+        raise TypeError(f"`{name}` must be a string or None. Received: {name}={value!r}.")
+    return value
+
+
+def block_size(value: Any) -> int | None:
+    """Return `value`, a positive whole number of anchors or None."""
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
+        raise ValueError(
+            "`block_size` must be a positive whole number of anchors, or None to choose it "
+            f"automatically. Received: block_size={value!r}."
+        )
+    return int(value)
+
+
+def labels(value: Any, name: str) -> Tensor:
+    """Return integer labels [n] or [n, 1] as an integer tensor [n] that keeps every bit."""
+    if not ops.is_tensor(value):
+        value = np.asarray(value)
+    dtype = str(value.dtype) if isinstance(value, np.ndarray) else _dtype(value)
+    if not dtype.startswith(("int", "uint", "bool")):
+        raise TypeError(
+            f"`{name}` must hold integer class ids, because floats merge large ids. Received dtype "
+            f"{dtype}; pass integers, for example "
+            + (
+                f"{name}.astype('int32')."
+                if dtype.startswith(("float", "bf"))
+                else "np.unique(labels, return_inverse=True)[1]."
+            )
+        )
+    shape = tuple(value.shape)
+    if not (len(shape) == 1 or (len(shape) == 2 and shape[1] in (1, None))):
+        raise ValueError(f"`{name}` must have shape [batch] or [batch, 1]. Received shape {shape}.")
+    # Keras's own choice for 64-bit integers: int64, or int32 on JAX without x64.
+    widest = _dtype(ops.convert_to_tensor(np.zeros(0, np.int64)))
+    if widest == "int32" and isinstance(value, np.ndarray):
+        _check_32_bits(value, name)
+        value = value.astype(np.int64).astype(np.int32)  # wraps: 32 bits stay 32 different bits
+    value = ops.cast(ops.convert_to_tensor(value), widest)
+    return ops.reshape(value, (-1,)) if len(shape) == 2 else value
+
+
+def _check_32_bits(value: np.ndarray, name: str) -> None:
+    if value.size == 0 or value.dtype.itemsize < 4:
+        return
+    low, high = int(value.min()), int(value.max())
+    if high >= 2**32 or low < -(2**31) or (low < 0 and high >= 2**31):
+        raise ValueError(
+            f"`{name}` needs more than 32 bits and JAX keeps 32, so that different classes would "
+            f"merge. Received ids from {low} to {high}; pass "
+            "np.unique(labels, return_inverse=True)[1], or enable jax_enable_x64."
+        )
+
+
+def compute_dtype(value: Any) -> str:
+    """Dtype for the functions to compute with: float64 for float64 where it is to be had."""
+    given = str(getattr(value, "dtype", "float32"))
+    if given == "float64":  # of NumPy; JAX without x64 has none
+        given = _dtype(ops.convert_to_tensor(np.zeros(0, np.float64)))
+    return "float64" if given.endswith("float64") else "float32"
+
+
+def embeddings(value: Any, name: str, dtype: str) -> Tensor:
+    """Return embeddings as a tensor [n, d] of `dtype`."""
+    value = ops.convert_to_tensor(value, dtype=dtype)
+    if len(value.shape) != 2:
+        raise ValueError(
+            f"`{name}` must hold one embedding a row, shape [batch, dimension]. "
+            f"Received shape {tuple(value.shape)}."
+        )
+    return value
+
+
+def binary(labels: Tensor, name: str) -> None:
+    """Raise unless integer `labels` are 0 or 1, where they can be looked at."""
+    if not is_concrete(labels):
+        return
+    values = ops.convert_to_numpy(labels)
+    wrong = values[(values != 0) & (values != 1)]
+    if wrong.size:
+        raise ValueError(
+            f"`{name}` must hold 1 for pairs of the same kind and 0 for others. "
+            f"Received the value {int(wrong[0])}."
+        )
+
+
+def same_count(a: Tensor, b: Tensor, names: tuple[str, str], axis: int = 0) -> None:
+    """Raise unless `a` and `b` agree along `axis`, as far as the sizes are known."""
+    n, m = a.shape[axis], b.shape[axis]
+    if n is not None and m is not None and n != m:
+        what = "rows" if axis == 0 else "columns"
+        raise ValueError(
+            f"`{names[0]}` and `{names[1]}` must have the same number of {what}. "
+            f"Received {n} and {m}."
+        )
+
+
+def is_concrete(tensor: Tensor) -> bool:
+    """True where the values can be looked at: eager, not traced, not compiled."""
+    backend = keras.backend.backend()
+    if backend == "jax":
+        import jax
+
+        return not isinstance(tensor, jax.core.Tracer)
+    if backend == "tensorflow":
+        return hasattr(tensor, "numpy")
+    import torch
+
+    return not torch.compiler.is_compiling()
+
+
+def _dtype(tensor: Tensor) -> str:
+    return keras.backend.standardize_dtype(tensor.dtype)

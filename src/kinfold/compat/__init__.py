@@ -1,0 +1,1 @@
+"""The names, signatures and numbers of the libraries that Kinfold replaces."""

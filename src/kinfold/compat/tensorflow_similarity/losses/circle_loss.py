@@ -1,0 +1,63 @@
+"""`tensorflow_similarity.losses.CircleLoss`."""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from kinfold import losses
+from kinfold.checks import Tensor
+from kinfold.compat import keras2
+from kinfold.numerics import softplus
+
+
+@keras.saving.register_keras_serializable("kinfold.tensorflow_similarity")
+class CircleLoss(losses.CircleLoss):
+    """The circle loss of TensorFlow Similarity, which keeps positives and negatives apart.
+
+    Per anchor, with the logits of `kinfold.losses.CircleLoss`:
+
+        log(1 + sum_P exp(positive logit)) + log(1 + sum_N exp(negative logit))
+
+    The mean is over the whole batch, invalid anchors too, and without reduction the loss has the
+    shape [batch, 1].
+
+    Args:
+        distance: a name, instance or config; see `kinfold.distances.get`.
+        gamma: scale of the logits, greater than 0.
+        margin: the relaxation, in units of the distance.
+        name: optional name of the loss.
+        **kwargs: `reduction` and `dtype`, as in Keras.
+
+    Reference:
+        TensorFlow Similarity, losses.CircleLoss; https://arxiv.org/abs/2002.10857
+
+    Example:
+
+    >>> import numpy as np
+    >>> from kinfold.compat.tensorflow_similarity.losses import CircleLoss
+    >>> x = np.array([[1, 0], [0.8, 0.6], [0, 1]], "float32")
+    >>> print(f"{float(CircleLoss(gamma=10.0)(np.array([0, 0, 1]), x)):.4f}")
+    0.9458
+    """
+
+    def __init__(
+        self,
+        distance: Any = "cosine",
+        gamma: float = 80.0,
+        margin: float = 0.4,
+        name: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        kwargs["reduction"] = keras2.reduction(kwargs.get("reduction", "sum_over_batch_size"))
+        super().__init__(gamma, margin, distance, name=name, **kwargs)
+
+    def combine(self, positive: Tensor, negative: Tensor) -> Tensor:
+        return softplus(positive) + softplus(negative)
+
+    def counted(self, valid: Tensor) -> Tensor:
+        return ops.ones_like(valid)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Tensor:
+        loss = super().__call__(*args, **kwargs)
+        return ops.expand_dims(loss, 1) if self.reduction in (None, "none") else loss

@@ -1,0 +1,199 @@
+"""Pairwise distances between rows of embeddings: x [t, d] and r [m, d] give [t, m]."""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from kinfold.checks import Tensor
+from kinfold.numerics import divide, square_root
+
+
+class Distance:
+    """A named distance between embeddings; subclass it to add one of your own.
+
+    A subclass defines `pairwise` and `paired`, and is registered with
+    `keras.saving.register_keras_serializable` so that losses that use it can be saved.
+
+    Attributes:
+        name: what configs and messages call it.
+        similarity: True where larger means closer.
+        needs_unit_rows: True where inputs are expected to have unit norm.
+    """
+
+    name = "distance"
+    similarity = False
+    needs_unit_rows = False
+
+    def __call__(self, x: Tensor, r: Tensor) -> Tensor:
+        """Distance of every row of `x` [t, d] to every row of `r` [m, d]: [t, m]."""
+        return self.pairwise(ops.convert_to_tensor(x), ops.convert_to_tensor(r))
+
+    def pairwise(self, x: Tensor, r: Tensor) -> Tensor:
+        """Distance of every row of `x` [t, d] to every row of `r` [m, d]: [t, m]."""
+        raise NotImplementedError
+
+    def paired(self, x: Tensor, r: Tensor) -> Tensor:
+        """Distance of row i of `x` [n, d] to row i of `r` [n, d]: [n]."""
+        raise NotImplementedError
+
+    def get_config(self) -> dict[str, Any]:
+        return {}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "Distance":
+        return cls(**config)
+
+    def __repr__(self) -> str:
+        return f"<Distance {self.name}>"
+
+
+def _dot(x: Tensor, r: Tensor) -> Tensor:
+    return x @ ops.transpose(r)  # the ops.matmul of torch and JAX narrows float64
+
+
+def _square(x: Tensor) -> Tensor:
+    return ops.sum(x * x, axis=-1)
+
+
+def _squared(x: Tensor, r: Tensor) -> Tensor:
+    square = ops.expand_dims(_square(x), 1) - 2.0 * _dot(x, r) + ops.expand_dims(_square(r), 0)
+    return ops.relu(square)
+
+
+class Cosine(Distance):
+    """max(1 - x.r, 0), for rows of unit norm."""
+
+    name = "cosine"
+    needs_unit_rows = True
+
+    def pairwise(self, x: Tensor, r: Tensor) -> Tensor:
+        return ops.relu(1.0 - _dot(x, r))
+
+    def paired(self, x: Tensor, r: Tensor) -> Tensor:
+        return ops.relu(1.0 - ops.sum(x * r, axis=-1))
+
+
+class Euclidean(Distance):
+    """||x - r||, from norms and one matrix product; 0 with zero gradient where they meet."""
+
+    name = "euclidean"
+
+    def pairwise(self, x: Tensor, r: Tensor) -> Tensor:
+        return square_root(_squared(x, r))
+
+    def paired(self, x: Tensor, r: Tensor) -> Tensor:
+        return square_root(_square(x - r))
+
+
+class SquaredEuclidean(Distance):
+    """||x - r||^2, from norms and one matrix product, clipped at 0."""
+
+    name = "squared_euclidean"
+
+    def pairwise(self, x: Tensor, r: Tensor) -> Tensor:
+        return _squared(x, r)
+
+    def paired(self, x: Tensor, r: Tensor) -> Tensor:
+        return _square(x - r)
+
+
+class InnerProduct(Distance):
+    """x.r: a similarity, larger is closer."""
+
+    name = "inner_product"
+    similarity = True
+
+    def pairwise(self, x: Tensor, r: Tensor) -> Tensor:
+        return _dot(x, r)
+
+    def paired(self, x: Tensor, r: Tensor) -> Tensor:
+        return ops.sum(x * r, axis=-1)
+
+
+class Manhattan(Distance):
+    """sum |x - r|; a block holds t * m * d differences, there being no matrix product for it."""
+
+    name = "manhattan"
+
+    def pairwise(self, x: Tensor, r: Tensor) -> Tensor:
+        return ops.sum(ops.abs(ops.expand_dims(x, 1) - ops.expand_dims(r, 0)), axis=-1)
+
+    def paired(self, x: Tensor, r: Tensor) -> Tensor:
+        return ops.sum(ops.abs(x - r), axis=-1)
+
+
+class SNR(Distance):
+    """Var(x - r) / Var(x), population variance over d: noise to signal, not symmetric.
+
+    An `x` without variance gives 0, with zero gradient.
+    """
+
+    name = "snr"
+
+    def pairwise(self, x: Tensor, r: Tensor) -> Tensor:
+        x, r = _centred(x), _centred(r)
+        return divide(_squared(x, r), ops.expand_dims(_square(x), 1))
+
+    def paired(self, x: Tensor, r: Tensor) -> Tensor:
+        x, r = _centred(x), _centred(r)
+        return divide(_square(x - r), _square(x))
+
+
+def _centred(x: Tensor) -> Tensor:
+    return x - ops.mean(x, axis=-1, keepdims=True)
+
+
+_KNOWN = {
+    kind.name: kind()
+    for kind in (Cosine, Euclidean, SquaredEuclidean, InnerProduct, Manhattan, SNR)
+}
+
+
+def get(distance: Any) -> Distance:
+    """Find a distance by its name, config, or itself.
+
+    Args:
+        distance: "cosine", "euclidean", "squared_euclidean", "inner_product", "manhattan" or
+            "snr"; a `Distance`; or what `serialize` returned.
+
+    Returns:
+        A `Distance`, callable on x [t, d] and r [m, d] and giving [t, m].
+
+    Raises:
+        ValueError: the name is unknown.
+        TypeError: it is something else.
+
+    Example:
+
+    >>> import numpy as np
+    >>> from keras import ops
+    >>> from kinfold import distances
+    >>> euclidean = distances.get("euclidean")
+    >>> x, r = np.zeros((1, 2), "float32"), np.array([[3.0, 4.0], [0.0, 1.0]], "float32")
+    >>> ops.convert_to_numpy(euclidean(x, r))
+    array([[5., 1.]], dtype=float32)
+    """
+    if isinstance(distance, Distance):
+        return distance
+    if isinstance(distance, dict):
+        if set(distance) == {"name"}:
+            return get(distance["name"])
+        return get(keras.saving.deserialize_keras_object(distance))
+    if not isinstance(distance, str):
+        raise TypeError(
+            "`distance` must be a name, a kinfold.distances.Distance or its config. "
+            f"Received: distance={distance!r}."
+        )
+    if distance not in _KNOWN:
+        raise ValueError(
+            f"Unknown distance. Expected one of {sorted(_KNOWN)}. Received: distance={distance!r}."
+        )
+    return _KNOWN[distance]
+
+
+def serialize(distance: Distance) -> Any:
+    """Return what `get` turns back into `distance`: a name, or a config for one of your own."""
+    if _KNOWN.get(distance.name) is distance:
+        return distance.name
+    return keras.saving.serialize_keras_object(distance)

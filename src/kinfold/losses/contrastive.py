@@ -1,0 +1,206 @@
+"""Contrastive loss, of given distances and of all pairs of a batch."""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from kinfold import checks
+from kinfold.checks import Tensor
+from kinfold.losses.base import PairLoss, reduce_rows
+from kinfold.numerics import divide
+
+
+@keras.saving.register_keras_serializable("kinfold")
+class ContrastiveLoss(keras.losses.Loss):
+    """Contrastive loss of pairs whose distances are given.
+
+    For a pair with the label y (1: same kind, 0: different kinds) at the distance d:
+
+        y * d^2 + (1 - y) * relu(margin - d)^2
+
+    Args:
+        margin: distance beyond which a pair of different kinds costs nothing.
+        reduction: a reduction of Keras; the means divide by the number of pairs, or by their
+            weight.
+        name: optional name of the loss.
+        dtype: dtype of the computation; None means `keras.config.floatx()`.
+
+    Raises:
+        TypeError: the margin is not a number, or the name not a string.
+        ValueError: an unknown reduction.
+
+    Reference:
+        Hadsell et al., Dimensionality Reduction by Learning an Invariant Mapping, CVPR 2006,
+        http://yann.lecun.com/exdb/publis/pdf/hadsell-chopra-lecun-06.pdf
+
+    Example:
+
+    >>> import numpy as np
+    >>> from kinfold.losses import ContrastiveLoss
+    >>> print(f"{float(ContrastiveLoss()(np.array([1, 0]), np.array([0.5, 0.8]))):.4f}")
+    0.1450
+    """
+
+    def __init__(
+        self,
+        margin: float = 1.0,
+        reduction: str | None = "sum_over_batch_size",
+        name: str | None = "contrastive_loss",
+        dtype: Any = None,
+    ) -> None:
+        super().__init__(name=checks.text(name, "name"), reduction=reduction, dtype=dtype)
+        self.margin = checks.number(margin, "margin")
+
+    def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Tensor:
+        """Compute the loss.
+
+        Args:
+            y_true: integers 0 or 1, [batch] or [batch, 1].
+            y_pred: distances [batch] or [batch, 1].
+            sample_weight: optional weight of each pair, a scalar, [batch] or [batch, 1].
+
+        Returns:
+            A scalar, or [batch] where the reduction is "none" or None.
+
+        Raises:
+            TypeError: labels that are not integers.
+            ValueError: labels other than 0 and 1 (where they can be looked at: not inside a
+                compiled step), wrong ranks, or counts that differ.
+        """
+        with keras.name_scope(self.name):
+            rows = self.call(y_true, y_pred)
+            every = ops.ones_like(rows, dtype="bool")
+            return reduce_rows(rows, every, sample_weight, self.reduction)
+
+    def call(self, y_true: Any, y_pred: Any) -> Tensor:
+        """Return the loss of each pair [batch], neither weighted nor reduced."""
+        return _contrastive(y_true, y_pred, self.margin, self.dtype)
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            "margin": self.margin,
+            "reduction": self.reduction,
+            "name": self.name,
+            "dtype": self.dtype,
+        }
+
+
+def contrastive_loss(y_true: Any, y_pred: Any, margin: float = 1.0) -> Tensor:
+    """Compute the contrastive loss of each pair, from its distance; see `ContrastiveLoss`.
+
+    Args:
+        y_true: integers 0 (different kinds) or 1 (same kind), [batch] or [batch, 1].
+        y_pred: distances [batch] or [batch, 1].
+        margin: distance beyond which a pair of different kinds costs nothing.
+
+    Returns:
+        Floating [batch].
+
+    Example:
+
+    >>> import numpy as np
+    >>> from keras import ops
+    >>> from kinfold.losses import contrastive_loss
+    >>> distances = np.array([0.5, 0.5, 2.0], "float32")
+    >>> ops.convert_to_numpy(contrastive_loss(np.array([1, 0, 0]), distances))
+    array([0.25, 0.25, 0.  ], dtype=float32)
+    """
+    margin = checks.number(margin, "margin")
+    return _contrastive(y_true, y_pred, margin, checks.compute_dtype(y_pred))
+
+
+def _contrastive(y_true: Any, y_pred: Any, margin: float, dtype: str) -> Tensor:
+    y = checks.labels(y_true, "y_true")
+    d = ops.convert_to_tensor(y_pred, dtype=dtype)
+    if len(d.shape) == 2 and d.shape[1] == 1:
+        d = ops.squeeze(d, axis=1)
+    if len(d.shape) != 1:
+        raise ValueError(
+            "`y_pred` must hold one distance a pair, shape [batch] or [batch, 1]. Received shape "
+            f"{tuple(d.shape)}; for embeddings use PairContrastiveLoss or layers.PairDistance."
+        )
+    checks.same_count(y, d, ("y_true", "y_pred"))
+    checks.binary(y, "y_true")
+    far = ops.square(ops.relu(margin - d))
+    return ops.where(ops.equal(y, 1), ops.square(d), far)
+
+
+@keras.saving.register_keras_serializable("kinfold")
+class PairContrastiveLoss(PairLoss):
+    """Contrastive loss of all pairs that a batch of embeddings forms.
+
+    With the distance d, for an anchor with positives P and negatives N:
+
+        mean_P relu(d - positive_margin)^2 + mean_N relu(negative_margin - d)^2
+
+    Each anchor's positives and negatives weigh the same, however many there are of each. The
+    means are over all its pairs, whether or not they are within the margin, so that rounding never
+    moves a divisor.
+
+    Args:
+        positive_margin: distance below which a positive costs nothing.
+        negative_margin: distance above which a negative costs nothing.
+        distance: a name, instance or config; see `kinfold.distances.get`.
+        remove_diagonal: whether the reference at an anchor's own position is no positive of it.
+        reduction: see `PairLoss`.
+        name: optional name of the loss.
+        dtype: dtype of the computation; None means `keras.config.floatx()`.
+        normalize: whether to scale embeddings and references to unit norm first.
+
+    Raises:
+        TypeError: a margin is not a number.
+        ValueError: an unknown distance or reduction, or a similarity as the distance.
+
+    Reference:
+        Hadsell et al., Dimensionality Reduction by Learning an Invariant Mapping, CVPR 2006;
+        the positive margin is that of Lin et al., 2015, https://arxiv.org/abs/1501.02102
+
+    Example:
+
+    >>> import numpy as np
+    >>> from kinfold.losses import PairContrastiveLoss
+    >>> x = np.array([[0, 0], [3, 4], [0, 0.5]], "float32")
+    >>> float(PairContrastiveLoss(reduction="sum")(np.array([0, 0, 1]), x))
+    50.25
+    """
+
+    def __init__(
+        self,
+        positive_margin: float = 0.0,
+        negative_margin: float = 1.0,
+        distance: Any = "euclidean",
+        remove_diagonal: bool = True,
+        reduction: str | None = "sum_over_batch_size",
+        name: str | None = "pair_contrastive_loss",
+        dtype: Any = None,
+        *,
+        normalize: bool = False,
+    ) -> None:
+        super().__init__(distance, remove_diagonal, normalize, reduction, name, dtype)
+        if self.distance.similarity:
+            raise ValueError(
+                "PairContrastiveLoss needs a distance, where smaller is closer. "
+                f"Received: distance={self.distance.name!r}, a similarity."
+            )
+        self.positive_margin = checks.number(positive_margin, "positive_margin")
+        self.negative_margin = checks.number(negative_margin, "negative_margin")
+
+    def per_anchor(self, distance: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
+        near = ops.square(ops.relu(distance - self.positive_margin))
+        far = ops.square(ops.relu(self.negative_margin - distance))
+        return _mean_where(near, positive) + _mean_where(far, negative)
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "positive_margin": self.positive_margin,
+            "negative_margin": self.negative_margin,
+        }
+
+
+def _mean_where(values: Tensor, mask: Tensor) -> Tensor:
+    """Mean of each row's entries that `mask` allows; 0 for a row without any."""
+    count = ops.sum(ops.cast(mask, values.dtype), axis=1)
+    total = ops.sum(ops.where(mask, values, ops.zeros_like(values)), axis=1)
+    return divide(total, count)

@@ -1,0 +1,87 @@
+"""Forms that stay exact, and whose gradients stay finite, where the plain ones do not.
+
+Two habits run through them. Both branches of a `where` are differentiated, so an inner `where`
+keeps the dangerous operation away from its singular point. And on torch and JAX the binary
+functions of `keras.ops` turn float64 into float32 under the default floatx (matmul, maximum,
+logaddexp, divide_no_nan), so operators and one-argument functions are used instead.
+"""
+
+import keras
+from keras import ops
+
+from kinfold.checks import Tensor
+
+
+def square_root(square: Tensor) -> Tensor:
+    """sqrt, with value and gradient 0 at 0 (the plain form gives NaN on every backend)."""
+    some = square > 0
+    root = ops.sqrt(ops.where(some, square, ops.ones_like(square)))
+    return ops.where(some, root, ops.zeros_like(square))
+
+
+def divide(a: Tensor, b: Tensor) -> Tensor:
+    """a / b, with value and gradient 0 where b is 0; `b` broadcasts to `a`."""
+    some = ops.not_equal(b, ops.zeros_like(b))
+    ratio = a / ops.where(some, b, ops.ones_like(b))
+    return ops.where(some, ratio, ops.zeros_like(a))
+
+
+def unit_rows(x: Tensor) -> Tensor:
+    """Scale each row to unit length; a zero row stays zero, with zero gradient.
+
+    x / ||x||, with the norm taken in at least float32.
+
+    Args:
+        x: floating tensor [..., d].
+
+    Returns:
+        Tensor of the shape and dtype of `x`.
+
+    Example:
+
+    >>> import numpy as np
+    >>> from kinfold.numerics import unit_rows
+    >>> from keras import ops
+    >>> ops.convert_to_numpy(unit_rows(np.array([[3.0, 4.0], [0.0, 0.0]], "float32"))).round(3)
+    array([[0.6, 0.8],
+           [0. , 0. ]], dtype=float32)
+    """
+    x = ops.convert_to_tensor(x)
+    dtype = keras.backend.standardize_dtype(x.dtype)
+    wide = ops.cast(x, "float32") if dtype in ("float16", "bfloat16") else x
+    # Scaled first, so that the square neither overflows nor vanishes; a subnormal row counts as 0.
+    largest = ops.stop_gradient(ops.max(ops.abs(wide), axis=-1, keepdims=True))
+    some = largest > 1.2e-38
+    wide = wide / ops.where(some, largest, ops.ones_like(largest))
+    square = ops.sum(wide * wide, axis=-1, keepdims=True)
+    one = ops.ones_like(square)
+    scale = ops.where(some, ops.rsqrt(ops.where(some, square, one)), ops.zeros_like(square))
+    return ops.cast(wide * scale, dtype)
+
+
+def softplus(x: Tensor) -> Tensor:
+    """log(1 + exp(x)), to the last digit (torch's own is x above 20)."""
+    positive = x > 0
+    return ops.relu(x) + ops.log1p(ops.exp(ops.where(positive, -x, x)))
+
+
+def log_sum_exp(logit: Tensor, mask: Tensor) -> Tensor:
+    """Log of the sum of exp(logit) over the allowed entries of each row; 0 for a row without any.
+
+    Args:
+        logit: floating [t, m].
+        mask: boolean [t, m], the allowed entries.
+
+    Returns:
+        Floating [t].
+    """
+    # The largest allowed logit, not the largest of all, or the allowed ones could underflow.
+    lowest = ops.full_like(logit, -float("inf"))
+    some = ops.any(mask, axis=1, keepdims=True)
+    largest = ops.max(ops.where(mask, logit, lowest), axis=1, keepdims=True)
+    largest = ops.stop_gradient(ops.where(some, largest, ops.zeros_like(largest)))
+    # Where it is masked the exponent is replaced before exp, so that no infinity meets a gradient.
+    shifted = ops.where(mask, logit - largest, ops.zeros_like(logit))
+    total = ops.sum(ops.where(mask, ops.exp(shifted), ops.zeros_like(logit)), axis=1, keepdims=True)
+    total = ops.where(some, total, ops.ones_like(total))
+    return ops.squeeze(largest + ops.log(total), axis=1)

@@ -1,0 +1,71 @@
+"""What the tests need of the backend under test: native tensors, gradients, float64."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+BACKEND = keras.backend.backend()
+
+
+@contextlib.contextmanager
+def float64() -> Iterator[None]:
+    """Make float64 available, which JAX switches on globally and the others always have."""
+    if BACKEND == "jax":
+        import jax
+
+        with jax.enable_x64(True):
+            yield
+    else:
+        yield
+
+
+def value_and_gradients(
+    fn: Callable[..., Any], *arrays: np.ndarray
+) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Value of `fn` at the arrays, and the gradient of its sum with respect to each of them."""
+    if BACKEND == "jax":
+        import jax
+        import jax.numpy as jnp
+
+        def total(*xs: Any) -> Any:
+            value = fn(*xs)
+            return jnp.sum(value), value
+
+        tensors = tuple(jnp.asarray(a) for a in arrays)
+        argnums = tuple(range(len(tensors)))
+        # Compiled: quicker than op by op, where each new shape compiles each op anew.
+        graph = jax.jit(jax.value_and_grad(total, argnums, has_aux=True))
+        (_, value), gradients = graph(*tensors)
+    elif BACKEND == "tensorflow":
+        import tensorflow as tf
+
+        tensors = tuple(tf.constant(a) for a in arrays)
+        with tf.GradientTape() as tape:
+            tape.watch(tensors)
+            value = fn(*tensors)
+        gradients = tape.gradient(value, tensors, unconnected_gradients="zero")
+    else:
+        import torch
+
+        tensors = tuple(torch.tensor(a, requires_grad=True) for a in arrays)
+        value = fn(*tensors)
+        gradients = torch.autograd.grad(value.sum(), tensors, allow_unused=True)
+        gradients = [
+            torch.zeros_like(t) if g is None else g for g, t in zip(gradients, tensors, strict=True)
+        ]
+    return ops.convert_to_numpy(value), [ops.convert_to_numpy(g) for g in gradients]
+
+
+def assert_close(actual: Any, expected: Any, rtol: float, what: str = "") -> None:
+    """Compare by the largest error against the largest value, as suits sums that cancel."""
+    actual, expected = np.asarray(actual, np.float64), np.asarray(expected, np.float64)
+    assert actual.shape == expected.shape, f"{what}: shape {actual.shape}, not {expected.shape}"
+    assert np.all(np.isfinite(actual)), f"{what}: not finite: {actual}"
+    if expected.size:
+        error = np.abs(actual - expected).max()
+        scale = np.abs(expected).max()
+        assert error <= rtol * scale + 1e-12, f"{what}: error {error:.3g} of {scale:.3g}"

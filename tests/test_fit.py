@@ -1,0 +1,119 @@
+"""The losses inside Keras: compile, fit, save, load, mixed precision; and in bare loops."""
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from cases import batch
+from kinfold import layers, losses
+from kinfold.compat import tensorflow_addons as tfa
+from kinfold.compat import tensorflow_similarity as tfsim
+from native import BACKEND
+
+PAIR_LOSSES = [losses.CircleLoss, losses.PairContrastiveLoss, tfsim.losses.CircleLoss]
+GIVEN_DISTANCES = [losses.ContrastiveLoss, tfa.losses.ContrastiveLoss]
+
+
+def encoder() -> keras.Model:
+    return keras.Sequential(
+        [keras.Input((8,)), keras.layers.Dense(16, activation="relu"), layers.L2Embedding(4)]
+    )
+
+
+def siamese() -> keras.Model:
+    left, right = keras.Input((8,)), keras.Input((8,))
+    embed = encoder()
+    return keras.Model([left, right], layers.PairDistance()([embed(left), embed(right)]))
+
+
+def pair_data() -> tuple[list[np.ndarray], np.ndarray]:
+    return [batch(32)[1], batch(32, seed=1)[1]], batch(32, classes=2)[0]
+
+
+@pytest.mark.parametrize("loss", PAIR_LOSSES + GIVEN_DISTANCES)
+def test_fit_save_load(loss: type, tmp_path) -> None:
+    given = loss in GIVEN_DISTANCES
+    model = siamese() if given else encoder()
+    x, y = pair_data() if given else batch(32)[::-1]
+    model.compile("adam", loss=loss(name="mine"))
+    history = model.fit(x, y, batch_size=16, epochs=3, shuffle=False, verbose=0).history["loss"]
+    assert history[-1] < history[0]
+    model.save(tmp_path / "model.keras")
+    again = keras.saving.load_model(tmp_path / "model.keras")
+    assert type(again.loss) is loss
+    assert again.loss.get_config() == model.loss.get_config()
+    np.testing.assert_array_equal(again.predict(x, verbose=0), model.predict(x, verbose=0))
+    assert again.evaluate(x, y, verbose=0) == pytest.approx(model.evaluate(x, y, verbose=0))
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+def test_mixed_precision_keeps_large_ids_apart(policy: str) -> None:
+    """In the loss that fit reports: ids that only float32 or less would merge."""
+    y, x = batch(32)
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        values = []
+        for labels in (y, y + 2**24, (y + 2**31 - 8).astype("int32")):
+            keras.utils.set_random_seed(0)
+            model = encoder()
+            model.compile("adam", loss=losses.CircleLoss())
+            values.append(model.fit(x, labels, batch_size=32, verbose=0).history["loss"][0])
+        weights = [ops.convert_to_numpy(w) for w in model.weights]
+    finally:
+        keras.config.set_dtype_policy(before)
+    assert values[0] > 0
+    assert values[1:] == values[:1] * 2
+    assert all(np.all(np.isfinite(w)) for w in weights)
+
+
+def test_fit_with_weights_columns_partial_batches_and_evaluate() -> None:
+    y, x = batch(21)
+    model = encoder()
+    model.compile("sgd", loss=losses.CircleLoss(gamma=10.0))
+    weight = np.linspace(0, 1, 21)
+    history = model.fit(x, y[:, None], batch_size=8, sample_weight=weight, epochs=2, verbose=0)
+    assert np.all(np.isfinite(history.history["loss"]))
+    expected = losses.CircleLoss(gamma=10.0)(y, model.predict(x, verbose=0))
+    assert model.evaluate(x, y, batch_size=21, verbose=0) == pytest.approx(float(expected), 1e-5)
+
+
+def test_floating_labels_in_fit_say_so() -> None:
+    y, x = batch(16)
+    model = encoder()
+    model.compile("sgd", loss=losses.CircleLoss())
+    with pytest.raises(TypeError, match="integer class ids"):
+        model.fit(x, y.astype("float32"), verbose=0)
+
+
+def test_bare_loop_with_native_tensors() -> None:
+    y, x = batch(24)
+    loss = losses.CircleLoss(gamma=20.0, normalize=True)
+    first = float(loss(y, x))
+    if BACKEND == "jax":
+        import jax
+        import jax.numpy as jnp
+
+        step = jax.jit(lambda w: w - 0.01 * jax.grad(lambda w: loss(jnp.asarray(y), w))(w))
+        w = jnp.asarray(x)
+        for _ in range(20):
+            w = step(w)
+    elif BACKEND == "tensorflow":
+        import tensorflow as tf
+
+        w = tf.Variable(x)
+        for _ in range(20):
+            with tf.GradientTape() as tape:
+                value = loss(tf.constant(y), w)
+            w.assign_sub(0.01 * tape.gradient(value, w))
+    else:
+        import torch
+
+        w = torch.nn.Parameter(torch.tensor(x))
+        optimizer = torch.optim.SGD([w], lr=0.01)
+        for _ in range(20):
+            optimizer.zero_grad()
+            loss(torch.tensor(y), w).backward()
+            optimizer.step()
+    assert float(ops.convert_to_numpy(loss(y, w))) < 0.8 * first
