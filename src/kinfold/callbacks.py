@@ -1,0 +1,122 @@
+"""Retrieval quality as a metric of `fit`."""
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import keras
+import numpy as np
+
+from kinfold import distances
+from kinfold.metrics import Task, measure
+
+
+class RetrievalEvaluation(keras.callbacks.Callback):
+    """Measure retrieval at the end of every epoch and write it into the logs of `fit`.
+
+    The model embeds `x` (and `gallery_x`) with `predict`, and each metric of
+    `kinfold.metrics.retrieval_metrics` goes into the logs as `prefix` + its name, for example
+    "val_recall@1". The history and the progress bar show it, and the callbacks listed after this
+    one can monitor it; give them `mode="max"`, which Keras cannot guess from such names.
+
+    Args:
+        x: held-out inputs [n, ...], as `fit` takes them: an array, or a dict or list of arrays.
+        y: integer labels [n] or [n, 1] of `x`.
+        gallery_x: inputs [m, ...] to search in; None searches `x`, each without itself.
+        gallery_y: integer labels [m] or [m, 1]; given exactly when `gallery_x` is.
+        metrics: names that `retrieval_metrics` knows.
+        prefix: what the names in the logs begin with.
+        batch_size: examples embedded at once; None is the default of `predict`.
+        distance: a name that `kinfold.distances.get` knows, or a `Distance`.
+
+    Raises:
+        ValueError, TypeError: at construction, what `retrieval_metrics` raises about labels,
+            metrics and distance, and where inputs and labels differ in number; at the end of an
+            epoch, where the model's output is not one array [n, d] of finite numbers.
+
+    Example:
+
+    >>> import keras, numpy as np
+    >>> from kinfold.callbacks import RetrievalEvaluation
+    >>> x = np.array([[0.0], [0.1], [5.0], [5.1]], "float32")
+    >>> y = np.array([0, 0, 1, 1])
+    >>> dense = keras.layers.Dense(1, kernel_initializer="ones")
+    >>> model = keras.Sequential([keras.Input((1,)), dense])
+    >>> model.compile("sgd", loss="mse")
+    >>> evaluation = RetrievalEvaluation(x, y, metrics=("recall@1",), distance="euclidean")
+    >>> stop = keras.callbacks.EarlyStopping("val_recall@1", mode="max", patience=1)
+    >>> history = model.fit(x, x, epochs=9, verbose=0, callbacks=[evaluation, stop])
+    >>> history.history["val_recall@1"]
+    [1.0, 1.0]
+    """
+
+    def __init__(
+        self,
+        x: Any,
+        y: Any,
+        gallery_x: Any | None = None,
+        gallery_y: Any | None = None,
+        metrics: Sequence[str] = ("recall@1", "map@r"),
+        prefix: str = "val_",
+        batch_size: int | None = None,
+        distance: Any = "cosine",
+    ) -> None:
+        super().__init__()
+        if (gallery_x is None) != (gallery_y is None):
+            raise ValueError(
+                "`gallery_x` and `gallery_y` must be given together, or neither. "
+                f"Received only `{'gallery_x' if gallery_y is None else 'gallery_y'}`."
+            )
+        self.task = Task.of(y, gallery_y, metrics)
+        _check_count(x, len(self.task.query_classes), "x", "y")
+        if gallery_x is not None:
+            _check_count(gallery_x, len(self.task.gallery_classes), "gallery_x", "gallery_y")
+        self.task.warn_of_left_out()
+        self.x = x
+        self.gallery_x = gallery_x
+        self.prefix = prefix
+        self.batch_size = batch_size
+        self.distance = distances.get(distance)
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        query = self._embed(self.x)
+        gallery = None if self.gallery_x is None else self._embed(self.gallery_x)
+        values = measure(self.task, query, gallery, self.distance)
+        if logs is not None:
+            # The dictionary that the callbacks after this one and the history are given too.
+            logs.update({self.prefix + name: value for name, value in values.items()})
+
+    def _embed(self, x: Any) -> np.ndarray:
+        with _same_random_state():
+            embeddings = self.model.predict(x, batch_size=self.batch_size, verbose=0)
+        shape = getattr(embeddings, "shape", None)
+        if shape is None or len(shape) != 2:
+            received = f"a {type(embeddings).__name__}" if shape is None else f"shape {shape}"
+            raise ValueError(
+                "RetrievalEvaluation needs a model whose output is one embedding an example, "
+                f"shape [n, d]. Received {received}."
+            )
+        return embeddings
+
+
+def _same_random_state() -> AbstractContextManager[None]:
+    """Leave training its random numbers: each pass of torch's data loader draws a seed."""
+    if keras.backend.backend() != "torch":
+        return nullcontext()
+    import torch
+
+    return torch.random.fork_rng(devices=[])
+
+
+def _check_count(x: Any, count: int, name: str, labels: str) -> None:
+    for array in keras.tree.flatten(x):
+        if not getattr(array, "shape", ()):
+            raise TypeError(
+                f"`{name}` must be an array [n, ...], or a dict or list of such arrays. "
+                f"Received a {type(array).__name__}."
+            )
+        if array.shape[0] != count:
+            raise ValueError(
+                f"`{name}` and `{labels}` must have the same number of rows. "
+                f"Received {array.shape[0]} and {count}."
+            )

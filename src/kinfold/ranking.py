@@ -1,0 +1,234 @@
+"""Scores of rankings: what is asked of them, and how equally far items share their ranks."""
+
+import math
+import re
+import warnings
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+_AT_K = ("recall", "precision", "map", "ndcg", "mrr")
+
+# Names without a number: their kind, and the ranks they look at (None for R, 0 for all or none).
+_PLAIN = {
+    "r_precision": ("precision", None),
+    "map@r": ("map", None),
+    "mrr": ("mrr", 0),
+    "queries": ("count", 0),
+    "queries_without_match": ("count", 0),
+}
+
+
+class Task(NamedTuple):
+    """The labels' side of an evaluation, checked before any embedding is computed."""
+
+    asked: dict[str, tuple[str, int | None]]  # name -> its kind, and the ranks it looks at
+    query_classes: np.ndarray  # int64 [n], 0..classes-1
+    gallery_classes: np.ndarray  # int64 [m]
+    relevant: np.ndarray  # int64 [n], R of each query
+    own_gallery: bool
+
+    @classmethod
+    def of(cls, query_labels: Any, gallery_labels: Any | None, metrics: Sequence[str]) -> "Task":
+        asked = _kinds(metrics)
+        own_gallery = gallery_labels is None
+        query = _labels(query_labels, "query_labels")
+        gallery = query if own_gallery else _labels(gallery_labels, "gallery_labels")
+        classes = np.unique(np.concatenate([query, gallery]), return_inverse=True)[1]
+        query, gallery = classes[: len(query)], classes[-len(gallery) :]
+        relevant = np.bincount(gallery, minlength=classes.max() + 1)[query] - own_gallery
+        if not relevant.any():
+            raise ValueError(
+                "No query has an item of its class in the gallery, so there is nothing to measure. "
+                f"Received {len(query)} queries"
+                + (" of as many classes." if own_gallery else f" and {len(gallery)} gallery items.")
+            )
+        size = len(gallery) - own_gallery
+        for name, (_, k) in asked.items():
+            if k is not None and k > size:
+                raise ValueError(
+                    f"{name!r} looks at {k} ranks, but each query is ranked against {size} items. "
+                    "Ask for a smaller k."
+                )
+        return cls(asked, query, gallery, relevant, own_gallery)
+
+    def warn_of_left_out(self) -> None:
+        left_out = np.count_nonzero(self.relevant == 0)
+        if left_out:
+            warnings.warn(
+                f"{left_out} of {len(self.relevant)} queries have no item of their class in the "
+                "gallery and are left out of the metrics.",
+                stacklevel=3,
+            )
+
+
+def _kinds(metrics: Sequence[str]) -> dict[str, tuple[str, int | None]]:
+    """Metric name -> its kind, and the ranks it looks at: a number, None for R, 0 for all."""
+    if isinstance(metrics, str) or not all(isinstance(name, str) for name in metrics):
+        raise TypeError(
+            "`metrics` must be a sequence of names, for example ('recall@1', 'map@r'). "
+            f"Received: metrics={metrics!r}."
+        )
+    kinds: dict[str, tuple[str, int | None]] = {}
+    for name in metrics:
+        at_k = re.fullmatch(rf"({'|'.join(_AT_K)})@([1-9][0-9]*)", name)
+        if at_k:
+            kinds[name] = (at_k[1], int(at_k[2]))
+        elif name in _PLAIN:
+            kinds[name] = _PLAIN[name]
+        else:
+            known = ", ".join([f"{kind}@k" for kind in _AT_K] + list(_PLAIN))
+            raise ValueError(
+                f"Unknown metric {name!r}. Known are {known}, with k a positive whole number."
+            )
+    if not kinds:
+        raise ValueError("`metrics` must hold at least one name. Received none.")
+    return kinds
+
+
+def _labels(labels: Any, name: str) -> np.ndarray:
+    """int64 [n], every bit kept."""
+    labels = to_numpy(labels)
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        labels = labels[:, 0]
+    if labels.ndim != 1 or len(labels) == 0:
+        raise ValueError(
+            f"`{name}` must have shape [n] or [n, 1], with n at least 1. "
+            f"Received shape {labels.shape}."
+        )
+    if labels.dtype.kind not in "iub":
+        raise TypeError(
+            f"`{name}` must hold integer class ids. Received dtype {labels.dtype}; pass "
+            "np.unique(labels, return_inverse=True)[1], for example."
+        )
+    if labels.dtype == np.uint64 and labels.max() >= 2**63:
+        raise ValueError(f"`{name}` must fit 64-bit signed integers. Received {labels.max()}.")
+    return labels.astype(np.int64)
+
+
+def to_numpy(value: Any) -> np.ndarray:
+    """An array of an array or a tensor; Keras's own way warns on torch with NumPy 2.4."""
+    if hasattr(value, "detach"):
+        value = value.detach().cpu()
+        value = value.float() if "bfloat16" in str(value.dtype) else value
+    return np.asarray(value)
+
+
+def score(task: Task, rows: np.ndarray, block: np.ndarray) -> dict[str, np.ndarray]:
+    """The metrics of the queries of one block, [rows] each."""
+    relevant = task.relevant[rows]
+    limits = {name: relevant if k is None else k for name, (_, k) in task.asked.items()}
+    depths = [int(np.max(limits[name])) for name, (kind, _) in task.asked.items() if kind != "mrr"]
+    depth = max(depths, default=0)
+    hits = task.gallery_classes == task.query_classes[rows, None]
+    ranks = Ranks.of(block, hits, depth) if depth else None
+    values = {}
+    for name, (kind, k) in task.asked.items():
+        if kind == "mrr":
+            values[name] = _reciprocal_rank(block, hits, k or block.shape[1])
+        elif ranks is not None and kind != "count":
+            values[name] = _AT_RANK[kind](ranks, limits[name], relevant)
+    return values
+
+
+class Ranks(NamedTuple):
+    """The first ranks of each query and the ties among them: arrays [rows, depth].
+
+    A rank belongs to a group of equally far items, and each of them is equally likely to take it.
+    """
+
+    above: np.ndarray  # items ranked before the group
+    hits_above: np.ndarray  # those of them that are relevant
+    items: np.ndarray  # in the group, beyond the depth too
+    hits: np.ndarray  # those of them that are relevant
+
+    @classmethod
+    def of(cls, block: np.ndarray, hits: np.ndarray, depth: int) -> "Ranks":
+        nearest = np.argpartition(block, depth - 1, axis=1)[:, :depth]
+        found = np.take_along_axis(block, nearest, axis=1)
+        order = np.argsort(found, axis=1)
+        found = np.take_along_axis(found, order, axis=1)
+        hit = np.take_along_axis(hits, np.take_along_axis(nearest, order, axis=1), axis=1)
+        rank = np.arange(depth)
+        new = np.ones(found.shape, bool)
+        new[:, 1:] = found[:, 1:] != found[:, :-1]
+        above = np.maximum.accumulate(np.where(new, rank, 0), axis=1)
+        last = np.ones(found.shape, bool)
+        last[:, :-1] = new[:, 1:]
+        end = np.minimum.accumulate(np.where(last, rank, depth)[:, ::-1], axis=1)[:, ::-1]
+        so_far = np.cumsum(hit, axis=1)
+        hits_above = np.take_along_axis(so_far - hit, above, axis=1)
+        group_hits = np.take_along_axis(so_far, end, axis=1) - hits_above
+        # The group at the last rank may go on beyond the depth.
+        tied = block == found[:, -1:]
+        final = end == depth - 1
+        items = np.where(final, np.count_nonzero(tied, axis=1)[:, None], end + 1 - above)
+        group_hits = np.where(final, np.count_nonzero(tied & hits, axis=1)[:, None], group_hits)
+        return cls(above, hits_above, items, group_hits)
+
+    def relevance(self) -> np.ndarray:
+        """E[rel(i)]."""
+        return self.hits / self.items
+
+    def precision_of_hits(self) -> np.ndarray:
+        """E[P(i) rel(i)]: rel(i) with itself, with the groups above, with its own group."""
+        rank = np.arange(self.items.shape[1])
+        own = (rank - self.above) * (self.hits - 1) / np.maximum(self.items - 1, 1)
+        return self.relevance() * (1 + self.hits_above + own) / (rank + 1)
+
+
+def _sum_to(limit: Any, values: np.ndarray) -> np.ndarray:
+    """Sum of the first ranks, `limit` being one number for all queries or one each."""
+    first = np.arange(values.shape[1]) < np.reshape(limit, (-1, 1))
+    return np.where(first, values, 0).sum(axis=1)
+
+
+def _recall(ranks: Ranks, k: Any, relevant: np.ndarray) -> np.ndarray:
+    above, hits_above, items, hits = (part[:, k - 1].tolist() for part in ranks)
+    return np.array(
+        [
+            # Without a hit above: k - a draws, without replacement, from the group of rank k.
+            1.0 if h else 1 - math.comb(t - r, k - a) / math.comb(t, k - a)
+            for a, h, t, r in zip(above, hits_above, items, hits, strict=True)
+        ]
+    )
+
+
+def _precision(ranks: Ranks, k: Any, relevant: np.ndarray) -> np.ndarray:
+    return _sum_to(k, ranks.relevance()) / k
+
+
+def _average_precision(ranks: Ranks, k: Any, relevant: np.ndarray) -> np.ndarray:
+    return _sum_to(k, ranks.precision_of_hits()) / np.minimum(relevant, k)
+
+
+def _ndcg(ranks: Ranks, k: Any, relevant: np.ndarray) -> np.ndarray:
+    discount = 1 / np.log2(np.arange(2, ranks.items.shape[1] + 2))
+    ideal = np.cumsum(discount)[np.minimum(relevant, k) - 1]
+    return _sum_to(k, ranks.relevance() * discount) / ideal
+
+
+_AT_RANK = {
+    "recall": _recall,
+    "precision": _precision,
+    "map": _average_precision,
+    "ndcg": _ndcg,
+}
+
+
+def _reciprocal_rank(block: np.ndarray, hits: np.ndarray, k: int) -> np.ndarray:
+    nearest = np.where(hits, block, np.inf).min(axis=1, keepdims=True)
+    tied = block == nearest
+    above = np.count_nonzero(block < nearest, axis=1)
+    items = np.count_nonzero(tied, axis=1)
+    group_hits = np.count_nonzero(tied & hits, axis=1)
+    values = np.where(above < k, 1 / (above + 1.0), 0.0)
+    for i in np.flatnonzero(items > group_hits):
+        # Chance that the group's first hit is at its place 1, 2, ...: none before, then one.
+        t, r = items[i], group_hits[i]
+        place = np.arange(1, t - r + 2)
+        none_before = np.cumprod(np.append(1.0, 1 - r / (t - place[:-1] + 1)))
+        rank = above[i] + place
+        values[i] = np.sum(none_before * r / (t - place + 1) * (rank <= k) / rank)
+    return values
