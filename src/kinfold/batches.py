@@ -1,0 +1,364 @@
+"""Batches with several examples of each of several classes, for `fit` and for other loaders.
+
+A pair loss learns only where a batch holds both positive and negative pairs. A batch drawn at
+random from many classes holds almost no positive pair; these hold a fixed number of examples of
+each of a fixed number of classes.
+"""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import keras
+import numpy as np
+
+
+class ClassBalancedIndices:
+    """Row numbers of class-balanced batches; iterating yields one epoch of lists of ints.
+
+    Each batch holds `classes_per_batch` distinct classes and `examples_per_class` examples of
+    each, without repeats where the class has enough examples and with as few as possible
+    otherwise. Over an epoch classes are dealt evenly, and so are the examples of a class: two
+    counts differ by 1 at most. A class with one example can give no positive pair: it is left
+    out, and one warning says how many there are.
+
+    The epoch k depends only on the arguments and k, so that a resumed run sees the batches of an
+    unbroken one. An object of this class is a `batch_sampler` for `torch.utils.data.DataLoader`;
+    `epoch(k)` is the source for `tf.data` and Grain.
+
+    Args:
+        labels: `[n]` or `[n, 1]` integers, the class of each example.
+        classes_per_batch: classes in a batch.
+        examples_per_class: examples of each class in a batch.
+        batches_per_epoch: batches in an epoch; by default about one pass over the examples,
+            ceil(examples / batch size).
+        seed: an integer for repeatable epochs; None draws one at random, kept in `.seed`.
+
+    Attributes:
+        current_epoch: the epoch that the next iteration yields. Each iteration moves it on by 1
+            as it starts; set it to resume.
+        left_out: the labels of the classes with one example.
+
+    Raises:
+        TypeError: labels are not integers, or a count or the seed is not an integer.
+        ValueError: labels have another shape, a count is below 1, or fewer classes than
+            `classes_per_batch` have two examples.
+
+    Example:
+
+    >>> from kinfold.batches import ClassBalancedIndices
+    >>> labels = [0, 0, 0, 1, 1, 1, 2, 2, 2]
+    >>> indices = ClassBalancedIndices(labels, classes_per_batch=2, examples_per_class=2, seed=0)
+    >>> len(indices), indices.epoch(0).shape
+    (3, (3, 4))
+    >>> [sorted(labels[row] for row in batch) for batch in indices]
+    [[0, 0, 2, 2], [0, 0, 1, 1], [1, 1, 2, 2]]
+    >>> indices.current_epoch
+    1
+    """
+
+    def __init__(
+        self,
+        labels: Any,
+        classes_per_batch: int,
+        examples_per_class: int,
+        batches_per_epoch: int | None = None,
+        seed: int | None = None,
+    ) -> None:
+        classes, class_of, counts = np.unique(
+            _check_labels(labels), return_inverse=True, return_counts=True
+        )
+        self.classes_per_batch = _check_count("classes_per_batch", classes_per_batch)
+        self.examples_per_class = _check_count("examples_per_class", examples_per_class)
+        usable = counts > 1
+        self.left_out = classes[~usable]
+        if usable.sum() < self.classes_per_batch:
+            raise ValueError(
+                f"classes_per_batch is {classes_per_batch}, but {usable.sum()} of the "
+                f"{len(classes)} classes have two examples or more. Pass at most that many."
+            )
+        if len(self.left_out):
+            warnings.warn(
+                f"{len(self.left_out)} of {len(classes)} classes have one example and are left "
+                "out, as they give no positive pair. Add examples to them, or remove them to "
+                "silence this; `left_out` holds their labels.",
+                stacklevel=2,
+            )
+        # Rows sorted by class, those of class k from _starts[k] on, classes left out last.
+        rank = np.where(usable, np.cumsum(usable) - 1, len(classes))
+        order = np.argsort(rank[class_of], kind="stable")
+        self._counts = counts[usable]
+        self._starts = np.cumsum(self._counts) - self._counts
+        self._rows = order[: self._counts.sum()]
+
+        batch = self.classes_per_batch * self.examples_per_class
+        if batches_per_epoch is None:
+            batches_per_epoch = -(-len(self._rows) // batch)
+        self.batches_per_epoch = _check_count("batches_per_epoch", batches_per_epoch)
+        if seed is None:
+            seed = int(np.random.default_rng().integers(2**63))
+        self.seed = _check_count("seed", seed, lowest=0)
+        self.current_epoch = 0
+
+    def epoch(self, k: int) -> np.ndarray:
+        """The batches of epoch k, int64 `[batches_per_epoch, classes_per_batch *
+        examples_per_class]`: row numbers, those of a class side by side.
+        """
+        rng = np.random.default_rng([self.seed, _check_count("epoch", k, lowest=0)])
+        batches, classes, examples = (
+            self.batches_per_epoch,
+            self.classes_per_batch,
+            self.examples_per_class,
+        )
+        # A batch is a hand of classes; each class then deals a hand of examples to each of its
+        # batches, in the order of the batches.
+        hands = _deal(rng, np.array([len(self._counts)]), classes, np.array([batches]))
+        slots = hands.reshape(-1)
+        appearances = np.bincount(slots, minlength=len(self._counts))
+        dealt = _deal(rng, self._counts, examples, appearances)
+        by_class = np.argsort(slots, kind="stable")
+        rows = np.empty_like(dealt)
+        rows[by_class] = self._rows[self._starts[slots[by_class], None] + dealt]
+        return rows.reshape(batches, classes * examples)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        # Moved on at the start: a loop that stops early does not see the same batches again.
+        epoch = self.current_epoch
+        self.current_epoch = epoch + 1
+        for batch in self.epoch(epoch):
+            yield batch.tolist()
+
+    def __len__(self) -> int:
+        return self.batches_per_epoch
+
+
+def _deal(rng: np.random.Generator, sizes: np.ndarray, hand: int, hands: np.ndarray) -> np.ndarray:
+    """Deal `hands[k]` hands of `hand` items from `sizes[k]` items, for every k.
+
+    Within a hand each item of k appears floor or ceil(hand / sizes[k]) times, and over all hands
+    the counts of two items differ by 1 at most.
+
+    Returns:
+        int64 `[sum(hands), hand]`: numbers from 0 to sizes[k] - 1, the hands of k = 0 first.
+    """
+    # Items in excess of the size come as whole sets; what is left of a hand is dealt from decks.
+    rest = np.where(hands > 0, hand % sizes, 0)
+    cards = _decks(rng, sizes, rest, hands)
+    k = np.repeat(np.arange(len(sizes)), hands)
+    first = np.cumsum(rest * hands) - rest * hands
+    nth = np.arange(len(k)) - (np.cumsum(hands) - hands)[k]
+    column = np.arange(hand)
+    from_deck = column < rest[k, None]
+    position = (first[k] + nth * rest[k])[:, None] + column
+    whole_sets = column % sizes[k, None]
+    if not len(cards):
+        return whole_sets
+    return np.where(from_deck, cards[np.where(from_deck, position, 0)], whole_sets)
+
+
+def _decks(
+    rng: np.random.Generator, sizes: np.ndarray, hand: np.ndarray, hands: np.ndarray
+) -> np.ndarray:
+    """The cards of `hands[k]` hands of `hand[k]` < sizes[k] items, one after the other, every k.
+
+    Each deck is a shuffle of the items; no item comes twice in a hand, not even where a hand
+    takes the last cards of a deck and the first of the next. All decks of all k are drawn at
+    once: a deck is a shuffle of *positions in the deck before it*, whose first cards are not to
+    come from the last ones there. Which items these are is then found by following positions back.
+    """
+    needed = hand * hands
+    count = -(-needed // sizes)  # decks of each k
+    if not count.sum():
+        return np.empty(0, np.int64)
+    deck_k = np.repeat(np.arange(len(sizes)), count)
+    nth = np.arange(len(deck_k)) - (np.cumsum(count) - count)[deck_k]
+    size = sizes[deck_k]
+    begun = nth * size % hand[deck_k]  # cards of a hand that the deck before has dealt
+    head = np.where(begun > 0, hand[deck_k] - begun, 0)  # cards that complete that hand
+
+    start = np.cumsum(size) - size
+    deck = np.repeat(np.arange(len(size)), size)
+    place = np.arange(len(deck)) - start[deck]
+    # Shuffle within each deck, the forbidden positions last; its first cards complete the hand.
+    forbidden = place >= (size - begun)[deck]
+    shuffled = place[np.argsort(2 * deck + forbidden + rng.random(len(deck)))]
+    # Shuffle again all but those first cards, so that the forbidden ones may come anywhere after.
+    in_head = place < head[deck]
+    key = 2 * deck + np.where(in_head, 0.0, 1.0 + rng.random(len(deck)))
+    position = shuffled[np.argsort(key, kind="stable")]
+
+    # Follow each position back to the first deck, twice as far at each turn.
+    source = np.arange(len(deck))
+    later = nth[deck] > 0
+    source[later] = (start[deck] - size[deck] + position)[later]
+    for _ in range(int(count.max() - 1).bit_length()):
+        source = source[source]
+    item = position[source]
+
+    # The last deck of each k is dealt only as far as needed.
+    return item[(nth * size)[deck] + place < needed[deck_k][deck]]
+
+
+class ClassBalancedBatches(keras.utils.PyDataset):
+    """Class-balanced batches of arrays for `fit`, as `ClassBalancedIndices` deals them.
+
+    `fit` sees the batches of epoch `current_epoch` in order, then those of the next, on every
+    backend, with any number of workers and whatever its `shuffle`. Set the length of an epoch with
+    `batches_per_epoch`, not with the `steps_per_epoch` of `fit`, which would cut epochs short.
+
+    Args:
+        x: the examples: an array `[n, ...]`, or a dict, list or tuple of such arrays. A memory
+            map will do.
+        y: `[n]` or `[n, 1]` integers, the class of each example. They reach the loss in the type
+            that they have.
+        classes_per_batch: classes in a batch.
+        examples_per_class: examples of each class in a batch.
+        batches_per_epoch: batches in an epoch; by default about one pass over the examples.
+        seed: an integer for repeatable epochs; None draws one at random.
+        workers: threads that gather batches ahead; 1 gathers each batch when it is asked for.
+        use_multiprocessing: False; batches of arrays in memory are gathered by threads.
+        max_queue_size: batches gathered ahead where `workers` is more than 1.
+
+    Attributes:
+        indices: the `ClassBalancedIndices`, with `seed` and `left_out`.
+        current_epoch: the epoch of the batches that are read now; set it to resume.
+
+    Raises:
+        TypeError: labels are not integers.
+        ValueError: the counts of `x` and `y` differ, `use_multiprocessing` is True, or as
+            `ClassBalancedIndices`.
+
+    Example:
+
+    >>> import numpy as np
+    >>> from kinfold.batches import ClassBalancedBatches
+    >>> x, y = np.arange(12.0).reshape(6, 2), np.array([0, 0, 1, 1, 2, 2])
+    >>> batches = ClassBalancedBatches(x, y, classes_per_batch=2, examples_per_class=2, seed=0)
+    >>> len(batches)
+    2
+    >>> x_batch, y_batch = batches[0]
+    >>> x_batch.shape, y_batch.tolist()
+    ((4, 2), [0, 0, 2, 2])
+    """
+
+    def __init__(
+        self,
+        x: Any,
+        y: Any,
+        classes_per_batch: int,
+        examples_per_class: int,
+        batches_per_epoch: int | None = None,
+        seed: int | None = None,
+        workers: int = 1,
+        use_multiprocessing: bool = False,
+        max_queue_size: int = 10,
+    ) -> None:
+        if use_multiprocessing:
+            raise ValueError(
+                "use_multiprocessing must be False: batches are gathered by threads from arrays "
+                "in memory. Pass workers=2 or more to gather them ahead."
+            )
+        super().__init__(workers=1, max_queue_size=_check_count("max_queue_size", max_queue_size))
+        self._y = np.asarray(y)
+        self.indices = ClassBalancedIndices(
+            y, classes_per_batch, examples_per_class, batches_per_epoch, seed
+        )
+        self._x = keras.tree.map_structure(
+            lambda part: part if hasattr(part, "shape") else np.asarray(part), x
+        )
+        for part in keras.tree.flatten(self._x):
+            if not part.shape or part.shape[0] != len(self._y):
+                raise ValueError(
+                    "x and y must hold as many examples, along the first axis. Received an array "
+                    f"of shape {tuple(part.shape)} in x, and {len(self._y)} labels."
+                )
+        workers = _check_count("workers", workers, lowest=0)
+        self._pool = ThreadPoolExecutor(workers) if workers > 1 else None
+        self._lock = threading.Lock()
+        self._opening = False
+        self._turns: dict[int, int] | None = None
+        self.current_epoch = 0
+        self._rows: tuple[int, np.ndarray] | None = None
+        self._ahead: dict[tuple[int, int], Future] = {}
+
+    @property
+    def workers(self) -> int:
+        """1, whatever the number of threads here: Keras is to read the batches in turn.
+
+        Keras's own threads keep batches that they have read ahead for the epoch after.
+        """
+        # Keras reads this once as fit, evaluate or predict starts, and then ends an epoch, before
+        # the first and perhaps after a look at a batch to build the model: that end moves nothing.
+        self._opening = True
+        return 1
+
+    def on_epoch_begin(self) -> None:
+        """Start handing out the epoch to `fit`, in order."""
+        self._turns = {}
+
+    def on_epoch_end(self) -> None:
+        """Move on to the next epoch."""
+        self._turns = None
+        if self._opening:
+            self._opening = False
+        else:
+            self.current_epoch += 1
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: int) -> tuple[Any, np.ndarray]:
+        """Batch `index` of the current epoch: `(x, y)`."""
+        index, epoch = range(len(self))[index], self.current_epoch
+        with self._lock:
+            # fit asks for the batches in an order shuffled by a generator of its own (its
+            # shuffle=True): the first asked for is to be batch 0 all the same, and so on.
+            if self._turns is not None:
+                index = self._turns.setdefault(index, len(self._turns))
+            if self._rows is None or self._rows[0] != epoch:
+                self._rows = epoch, self.indices.epoch(epoch)
+            rows = self._rows[1]
+            if self._pool is None:
+                ready = None
+            else:
+                # Known by epoch and place, a batch read ahead cannot come up in another place.
+                window = range(index, min(index + self.max_queue_size, len(self)))
+                self._ahead = {
+                    (epoch, i): self._ahead.get((epoch, i))
+                    or self._pool.submit(self._gather, rows[i])
+                    for i in window
+                }
+                ready = self._ahead.pop((epoch, index))
+        return self._gather(rows[index]) if ready is None else ready.result()
+
+    def _gather(self, rows: np.ndarray) -> tuple[Any, np.ndarray]:
+        return keras.tree.map_structure(lambda part: part[rows], self._x), self._y[rows]
+
+
+def _check_labels(labels: Any) -> np.ndarray:
+    """Labels as an integer array `[n]`."""
+    labels = np.asarray(labels)
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        labels = labels[:, 0]
+    if labels.ndim != 1 or not len(labels):
+        raise ValueError(
+            f"Labels must be [n] or [n, 1], with n at least 1. Received the shape {labels.shape}."
+        )
+    if labels.dtype.kind not in "iu":
+        raise TypeError(
+            f"Labels must be integers. Received the type {labels.dtype}; convert whole numbers "
+            "with labels.astype('int32')."
+        )
+    return labels
+
+
+def _check_count(name: str, value: Any, lowest: int = 1) -> int:
+    if not isinstance(value, int | np.integer) or isinstance(value, bool):
+        raise TypeError(f"{name} must be an integer. Received {value!r}.")
+    if value < lowest:
+        raise ValueError(f"{name} must be {lowest} or more. Received {value!r}.")
+    return int(value)
