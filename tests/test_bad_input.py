@@ -95,5 +95,5 @@ def test_addons_contrastive_takes_whole_floats_only() -> None:
     d = np.array([0.5, 0.25], "float32")
     value = float(tfa.ContrastiveLoss()(np.array([1.0, 0.0], "float32"), d))
     assert value == float(tfa.ContrastiveLoss()(np.array([1, 0]), d))
-    with pytest.raises(ValueError, match="Received the value 0.5"):
+    with pytest.raises(ValueError, match=r"Received the value 0\.5"):
         tfa.ContrastiveLoss()(np.array([1.0, 0.5], "float32"), d)

@@ -1,4 +1,4 @@
-"""Validation of arguments: each check returns the value ready to use, or raises one clear sentence."""
+"""Validation of arguments: each check returns a value ready to use, or raises one sentence."""
 
 import math
 from numbers import Real

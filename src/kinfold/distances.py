@@ -6,7 +6,7 @@ import keras
 from keras import ops
 
 from kinfold.checks import Tensor
-from kinfold.numerics import divide, square_root
+from kinfold.numerics import divide, square_root, wide
 
 
 class Distance:
@@ -37,6 +37,10 @@ class Distance:
         """Distance of row i of `x` [n, d] to row i of `r` [n, d]: [n]."""
         raise NotImplementedError
 
+    def numbers_a_pair(self, dimension: int) -> int:
+        """How many numbers `pairwise` holds for each pair, which bounds the size of a block."""
+        return 1
+
     def get_config(self) -> dict[str, Any]:
         return {}
 
@@ -66,6 +70,12 @@ class Cosine(Distance):
 
     name = "cosine"
     needs_unit_rows = True
+
+    def of_dot(self, dot: Tensor) -> Tensor:
+        return ops.relu(1.0 - dot)
+
+    def dot_slope(self, distance: Tensor) -> Tensor:
+        return -ops.cast(distance > 0, distance.dtype)
 
     def pairwise(self, x: Tensor, r: Tensor) -> Tensor:
         return ops.relu(1.0 - _dot(x, r))
@@ -104,6 +114,12 @@ class InnerProduct(Distance):
     name = "inner_product"
     similarity = True
 
+    def of_dot(self, dot: Tensor) -> Tensor:
+        return dot
+
+    def dot_slope(self, distance: Tensor) -> Tensor:
+        return ops.ones_like(distance)
+
     def pairwise(self, x: Tensor, r: Tensor) -> Tensor:
         return _dot(x, r)
 
@@ -117,7 +133,11 @@ class Manhattan(Distance):
     name = "manhattan"
 
     def pairwise(self, x: Tensor, r: Tensor) -> Tensor:
-        return ops.sum(ops.abs(ops.expand_dims(x, 1) - ops.expand_dims(r, 0)), axis=-1)
+        gaps = ops.abs(ops.expand_dims(x, 1) - ops.expand_dims(r, 0))
+        return ops.cast(ops.sum(wide(gaps), axis=-1), x.dtype)
+
+    def numbers_a_pair(self, dimension: int) -> int:
+        return dimension
 
     def paired(self, x: Tensor, r: Tensor) -> Tensor:
         return ops.sum(ops.abs(x - r), axis=-1)

@@ -12,6 +12,12 @@ from keras import ops
 from kinfold.checks import Tensor
 
 
+def wide(x: Tensor) -> Tensor:
+    """`x` in float32 at least, for sums: bfloat16 counts only to 256."""
+    narrow = keras.backend.standardize_dtype(x.dtype) in ("float16", "bfloat16")
+    return ops.cast(x, "float32") if narrow else x
+
+
 def square_root(square: Tensor) -> Tensor:
     """sqrt, with value and gradient 0 at 0 (the plain form gives NaN on every backend)."""
     some = square > 0
@@ -48,15 +54,15 @@ def unit_rows(x: Tensor) -> Tensor:
     """
     x = ops.convert_to_tensor(x)
     dtype = keras.backend.standardize_dtype(x.dtype)
-    wide = ops.cast(x, "float32") if dtype in ("float16", "bfloat16") else x
+    y = wide(x)
     # Scaled first, so that the square neither overflows nor vanishes; a subnormal row counts as 0.
-    largest = ops.stop_gradient(ops.max(ops.abs(wide), axis=-1, keepdims=True))
+    largest = ops.stop_gradient(ops.max(ops.abs(y), axis=-1, keepdims=True))
     some = largest > 1.2e-38
-    wide = wide / ops.where(some, largest, ops.ones_like(largest))
-    square = ops.sum(wide * wide, axis=-1, keepdims=True)
+    y = y / ops.where(some, largest, ops.ones_like(largest))
+    square = ops.sum(y * y, axis=-1, keepdims=True)
     one = ops.ones_like(square)
     scale = ops.where(some, ops.rsqrt(ops.where(some, square, one)), ops.zeros_like(square))
-    return ops.cast(wide * scale, dtype)
+    return ops.cast(y * scale, dtype)
 
 
 def softplus(x: Tensor) -> Tensor:

@@ -6,9 +6,10 @@ from typing import Any
 import keras
 from keras import ops
 
-from kinfold import checks, distances, pairs
+from kinfold import checks, distances, pairs, streaming
 from kinfold.checks import Tensor
-from kinfold.numerics import divide, unit_rows
+from kinfold.losses.reduction import anchor_weights, reduced
+from kinfold.numerics import unit_rows, wide
 
 
 class PairLoss(keras.losses.Loss):
@@ -23,6 +24,8 @@ class PairLoss(keras.losses.Loss):
         distance: a name, instance or config; see `kinfold.distances.get`.
         remove_diagonal: whether the reference at an anchor's own position is no positive of it.
         normalize: whether to scale embeddings and references to unit norm first.
+        block_size: anchors whose distances are held at once; None chooses, and takes the whole
+            batch where it is small. The result does not depend on it.
         reduction: "sum_over_batch_size" or "mean" (over valid anchors), "sum",
             "mean_with_sample_weight" (divides by the weight of the valid anchors), "none" or None.
         name: optional name of the loss.
@@ -51,6 +54,7 @@ class PairLoss(keras.losses.Loss):
         distance: Any = "cosine",
         remove_diagonal: bool = True,
         normalize: bool = False,
+        block_size: int | None = None,
         reduction: str | None = "sum_over_batch_size",
         name: str | None = None,
         dtype: Any = None,
@@ -59,6 +63,7 @@ class PairLoss(keras.losses.Loss):
         self.distance = distances.get(distance)
         self.remove_diagonal = bool(remove_diagonal)
         self.normalize = bool(normalize)
+        self.block_size = checks.block_size(block_size)
         self._norms_checked = False
 
     def per_anchor(self, distance: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
@@ -100,8 +105,13 @@ class PairLoss(keras.losses.Loss):
             ValueError: wrong ranks, or counts that differ.
         """
         with keras.name_scope(self.name):
-            rows, valid = self._rows(y_true, y_pred, ref_labels, ref_embeddings)
-            return reduce_rows(rows, self.counted(valid), sample_weight, self.reduction)
+            x, r, anchors, references = self._pairs(y_true, y_pred, ref_labels, ref_embeddings)
+            weights = anchor_weights(sample_weight, like=wide(x[:, 0]))
+            if self.reduction in (None, "none"):
+                return ops.cast(self._rows(x, r, anchors, references) * weights, self.dtype)
+            total, valid = self._weighted_sum(x, r, weights, anchors, references)
+            loss = reduced(total, self.counted(valid), weights, self.reduction)
+            return ops.cast(loss, self.dtype)
 
     def counted(self, valid: Tensor) -> Tensor:
         """Which anchors a mean counts, boolean [batch]: the valid ones."""
@@ -111,12 +121,26 @@ class PairLoss(keras.losses.Loss):
         self, y_true: Any, y_pred: Any, ref_labels: Any = None, ref_embeddings: Any = None
     ) -> Tensor:
         """Return the loss of each anchor [batch], neither weighted nor reduced."""
-        return self._rows(y_true, y_pred, ref_labels, ref_embeddings)[0]
+        pairs = self._pairs(y_true, y_pred, ref_labels, ref_embeddings)
+        return ops.cast(self._rows(*pairs), self.dtype)
 
-    def _rows(
-        self, y_true: Any, y_pred: Any, ref_labels: Any, ref_embeddings: Any
+    def _rows(self, x: Tensor, r: Tensor, anchors: Any, references: Any) -> Tensor:
+        return streaming.per_anchor(self._block, x, r, anchors, references, **self._streaming(x))[0]
+
+    def _weighted_sum(
+        self, x: Tensor, r: Tensor, weights: Tensor, anchors: Any, references: Any
     ) -> tuple[Tensor, Tensor]:
-        """Loss [batch] and validity [batch] of each anchor."""
+        return streaming.weighted_sum(
+            self._block, x, r, weights, anchors, references, **self._streaming(x)
+        )
+
+    def _streaming(self, x: Tensor) -> dict[str, Any]:
+        return {"block_size": self.block_size, "cost": self.distance.numbers_a_pair(x.shape[1])}
+
+    def _pairs(
+        self, y_true: Any, y_pred: Any, ref_labels: Any, ref_embeddings: Any
+    ) -> tuple[Tensor, Tensor, tuple[Tensor, ...], tuple[Tensor, ...]]:
+        """Check the arguments; return anchors, references, and the data of each for a block."""
         _refuse_replicas()
         y = checks.labels(y_true, "y_true")
         x = checks.embeddings(y_pred, "y_pred", self.dtype)
@@ -135,19 +159,19 @@ class PairLoss(keras.losses.Loss):
         elif self.distance.needs_unit_rows and not self._norms_checked and checks.is_concrete(x):
             self._norms_checked = True
             _warn_unless_unit(x)
-        if 0 in (x.shape[0], r.shape[0]):  # keras.ops has no max of nothing
-            rows = ops.sum(x, axis=1)
-            return ops.zeros_like(rows), ops.zeros_like(rows, dtype="bool")
         positions = ops.arange(ops.shape(y)[0], dtype="int32")
-        return self._block(x, y, positions, r, ref_y)
+        return x, r, (y, positions), (ref_y,)
 
     def _block(
-        self, x: Tensor, y: Tensor, positions: Tensor, r: Tensor, ref_y: Tensor
+        self, x: Tensor, r: Tensor, y: Tensor, positions: Tensor, ref_y: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Loss [t] and validity [t] of a block of anchors at `positions` of the batch."""
+        """Loss [t] and validity [t] of a block of anchors, at `positions` of the batch."""
+        if 0 in (x.shape[0], r.shape[0]):  # keras.ops has no max of nothing
+            rows = wide(ops.sum(x, axis=1)) * 0.0
+            return rows, ops.zeros_like(rows, dtype="bool")
         positive, negative = pairs.masks(y, ref_y, positions, self.remove_diagonal)
         valid = pairs.valid_anchors(positive, negative)
-        loss = self.per_anchor(self.distance(x, r), positive, negative)
+        loss = wide(self.per_anchor(self.distance(x, r), positive, negative))
         return ops.where(valid, loss, ops.zeros_like(loss)), valid
 
     def get_config(self) -> dict[str, Any]:
@@ -155,61 +179,11 @@ class PairLoss(keras.losses.Loss):
             "distance": distances.serialize(self.distance),
             "remove_diagonal": self.remove_diagonal,
             "normalize": self.normalize,
+            "block_size": self.block_size,
             "reduction": self.reduction,
             "name": self.name,
             "dtype": self.dtype,
         }
-
-
-def reduce_rows(
-    rows: Tensor, valid: Tensor, sample_weight: Any = None, reduction: str | None = None
-) -> Tensor:
-    """Weight the anchors' losses and reduce them, as Keras does, with means over valid anchors.
-
-    sum w_i loss_i, divided by the number of valid anchors ("sum_over_batch_size", "mean"), by their
-    weight ("mean_with_sample_weight") or by nothing ("sum"); 0 where no anchor is valid.
-
-    Args:
-        rows: floating [n], 0 where `valid` is False.
-        valid: boolean [n].
-        sample_weight: None, a scalar, [n] or [n, 1].
-        reduction: a reduction of Keras.
-
-    Returns:
-        A scalar, or [n] for "none" and None, of the dtype of `rows`.
-    """
-    dtype = keras.backend.standardize_dtype(rows.dtype)
-    wide = "float64" if dtype == "float64" else "float32"  # bfloat16 counts only to 256
-    rows, counted = ops.cast(rows, wide), ops.cast(valid, wide)
-    if sample_weight is not None:
-        weight = _weight(sample_weight, rows, wide)
-        rows = rows * weight
-        weight = counted * weight
-    else:
-        weight = counted
-    if reduction not in (None, "none"):
-        rows = ops.sum(rows)
-        if reduction != "sum":
-            divisor = weight if reduction == "mean_with_sample_weight" else counted
-            rows = divide(rows, ops.sum(divisor))
-    return ops.cast(rows, dtype)
-
-
-def _weight(sample_weight: Any, rows: Tensor, dtype: str) -> Tensor:
-    weight = ops.convert_to_tensor(sample_weight, dtype=dtype)
-    shape = tuple(weight.shape)
-    if len(shape) == 2 and shape[1] == 1:
-        weight = ops.squeeze(weight, axis=1)
-    if len(weight.shape) > 1 or (
-        len(weight.shape) == 1
-        and None not in (shape[0], rows.shape[0])
-        and shape[0] != rows.shape[0]
-    ):
-        raise ValueError(
-            "`sample_weight` must be a number or have one weight an anchor, shape [batch] or "
-            f"[batch, 1], with batch {rows.shape[0]}. Received shape {shape}."
-        )
-    return weight
 
 
 def _warn_unless_unit(x: Tensor) -> None:

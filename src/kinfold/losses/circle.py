@@ -1,11 +1,12 @@
 """Circle loss."""
 
+import functools
 from typing import Any
 
 import keras
 from keras import ops
 
-from kinfold import checks
+from kinfold import checks, distances
 from kinfold.checks import Tensor
 from kinfold.losses.log_sum_exp import LogSumExpLoss
 from kinfold.numerics import softplus
@@ -31,6 +32,7 @@ class CircleLoss(LogSumExpLoss):
             embeddings of unit norm.
         remove_diagonal: whether the reference at an anchor's own position is no positive of it.
         detach_weights: whether no gradient flows through the relu(...) weights.
+        block_size: see `PairLoss`.
         reduction: see `PairLoss`.
         name: optional name of the loss.
         dtype: dtype of the computation; None means `keras.config.floatx()`.
@@ -61,13 +63,14 @@ class CircleLoss(LogSumExpLoss):
         distance: Any = "cosine",
         remove_diagonal: bool = True,
         detach_weights: bool = False,
+        block_size: int | None = None,
         reduction: str | None = "sum_over_batch_size",
         name: str | None = "circle_loss",
         dtype: Any = None,
         *,
         normalize: bool = False,
     ) -> None:
-        super().__init__(distance, remove_diagonal, normalize, reduction, name, dtype)
+        super().__init__(distance, remove_diagonal, normalize, block_size, reduction, name, dtype)
         self.gamma = checks.number(gamma, "gamma", above=0.0)
         self.margin = checks.number(margin, "margin")
         self.detach_weights = bool(detach_weights)
@@ -79,6 +82,18 @@ class CircleLoss(LogSumExpLoss):
     def negative_logit(self, distance: Tensor) -> Tensor:
         weight = self._weight(1.0 + self.margin - distance)
         return self.gamma * weight * (1.0 - self.margin - distance)
+
+    def positive_slope(self, distance: Tensor) -> Tensor:
+        gap = ops.relu(self.margin + distance)
+        if self.detach_weights:
+            return self.gamma * gap
+        return self.gamma * ops.where(gap > 0, 2.0 * distance, ops.zeros_like(gap))
+
+    def negative_slope(self, distance: Tensor) -> Tensor:
+        gap = ops.relu(1.0 + self.margin - distance)
+        if self.detach_weights:
+            return -self.gamma * gap
+        return self.gamma * ops.where(gap > 0, 2.0 * (distance - 1.0), ops.zeros_like(gap))
 
     def _weight(self, gap: Tensor) -> Tensor:
         weight = ops.relu(gap)
@@ -107,6 +122,7 @@ def circle_loss(
     distance: Any = "cosine",
     detach_weights: bool = False,
     normalize: bool = False,
+    block_size: int | None = None,
 ) -> Tensor:
     """Compute the circle loss of each anchor; see `CircleLoss` for the equation.
 
@@ -121,6 +137,7 @@ def circle_loss(
         distance: a name, instance or config; see `kinfold.distances.get`.
         detach_weights: whether no gradient flows through the relu(...) weights.
         normalize: whether to scale embeddings and references to unit norm first.
+        block_size: see `PairLoss`.
 
     Returns:
         Floating [batch], 0 for anchors without positives or without negatives; float64 for float64
@@ -135,13 +152,17 @@ def circle_loss(
     >>> ops.convert_to_numpy(circle_loss(np.array([0, 0, 1]), x, gamma=10.0)).round(3)
     array([0.059, 1.171, 0.   ], dtype=float32)
     """
-    loss = CircleLoss(
-        gamma,
-        margin,
-        distance,
-        remove_diagonal,
-        detach_weights,
+    loss = _circle(
+        checks.number(gamma, "gamma"),
+        checks.number(margin, "margin"),
+        distances.get(distance),
+        bool(remove_diagonal),
+        bool(detach_weights),
+        checks.block_size(block_size),
         dtype=checks.compute_dtype(y_pred),
-        normalize=normalize,
+        normalize=bool(normalize),
     )
     return loss.call(y_true, y_pred, ref_labels, ref_embeddings)
+
+
+_circle = functools.lru_cache(maxsize=64)(CircleLoss)  # JAX and TensorFlow compile once for each

@@ -7,8 +7,9 @@ from keras import ops
 
 from kinfold import checks
 from kinfold.checks import Tensor
-from kinfold.losses.base import PairLoss, reduce_rows
-from kinfold.numerics import divide
+from kinfold.losses.base import PairLoss
+from kinfold.losses.reduction import anchor_weights, reduced
+from kinfold.numerics import divide, wide
 
 
 @keras.saving.register_keras_serializable("kinfold")
@@ -69,9 +70,13 @@ class ContrastiveLoss(keras.losses.Loss):
                 compiled step), wrong ranks, or counts that differ.
         """
         with keras.name_scope(self.name):
-            rows = self.call(y_true, y_pred)
-            every = ops.ones_like(rows, dtype="bool")
-            return reduce_rows(rows, every, sample_weight, self.reduction)
+            rows = wide(self.call(y_true, y_pred))
+            weights = anchor_weights(sample_weight, like=rows)
+            rows = rows * weights
+            if self.reduction not in (None, "none"):
+                every = ops.ones_like(rows, dtype="bool")
+                rows = reduced(ops.sum(rows), every, weights, self.reduction)
+            return ops.cast(rows, self.dtype)
 
     def call(self, y_true: Any, y_pred: Any) -> Tensor:
         """Return the loss of each pair [batch], neither weighted nor reduced."""
@@ -143,6 +148,7 @@ class PairContrastiveLoss(PairLoss):
         negative_margin: distance above which a negative costs nothing.
         distance: a name, instance or config; see `kinfold.distances.get`.
         remove_diagonal: whether the reference at an anchor's own position is no positive of it.
+        block_size: see `PairLoss`.
         reduction: see `PairLoss`.
         name: optional name of the loss.
         dtype: dtype of the computation; None means `keras.config.floatx()`.
@@ -171,13 +177,14 @@ class PairContrastiveLoss(PairLoss):
         negative_margin: float = 1.0,
         distance: Any = "euclidean",
         remove_diagonal: bool = True,
+        block_size: int | None = None,
         reduction: str | None = "sum_over_batch_size",
         name: str | None = "pair_contrastive_loss",
         dtype: Any = None,
         *,
         normalize: bool = False,
     ) -> None:
-        super().__init__(distance, remove_diagonal, normalize, reduction, name, dtype)
+        super().__init__(distance, remove_diagonal, normalize, block_size, reduction, name, dtype)
         if self.distance.similarity:
             raise ValueError(
                 "PairContrastiveLoss needs a distance, where smaller is closer. "

@@ -1,0 +1,135 @@
+"""Runs a per-anchor function over blocks of anchors, so that memory is linear in the batch.
+
+A block function takes some anchors and all references, and returns the anchors' losses and whether
+they are valid: `block(x [t, d], r [m, d], *anchors [t], *references [m]) -> ([t], bool [t])`.
+Anchors are independent of each other, so the blocks are exact, whatever their size.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+
+from kinfold.checks import Tensor
+from kinfold.streaming.tiles import Family
+
+Block = Callable[..., tuple[Tensor, Tensor]]
+
+# Pairs of a block: its handful of float32 buffers then stays near a core's cache.
+PAIRS = 2**20
+
+# Rows and columns of a symmetric tile: a megabyte of float32.
+TILE = 512
+
+# Up to this batch size XLA is as quick with the dense form.
+DENSE = 512
+
+
+def per_anchor(
+    block: Block,
+    x: Tensor,
+    r: Tensor,
+    anchors: Sequence[Tensor] = (),
+    references: Sequence[Tensor] = (),
+    block_size: int | None = None,
+    cost: int = 1,
+) -> tuple[Tensor, Tensor]:
+    """Loss and validity of each anchor; the backward pass computes each block again.
+
+    Equal to `block(x, r, *anchors, *references)`, without allocating [n, m].
+
+    Args:
+        block: see this module; a hashable function of `keras.ops`.
+        x: anchors [n, d].
+        r: references [m, d]; the anchors themselves where they are `x`.
+        anchors: tensors [n] that are cut into blocks with `x`.
+        references: tensors [m] that every block sees whole.
+        block_size: anchors a block; None chooses by the number of references.
+        cost: numbers that a pair takes in a block (d for the Manhattan distance).
+
+    Returns:
+        Losses [n], differentiable with respect to `x` and `r`, and validity, boolean [n].
+    """
+    size = _size(x, r, block_size, cost)
+    if size is None:
+        return _backend().dense(block, x, r, tuple(anchors), tuple(references))
+    return _backend().per_anchor(block, size, x, r, tuple(anchors), tuple(references))
+
+
+def weighted_sum(
+    block: Block,
+    x: Tensor,
+    r: Tensor,
+    weights: Tensor,
+    anchors: Sequence[Tensor] = (),
+    references: Sequence[Tensor] = (),
+    block_size: int | None = None,
+    cost: int = 1,
+) -> tuple[Tensor, Tensor]:
+    """Sum of the anchors' losses times their weights; gradients are taken in the same pass.
+
+    The weights being known, nothing is computed twice: as many matrix products as the dense form.
+    Where nothing asks for a gradient, none is computed.
+
+    Args:
+        weights: floating [n].
+
+    Returns:
+        The sum, a scalar, differentiable with respect to `x`, `r` and `weights`, and the anchors'
+        validity, boolean [n]. The other arguments are those of `per_anchor`.
+    """
+    size = _size(x, r, block_size, cost)
+    if size is None:
+        loss, valid = _backend().dense(block, x, r, tuple(anchors), tuple(references))
+        return keras.ops.sum(loss * weights), valid
+    return _backend().weighted_sum(block, size, x, r, weights, tuple(anchors), tuple(references))
+
+
+def symmetric(
+    family: Family, x: Tensor, y: Tensor, diagonal: bool = False, block_size: int | None = None
+) -> tuple[Tensor, Tensor]:
+    """Loss and validity of each anchor where the anchors are the references, tile by tile.
+
+    For the log-sum-exp family over distances that depend on the dot product alone, two thirds of
+    the matrix work of the general way: see `kinfold.streaming.tiles`.
+
+    Args:
+        family: the loss, by its logits, their slopes and `combine`.
+        x: embeddings [n, d], float32 or float64.
+        y: integer labels [n].
+        diagonal: whether an anchor is a positive of itself.
+        block_size: rows and columns of a tile; None chooses.
+
+    Returns:
+        Losses [n], differentiable with respect to `x`, and validity, boolean [n].
+    """
+    n = keras.ops.shape(x)[0]
+    size = TILE if block_size is None else block_size
+    if isinstance(n, int):
+        size = min(size, n)
+    return _backend().symmetric(family, diagonal, size, x, y)
+
+
+def _size(x: Tensor, r: Tensor, block_size: int | None, cost: int) -> int | Tensor | None:
+    """Anchors a block, or None for one dense block; a tensor where the batch size is dynamic."""
+    n, m = keras.ops.shape(x)[0], keras.ops.shape(r)[0]
+    if not isinstance(m, int) or not isinstance(n, int):
+        return keras.ops.maximum(PAIRS // (m * cost), 1) if block_size is None else block_size
+    if block_size is None:
+        block_size = max(PAIRS // (max(m, 1) * cost), 1)
+    return None if block_size >= n else block_size
+
+
+def _backend() -> Any:
+    backend = keras.backend.backend()
+    if backend == "jax":
+        from kinfold.streaming import jax
+
+        return jax
+    if backend == "tensorflow":
+        from kinfold.streaming import tensorflow
+
+        return tensorflow
+    from kinfold.streaming import torch
+
+    return torch

@@ -1,0 +1,193 @@
+"""The loops over blocks and tiles and their vector-Jacobian products, in JAX."""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from kinfold.streaming import symmetric_xla
+from kinfold.streaming.symmetric_xla import Grid
+
+Data = tuple[jax.Array, ...]
+
+
+@partial(jax.jit, static_argnums=0)  # eager callers too compile once a shape
+def dense(block: Any, x: jax.Array, r: jax.Array, anchors: Data, references: Data) -> Any:
+    """One block, differentiated as it is."""
+    return block(x, r, *anchors, *references)
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def per_anchor(
+    block: Any, size: int, x: jax.Array, r: jax.Array, anchors: Data, references: Data
+) -> Any:
+    return _per_anchor(block, size, x, r, anchors, references)
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def weighted_sum(
+    block: Any,
+    size: int,
+    x: jax.Array,
+    r: jax.Array,
+    weights: jax.Array,
+    anchors: Data,
+    references: Data,
+) -> Any:
+    return _weighted_sum(block, size, x, r, weights, anchors, references)
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2))
+def symmetric(family: Any, diagonal: bool, size: int, x: jax.Array, y: jax.Array) -> Any:
+    return _symmetric(family, diagonal, size, x, y)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _per_anchor(block: Any, size: int, x: Any, r: Any, anchors: Data, references: Data) -> Any:
+    def step(_: None, chunk: Any) -> Any:
+        xt, *data = chunk
+        return None, block(xt, r, *data, *references)
+
+    _, outputs = jax.lax.scan(step, None, _chunks(size, x, *anchors))
+    return _joined(outputs, len(x))
+
+
+def _per_anchor_forward(block: Any, size: int, *primals: Any) -> Any:
+    x, r, *data = jax.tree.map(lambda p: p.value, primals, is_leaf=_is_primal)
+    wanted = tuple(p.perturbed for p in primals[:2])
+    return _per_anchor(block, size, x, r, *data), (x, r, data, wanted)
+
+
+def _per_anchor_backward(block: Any, size: int, saved: Any, cotangents: Any) -> Any:
+    x, r, (anchors, references), wanted = saved
+    g = cotangents[0]
+    if not isinstance(g, jax.Array):  # a symbolic zero
+        g = jnp.zeros(g.shape, g.dtype)
+
+    def step(dr: Any, chunk: Any) -> Any:
+        xt, gt, *data = chunk
+        _, dxt, dr = _block_gradients(block, xt, r, gt, (*data, *references), wanted, dr)
+        return dr, dxt
+
+    dr, dx = jax.lax.scan(step, _accumulator(r, wanted[1]), _chunks(size, x, g, *anchors))
+    return _joined(dx, len(x)), _cast(dr, r), None, None
+
+
+_per_anchor.defvjp(_per_anchor_forward, _per_anchor_backward, symbolic_zeros=True)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _weighted_sum(
+    block: Any, size: int, x: Any, r: Any, weights: Any, anchors: Data, references: Data
+) -> Any:
+    def step(total: Any, chunk: Any) -> Any:
+        xt, wt, *data = chunk
+        loss, valid = block(xt, r, *data, *references)
+        return total + jnp.sum(loss * wt), valid
+
+    chunks = _chunks(size, x, weights, *anchors)
+    total, valid = jax.lax.scan(step, jnp.zeros((), weights.dtype), chunks)
+    return total, _joined(valid, len(x))
+
+
+def _weighted_sum_forward(block: Any, size: int, *primals: Any) -> Any:
+    x, r, weights, anchors, references = jax.tree.map(
+        lambda p: p.value, primals, is_leaf=_is_primal
+    )
+    wanted = tuple(p.perturbed for p in primals[:2])
+
+    def step(carry: Any, chunk: Any) -> Any:
+        total, dr = carry
+        xt, wt, *data = chunk
+        (loss, valid), dxt, dr = _block_gradients(
+            block, xt, r, wt, (*data, *references), wanted, dr
+        )
+        return (total + jnp.sum(loss * wt), dr), (dxt, loss, valid)
+
+    start = jnp.zeros((), weights.dtype), _accumulator(r, wanted[1])
+    (total, dr), blocks = jax.lax.scan(step, start, _chunks(size, x, weights, *anchors))
+    dx, loss, valid = _joined(blocks, len(x))
+    return (total, valid), (dx, _cast(dr, r), loss)
+
+
+def _weighted_sum_backward(block: Any, size: int, saved: Any, cotangents: Any) -> Any:
+    g = cotangents[0]
+    if not isinstance(g, jax.Array):
+        return None, None, None, None, None
+    dx, dr, loss = (None if part is None else g.astype(part.dtype) * part for part in saved)
+    return dx, dr, loss, None, None
+
+
+_weighted_sum.defvjp(_weighted_sum_forward, _weighted_sum_backward, symbolic_zeros=True)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
+def _symmetric(family: Any, diagonal: bool, size: int, x: Any, y: Any) -> Any:
+    return _symmetric_forward(family, diagonal, size, x, y)[0]
+
+
+def _symmetric_forward(family: Any, diagonal: bool, size: int, x: Any, y: Any) -> Any:
+    grid = Grid.of(x, y, diagonal, size)
+    *sums, valid = symmetric_xla.sums(family, grid)
+    loss = symmetric_xla.losses(family, sums, valid)
+    return (grid.restore(loss), grid.restore(valid)), (x, y, sums, valid)
+
+
+def _symmetric_backward(family: Any, diagonal: bool, size: int, saved: Any, cotangents: Any) -> Any:
+    x, y, sums, valid = saved
+    grid = Grid.of(x, y, diagonal, size)
+    _, pull = jax.vjp(lambda sums: symmetric_xla.losses(family, sums, valid), sums)
+    (weights,) = pull(grid.fill(cotangents[0], 0.0))
+    return grid.restore(symmetric_xla.gradient(family, grid, sums, valid, weights)), None
+
+
+_symmetric.defvjp(_symmetric_forward, _symmetric_backward)
+
+
+def _block_gradients(
+    block: Any, xt: Any, r: Any, gt: Any, data: Data, wanted: tuple[bool, bool], dr: Any
+) -> Any:
+    """Outputs of a block, its part of dx, and `dr` with its part added; None where not wanted."""
+    primals = tuple(a for a, w in zip((xt, r), wanted, strict=True) if w)
+
+    def of_wanted(*args: Any) -> Any:
+        given = iter(args)
+        a, b = (next(given) if w else v for v, w in zip((xt, r), wanted, strict=True))
+        return block(a, b, *data)
+
+    loss, pull, valid = jax.vjp(of_wanted, *primals, has_aux=True)
+    parts = iter(pull(gt.astype(loss.dtype)))
+    dxt = next(parts) if wanted[0] else None
+    if wanted[1]:
+        dr = dr + next(parts).astype(dr.dtype)
+    return (loss, valid), dxt, dr
+
+
+def _is_primal(leaf: Any) -> bool:
+    return hasattr(leaf, "perturbed")
+
+
+def _accumulator(r: Any, wanted: bool) -> Any:
+    """Zeros for a sum over blocks, in float32 at least."""
+    return jnp.zeros(r.shape, jnp.promote_types(r.dtype, jnp.float32)) if wanted else None
+
+
+def _cast(dr: Any, r: Any) -> Any:
+    return None if dr is None else dr.astype(r.dtype)
+
+
+def _chunks(size: int, *arrays: Any) -> Any:
+    """Cut arrays [n, ...] into [blocks, size, ...], the last block filled up with zeros."""
+    blocks = -(-len(arrays[0]) // size)
+
+    def cut(a: Any) -> Any:
+        fill = [(0, blocks * size - len(a))] + [(0, 0)] * (a.ndim - 1)
+        return jnp.pad(a, fill).reshape(blocks, size, *a.shape[1:])
+
+    return tuple(cut(a) for a in arrays)
+
+
+def _joined(outputs: Any, n: int) -> Any:
+    """Undo `_chunks`."""
+    return jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:])[:n], outputs)

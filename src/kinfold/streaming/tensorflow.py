@@ -1,0 +1,149 @@
+"""The loops over blocks and tiles and their vector-Jacobian products, in TensorFlow.
+
+The loops run in functions compiled by XLA, which fuses a block's element-wise work; a caller's
+`tf.function`, compiled or not, takes them as they are. A batch size may be unknown when tracing.
+"""
+
+import functools
+from typing import Any
+
+import tensorflow as tf
+
+from kinfold.streaming import symmetric_xla
+from kinfold.streaming.symmetric_xla import Grid
+
+Data = tuple[tf.Tensor, ...]
+
+
+@functools.lru_cache(maxsize=256)
+def _compiled(fn: Any, *fixed: Any) -> Any:
+    """`fn(*fixed, *tensors)` compiled: one `tf.function` for what is fixed, one trace a shape."""
+    return tf.function(functools.partial(fn, *fixed), jit_compile=True, autograph=False)
+
+
+def dense(block: Any, x: tf.Tensor, r: tf.Tensor, anchors: Data, references: Data) -> Any:
+    """One block, differentiated as it is."""
+    return block(x, r, *anchors, *references)
+
+
+def per_anchor(
+    block: Any, size: Any, x: tf.Tensor, r: tf.Tensor, anchors: Data, references: Data
+) -> Any:
+    return _compiled(_per_anchor, block)(size, x, r, anchors, references)
+
+
+def weighted_sum(
+    block: Any,
+    size: Any,
+    x: tf.Tensor,
+    r: tf.Tensor,
+    weights: tf.Tensor,
+    anchors: Data,
+    references: Data,
+) -> Any:
+    return _compiled(_weighted_sum, block)(size, x, r, weights, anchors, references)
+
+
+def symmetric(family: Any, diagonal: bool, size: int, x: tf.Tensor, y: tf.Tensor) -> Any:
+    return _compiled(_symmetric, family, diagonal, size)(x, y)
+
+
+def _per_anchor(block: Any, size: Any, x: Any, r: Any, anchors: Data, references: Data) -> Any:
+    @tf.custom_gradient
+    def rows(x: Any, r: Any) -> Any:
+        def rows_of(nothing: Any, xt: Any, *data: Any) -> Any:
+            return nothing, block(xt, r, *data, *references)
+
+        _, (loss, valid) = _loop(size, rows_of, tf.constant(0), (x, *anchors))
+
+        def backward(g: Any, _: Any) -> Any:
+            def step(dr: Any, xt: Any, gt: Any, *data: Any) -> Any:
+                dxt, part = _block_gradients(block, xt, r, gt, (*data, *references))[1]
+                return dr + part, (dxt,)
+
+            dr, (dx,) = _loop(size, step, tf.zeros_like(r), (x, g, *anchors))
+            return dx, dr
+
+        return (loss, valid), backward
+
+    return rows(x, r)
+
+
+def _weighted_sum(
+    block: Any, size: Any, x: Any, r: Any, weights: Any, anchors: Data, references: Data
+) -> Any:
+    @tf.custom_gradient
+    def total(x: Any, r: Any, weights: Any) -> Any:
+        # Where no gradient is asked for, nothing reads the gradients, and XLA leaves them out.
+        def step(dr: Any, xt: Any, wt: Any, *data: Any) -> Any:
+            (loss, valid), (dxt, part) = _block_gradients(block, xt, r, wt, (*data, *references))
+            return dr + part, (dxt, loss, valid)
+
+        dr, (dx, loss, valid) = _loop(size, step, tf.zeros_like(r), (x, weights, *anchors))
+
+        def backward(g: Any, _: Any) -> Any:
+            return g * dx, g * dr, g * loss
+
+        return (tf.reduce_sum(loss * weights), valid), backward
+
+    return total(x, r, weights)
+
+
+def _symmetric(family: Any, diagonal: bool, size: int, x: Any, y: Any) -> Any:
+    @tf.custom_gradient
+    def rows(x: Any) -> Any:
+        grid = Grid.of(x, y, diagonal, size)
+        *sums, valid = symmetric_xla.sums(family, grid)
+        loss = symmetric_xla.losses(family, sums, valid)
+
+        def backward(g: Any, _: Any) -> Any:
+            with tf.GradientTape(watch_accessed_variables=False) as tape:
+                tape.watch(sums)
+                again = symmetric_xla.losses(family, sums, valid)
+            weights = tape.gradient(again, sums, grid.fill(g, 0.0), unconnected_gradients="zero")
+            return grid.restore(symmetric_xla.gradient(family, grid, sums, valid, weights))
+
+        return (grid.restore(loss), grid.restore(valid)), backward
+
+    return rows(x)
+
+
+def _block_gradients(block: Any, xt: Any, r: Any, gt: Any, data: Data) -> Any:
+    """Outputs of a block, and its parts of dx and dr."""
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch((xt, r))
+        loss, valid = block(xt, r, *data)
+    parts = tape.gradient(loss, (xt, r), gt, unconnected_gradients="zero")
+    return (loss, valid), parts
+
+
+def _loop(size: Any, step: Any, carry: Any, arrays: Data) -> Any:
+    """Run `step(carry, *blocks of arrays) -> carry, outputs`; return the carry and outputs [n]."""
+    n = tf.shape(arrays[0])[0]
+    blocks = -(-n // size)
+    padded = [tf.pad(a, [[0, blocks * size - n]] + [[0, 0]] * (a.shape.rank - 1)) for a in arrays]
+
+    def block(i: Any) -> Any:
+        return [
+            tf.slice(a, [i * size] + [0] * (a.shape.rank - 1), [size, *a.shape[1:]]) for a in padded
+        ]
+
+    # Outputs are gathered in arrays whose element shapes XLA has to know.
+    like = step(carry, *block(0))[1]
+    shapes = [[size, *o.shape[1:]] for o in like]
+    outputs = [
+        tf.TensorArray(o.dtype, size=blocks, element_shape=shape)
+        for o, shape in zip(like, shapes, strict=True)
+    ]
+
+    def body(i: Any, carry: Any, outputs: Any) -> Any:
+        carry, values = step(carry, *block(i))
+        return i + 1, carry, [o.write(i, v) for o, v in zip(outputs, values, strict=True)]
+
+    start = (tf.constant(0), carry, outputs)
+    _, carry, outputs = tf.while_loop(lambda i, *_: i < blocks, body, start)
+    joined = [
+        tf.reshape(o.stack(), [blocks * size, *shape[1:]])[:n]
+        for o, shape in zip(outputs, shapes, strict=True)
+    ]
+    return carry, joined

@@ -1,0 +1,79 @@
+"""The order of the rooms, and what importing the package pulls in."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import kinfold
+
+SRC = Path(kinfold.__file__).parent
+
+# Each room imports from those before it only.
+ROOMS = [
+    "checks", "numerics", "distances", "pairs", "losses", "layers", "compat", "datasets", "batches",
+    "metrics", "callbacks", "encoders", "report", "training", "cli",
+]  # fmt: skip
+
+HEAVY = {"PIL", "matplotlib", "rich", "sklearn", "typer", "jax", "torch", "tensorflow"}
+
+
+def room_of(path: Path) -> str:
+    return path.relative_to(SRC).parts[0].removesuffix(".py")
+
+
+def imports(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            if node.module == "kinfold":
+                found |= {alias.name for alias in node.names}
+            elif node.module.startswith("kinfold."):
+                found.add(node.module.split(".")[1])
+    return found
+
+
+def test_rooms_import_only_upward() -> None:
+    seen = set()
+    for path in sorted(SRC.rglob("*.py")):
+        room = room_of(path)
+        if room in ("__init__", "__main__"):
+            continue
+        assert room in ROOMS, f"{path} is in a room that the order does not name"
+        seen.add(room)
+        for other in imports(path) & set(ROOMS):
+            assert ROOMS.index(other) <= ROOMS.index(room), f"{path} imports {other}"
+    assert {"losses", "metrics", "cli"} <= seen
+
+
+def test_importing_loads_no_heavy_package_of_its_own() -> None:
+    script = (
+        "import keras, sys\n"
+        "before = set(sys.modules)\n"
+        "import kinfold, kinfold.compat.tensorflow_addons, kinfold.compat.tensorflow_similarity\n"
+        f"new = {{name.split('.')[0] for name in set(sys.modules) - before}} & {HEAVY!r}\n"
+        "print('loaded:', sorted(new), kinfold.losses.CircleLoss().name)\n"
+    )
+    out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "loaded: [] circle_loss"
+
+
+def test_every_public_name_is_documented() -> None:
+    import inspect
+
+    from kinfold import batches, callbacks, datasets, distances, layers, losses, metrics
+    from kinfold.compat.tensorflow_addons import losses as tfa
+    from kinfold.compat.tensorflow_similarity import losses as tfsim
+
+    for module in (losses, layers, distances, metrics, batches, callbacks, datasets, tfa, tfsim):
+        names = [n for n, v in vars(module).items() if not n.startswith("_") and is_ours(v)]
+        assert names, module
+        for name in names:
+            doc = inspect.getdoc(getattr(module, name))
+            assert doc, f"{module.__name__}.{name} has no docstring"
+
+
+def is_ours(value: object) -> bool:
+    return (isinstance(value, type) or callable(value)) and str(
+        getattr(value, "__module__", "")
+    ).startswith("kinfold")

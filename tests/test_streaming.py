@@ -1,0 +1,173 @@
+"""Streaming is exact: no block size, no road through the engine changes a result."""
+
+import numpy as np
+import pytest
+from keras import ops
+
+from cases import CASES, Case, batch, distances, expected_rows
+from kinfold import losses
+from kinfold.losses import LogSumExpLoss
+from native import assert_close, float64, value_and_gradients
+
+every_loss = pytest.mark.parametrize("case", CASES, ids=str)
+
+
+def dense(case: Case, **kwargs):
+    """The case's loss on one block, and without the road over symmetric tiles."""
+    loss = case.build(block_size=10**6, **kwargs)
+    loss._by_tiles = lambda *_: False
+    return loss
+
+
+@every_loss
+@pytest.mark.parametrize(
+    ("n", "reduction"),
+    [(1, "mean"), (2, None), (7, "mean"), (252, None), (252, "sum"), (507, "mean")],
+)
+def test_streamed_equals_dense(case: Case, n: int, reduction: str | None) -> None:
+    """Both entry points of the engine, on batches that no block size divides."""
+    y, x = batch(n, classes=max(n // 4, 2))
+    weight = np.linspace(0.5, 2.0, n).astype("float32")
+    loss = dense(case, reduction=reduction)
+    expected, (dx,) = value_and_gradients(lambda x: loss(y, x, weight), x)
+    streamed = case.build(reduction=reduction, block_size=max(n // 5, 1))
+    got, (dx_streamed,) = value_and_gradients(lambda x: streamed(y, x, weight), x)
+    assert_close(got, expected, 2e-6)
+    assert_close(dx_streamed, dx, 2e-5)
+
+
+@every_loss
+def test_streamed_references(case: Case) -> None:
+    y, x = batch(23)
+    ref_y, ref_x = batch(58, seed=1)
+    weight = np.linspace(0.5, 2.0, 23).astype("float32")
+
+    def result(loss):
+        return value_and_gradients(
+            lambda x, r: loss(y, x, weight, ref_labels=ref_y, ref_embeddings=r), x, ref_x
+        )
+
+    for reduction, size in (("mean", 5), ("none", 1)):
+        expected, gradients = result(dense(case, reduction=reduction))
+        got, streamed = result(case.build(reduction=reduction, block_size=size))
+        assert_close(got, expected, 2e-6)
+        for g, e in zip(streamed, gradients, strict=True):
+            assert_close(g, e, 2e-5)
+
+
+@every_loss
+def test_streamed_against_float64(case: Case) -> None:
+    y, x = batch(41, dtype="float64")
+    with float64():
+        loss = case.build(dtype="float64", block_size=6)
+        rows, _ = value_and_gradients(lambda x: loss.call(y, x), x)
+    assert_close(rows, expected_rows(case, y, x)[0], 1e-9)
+
+
+@every_loss
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_half_precision_streamed_is_no_worse_than_dense(case: Case, dtype: str) -> None:
+    y, x = batch(64, classes=9)
+    half = ops.cast(x, dtype)
+    truth = expected_rows(case, y, ops.convert_to_numpy(ops.cast(half, "float32")))[0]
+    for computed in (None, dtype):
+        error = []
+        for loss in (case.build(block_size=7, dtype=computed), dense(case, dtype=computed)):
+            rows = ops.convert_to_numpy(ops.cast(loss.call(y, half), "float32"))
+            error.append(np.abs(rows - truth).max())
+        assert error[0] <= 1.05 * error[1] + 2e-6 * np.abs(truth).max()
+
+
+@every_loss
+def test_invalid_anchors_when_streamed(case: Case) -> None:
+    y = np.array([0, 1, 2, 3, 4, 4, 4, 5, 5, 6, 7])
+    x = batch(len(y))[1]
+    loss = case.build(block_size=2, reduction="sum")
+    value, (dx,) = value_and_gradients(lambda x: loss(y, x), x)
+    rows, valid = expected_rows(case, y, x)
+    assert_close(value, rows.sum(), 1e-5)
+    assert np.all(np.isfinite(dx))
+    assert not valid.all()
+    alone = np.arange(len(y))
+    value, (dx,) = value_and_gradients(lambda x: loss(alone, x), x)
+    assert value == 0
+    assert np.all(dx == 0)
+
+
+@every_loss
+def test_gradient_of_references_alone(case: Case) -> None:
+    """A memory bank asks for none of its own; an encoder of references for theirs alone."""
+    y, x = batch(12)
+    ref_y, ref_x = batch(30, seed=1)
+    both = dense(case)
+    _, (dx, dr) = value_and_gradients(
+        lambda x, r: both(y, x, ref_labels=ref_y, ref_embeddings=r), x, ref_x
+    )
+    loss = case.build(block_size=5)
+    _, (only_x,) = value_and_gradients(
+        lambda x: loss(y, x, ref_labels=ref_y, ref_embeddings=ref_x), x
+    )
+    _, (only_r,) = value_and_gradients(
+        lambda r: loss(y, x, ref_labels=ref_y, ref_embeddings=r), ref_x
+    )
+    assert_close(only_x, dx, 2e-5)
+    assert_close(only_r, dr, 2e-5)
+
+
+FAMILY = [c for c in CASES if isinstance(c.build(), LogSumExpLoss)]
+
+
+@pytest.mark.parametrize("detach", [False, True])
+@pytest.mark.parametrize("case", FAMILY, ids=str)
+def test_slopes_are_the_derivatives_of_the_logits(case: Case, detach: bool) -> None:
+    loss = case.build()
+    loss.detach_weights = detach
+    d = np.linspace(-1.5, 2.5, 41)  # passes no corner of a relu
+    with float64():
+        for logit, slope in (
+            (loss.positive_logit, loss.positive_slope),
+            (loss.negative_logit, loss.negative_slope),
+        ):
+            _, (expected,) = value_and_gradients(logit, d)
+            got, _ = value_and_gradients(slope, d)
+            assert_close(got, expected, 1e-12)
+
+
+def test_a_new_logit_does_not_take_an_old_slope() -> None:
+    class Louder(losses.CircleLoss):
+        def negative_logit(self, distance):
+            return 2.0 * super().negative_logit(distance)
+
+    class Other(losses.CircleLoss):
+        def per_anchor(self, distance, positive, negative):
+            return 2.0 * super().per_anchor(distance, positive, negative)
+
+    assert losses.CircleLoss._has_slopes
+    assert not Louder._has_slopes
+    assert not Other._has_slopes
+    y, x = batch(20)
+    assert_close(float(Other(block_size=3)(y, x)), 2 * float(losses.CircleLoss()(y, x)), 1e-6)
+
+
+@pytest.mark.parametrize("classes", [1, 2, 40])
+def test_tiles_with_few_and_with_many_positives(classes: int) -> None:
+    y, x = batch(40, classes=classes)
+    case = CASES[0]
+    expected, (dx,) = value_and_gradients(lambda x: dense(case, remove_diagonal=False)(y, x), x)
+    loss = case.build(block_size=7, remove_diagonal=False)
+    got, (dx_tiles,) = value_and_gradients(lambda x: loss(y, x), x)
+    assert_close(got, expected, 2e-6)
+    assert_close(dx_tiles, dx, 2e-5)
+
+
+def test_far_apart_sums_survive_the_tiles() -> None:
+    """Rows whose logits differ by hundreds: a maximum shared by a tile would underflow."""
+    case = CASES[1]  # gamma 300
+    x = np.zeros((9, 4), "float32")
+    x[:3, 0] = x[3:6, 1] = 1.0
+    x[6:] = [0.8, 0.6, 0.0, 0.0]
+    y = np.array([0, 0, 0, 1, 1, 1, 2, 2, 3])
+    rows, (dx,) = value_and_gradients(lambda x: case.build(block_size=3).call(y, x), x)
+    assert_close(rows, expected_rows(case, y, x)[0], 1e-5)
+    assert np.all(np.isfinite(dx))
+    assert distances(x, x, "cosine").max() == 1.0
