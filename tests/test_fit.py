@@ -79,6 +79,18 @@ def test_fit_with_weights_columns_partial_batches_and_evaluate() -> None:
     assert model.evaluate(x, y, batch_size=21, verbose=0) == pytest.approx(float(expected), 1e-5)
 
 
+def test_a_batch_of_many_tiles_and_a_smaller_rest() -> None:
+    """TensorFlow traces `fit` with an unknown batch size; 700 rows are four tiles, 300 are one."""
+    y, x = batch(1000, classes=250)
+    for loss in (losses.CircleLoss(), losses.PairContrastiveLoss(block_size=128)):
+        model = encoder()
+        model.compile(keras.optimizers.SGD(0.0), loss=loss)
+        z = model.predict(x, verbose=0)
+        expected = [float(loss(y[cut], z[cut])) for cut in (slice(700), slice(700, None))]
+        got = model.fit(x, y, batch_size=700, shuffle=False, verbose=0).history["loss"][0]
+        assert got == pytest.approx(0.7 * expected[0] + 0.3 * expected[1], rel=1e-4)
+
+
 def test_floating_labels_in_fit_say_so() -> None:
     y, x = batch(16)
     model = encoder()

@@ -6,7 +6,7 @@ Anchors are independent of each other, so the blocks are exact, whatever their s
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 
@@ -103,21 +103,31 @@ def symmetric(
     Returns:
         Losses [n], differentiable with respect to `x`, and validity, boolean [n].
     """
-    n = keras.ops.shape(x)[0]
     size = TILE if block_size is None else block_size
-    if isinstance(n, int):
-        size = min(size, n)
     return _backend().symmetric(family, diagonal, size, x, y)
 
 
-def _size(x: Tensor, r: Tensor, block_size: int | None, cost: int) -> int | Tensor | None:
-    """Anchors a block, or None for one dense block; a tensor where the batch size is dynamic."""
+def _size(x: Tensor, r: Tensor, block_size: int | None, cost: int) -> Any:
+    """Anchors a block, or None for one dense block; a `Later` where a size is not known yet."""
     n, m = keras.ops.shape(x)[0], keras.ops.shape(r)[0]
+    later = Later(block_size, cost)
     if not isinstance(m, int) or not isinstance(n, int):
-        return keras.ops.maximum(PAIRS // (m * cost), 1) if block_size is None else block_size
-    if block_size is None:
-        block_size = max(PAIRS // (max(m, 1) * cost), 1)
-    return None if block_size >= n else block_size
+        return later
+    size = later.anchors(m)
+    return None if size >= n else size
+
+
+class Later(NamedTuple):
+    """What decides on the anchors a block once the batch size is known."""
+
+    block_size: int | None
+    cost: int
+
+    def anchors(self, m: Any) -> Any:
+        """Anchors a block, for `m` references, a number or a tensor."""
+        if self.block_size is not None:
+            return self.block_size
+        return PAIRS // (m * self.cost + 1) + 1
 
 
 def _backend() -> Any:

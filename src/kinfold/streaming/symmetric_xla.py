@@ -21,11 +21,12 @@ class Grid(NamedTuple):
     labels: Tensor  # [blocks * size]
     order: Tensor  # [n], where each row came from
     diagonal: bool
-    size: int
+    size: Any  # rows and columns of a tile
 
     @classmethod
     def of(cls, x: Tensor, y: Tensor, diagonal: bool, size: int) -> "Grid":
         n = ops.shape(y)[0]
+        size = min(size, n) if isinstance(n, int) else ops.minimum(size, ops.maximum(n, 1))
         order = ops.argsort(y)
         fill = -(-n // size) * size - n
         labels = ops.pad(ops.take(y, order), [[0, fill]])

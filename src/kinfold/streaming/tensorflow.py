@@ -8,6 +8,7 @@ import functools
 from typing import Any
 
 import tensorflow as tf
+from keras import ops
 
 from kinfold.streaming import symmetric_xla
 from kinfold.streaming.symmetric_xla import Grid
@@ -29,7 +30,7 @@ def dense(block: Any, x: tf.Tensor, r: tf.Tensor, anchors: Data, references: Dat
 def per_anchor(
     block: Any, size: Any, x: tf.Tensor, r: tf.Tensor, anchors: Data, references: Data
 ) -> Any:
-    return _compiled(_per_anchor, block)(size, x, r, anchors, references)
+    return _compiled(_per_anchor, block, size)(x, r, anchors, references)
 
 
 def weighted_sum(
@@ -41,7 +42,7 @@ def weighted_sum(
     anchors: Data,
     references: Data,
 ) -> Any:
-    return _compiled(_weighted_sum, block)(size, x, r, weights, anchors, references)
+    return _compiled(_weighted_sum, block, size)(x, r, weights, anchors, references)
 
 
 def symmetric(family: Any, diagonal: bool, size: int, x: tf.Tensor, y: tf.Tensor) -> Any:
@@ -54,14 +55,14 @@ def _per_anchor(block: Any, size: Any, x: Any, r: Any, anchors: Data, references
         def rows_of(nothing: Any, xt: Any, *data: Any) -> Any:
             return nothing, block(xt, r, *data, *references)
 
-        _, (loss, valid) = _loop(size, rows_of, tf.constant(0), (x, *anchors))
+        _, (loss, valid) = _loop(size, r, rows_of, tf.constant(0), (x, *anchors))
 
         def backward(g: Any, _: Any) -> Any:
             def step(dr: Any, xt: Any, gt: Any, *data: Any) -> Any:
                 dxt, part = _block_gradients(block, xt, r, gt, (*data, *references))[1]
                 return dr + part, (dxt,)
 
-            dr, (dx,) = _loop(size, step, tf.zeros_like(r), (x, g, *anchors))
+            dr, (dx,) = _loop(size, r, step, tf.zeros_like(r), (x, g, *anchors))
             return dx, dr
 
         return (loss, valid), backward
@@ -79,7 +80,7 @@ def _weighted_sum(
             (loss, valid), (dxt, part) = _block_gradients(block, xt, r, wt, (*data, *references))
             return dr + part, (dxt, loss, valid)
 
-        dr, (dx, loss, valid) = _loop(size, step, tf.zeros_like(r), (x, weights, *anchors))
+        dr, (dx, loss, valid) = _loop(size, r, step, tf.zeros_like(r), (x, weights, *anchors))
 
         def backward(g: Any, _: Any) -> Any:
             return g * dx, g * dr, g * loss
@@ -97,6 +98,7 @@ def _symmetric(family: Any, diagonal: bool, size: int, x: Any, y: Any) -> Any:
         loss = symmetric_xla.losses(family, sums, valid)
 
         def backward(g: Any, _: Any) -> Any:
+            grid = Grid.of(x, y, diagonal, size)  # anew: XLA takes sizes from shapes alone
             with tf.GradientTape(watch_accessed_variables=False) as tape:
                 tape.watch(sums)
                 again = symmetric_xla.losses(family, sums, valid)
@@ -117,9 +119,11 @@ def _block_gradients(block: Any, xt: Any, r: Any, gt: Any, data: Data) -> Any:
     return (loss, valid), parts
 
 
-def _loop(size: Any, step: Any, carry: Any, arrays: Data) -> Any:
+def _loop(size: Any, r: Any, step: Any, carry: Any, arrays: Data) -> Any:
     """Run `step(carry, *blocks of arrays) -> carry, outputs`; return the carry and outputs [n]."""
     n = tf.shape(arrays[0])[0]
+    if not isinstance(size, int):
+        size = tf.minimum(size.anchors(tf.shape(r)[0]), tf.maximum(n, 1))
     blocks = -(-n // size)
     padded = [tf.pad(a, [[0, blocks * size - n]] + [[0, 0]] * (a.shape.rank - 1)) for a in arrays]
 
@@ -128,22 +132,20 @@ def _loop(size: Any, step: Any, carry: Any, arrays: Data) -> Any:
             tf.slice(a, [i * size] + [0] * (a.shape.rank - 1), [size, *a.shape[1:]]) for a in padded
         ]
 
-    # Outputs are gathered in arrays whose element shapes XLA has to know.
-    like = step(carry, *block(0))[1]
-    shapes = [[size, *o.shape[1:]] for o in like]
-    outputs = [
-        tf.TensorArray(o.dtype, size=blocks, element_shape=shape)
-        for o, shape in zip(like, shapes, strict=True)
-    ]
+    def empty(output: Any) -> Any:
+        return tf.zeros([blocks * size, *output.shape[1:]], output.dtype)
 
     def body(i: Any, carry: Any, outputs: Any) -> Any:
         carry, values = step(carry, *block(i))
-        return i + 1, carry, [o.write(i, v) for o, v in zip(outputs, values, strict=True)]
+        return (
+            i + 1,
+            carry,
+            tuple(
+                ops.slice_update(o, [i * size] + [0] * (o.shape.rank - 1), v)
+                for o, v in zip(outputs, values, strict=True)
+            ),
+        )
 
-    start = (tf.constant(0), carry, outputs)
-    _, carry, outputs = tf.while_loop(lambda i, *_: i < blocks, body, start)
-    joined = [
-        tf.reshape(o.stack(), [blocks * size, *shape[1:]])[:n]
-        for o, shape in zip(outputs, shapes, strict=True)
-    ]
-    return carry, joined
+    outputs = tuple(empty(output) for output in step(carry, *block(0))[1])
+    _, carry, outputs = tf.while_loop(lambda i, *_: i < blocks, body, (0, carry, outputs))
+    return carry, [output[:n] for output in outputs]
