@@ -11,8 +11,9 @@ SRC = Path(kinfold.__file__).parent
 
 # Each room imports from those before it only.
 ROOMS = [
-    "checks", "numerics", "distances", "pairs", "losses", "layers", "compat", "datasets", "batches",
-    "metrics", "callbacks", "encoders", "report", "training", "cli",
+    "checks", "numerics", "distances", "pairs", "streaming", "losses", "layers", "compat",
+    "datasets", "batches", "ranking", "metrics", "callbacks", "encoders", "settings", "sources",
+    "evaluation", "progress", "runs", "report", "fit", "training", "cli",
 ]  # fmt: skip
 
 HEAVY = {"PIL", "matplotlib", "rich", "sklearn", "typer", "jax", "torch", "tensorflow"}

@@ -1,3 +1,11 @@
 """Metric learning for Keras 3, on TensorFlow, JAX and PyTorch."""
 
+from kinfold import batches as batches
+from kinfold import callbacks as callbacks
+from kinfold import datasets as datasets
+from kinfold import distances as distances
+from kinfold import layers as layers
+from kinfold import losses as losses
+from kinfold import metrics as metrics
+
 __version__ = "0.1.0"

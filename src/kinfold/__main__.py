@@ -1,0 +1,5 @@
+"""`python -m kinfold`."""
+
+from kinfold.cli import main
+
+main()

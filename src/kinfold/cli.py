@@ -1,0 +1,270 @@
+"""The command line: parsing, the choice of the backend, and messages; the work is in `training`."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import json
+import os
+import shlex
+import sys
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+try:
+    import typer
+except ImportError:
+    raise SystemExit("error: the command line needs typer: pip install kinfold[train]") from None
+
+if TYPE_CHECKING:
+    from kinfold.progress import Progress
+
+# Nothing here imports Keras before `_use_backend` has said which backend it is to use.
+
+BACKENDS = ("jax", "torch", "tensorflow")
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Train models whose embeddings put things of one kind close together, and measure how "
+    "well they find unseen kinds.",
+)
+
+DataArgument = typer.Argument(
+    metavar="DATA",
+    help="glyphs (characters in many typefaces, drawn on this machine), a folder with a folder of "
+    "images a class, or an .npz file with arrays x and y.",
+    show_default=False,
+)
+BackendOption = typer.Option(
+    help="jax, torch or tensorflow. By default KERAS_BACKEND, else the one in keras.json, else "
+    "the first that is installed.",
+    show_default=False,
+)
+
+
+@app.command()
+def train(
+    context: typer.Context,
+    data: Annotated[str | None, DataArgument] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the model, its metrics and its report.")
+    ] = None,
+    resume: Annotated[
+        Path | None,
+        typer.Option(metavar="RUN", help="Go on with the run in this folder; takes all from it."),
+    ] = None,
+    loss: Annotated[
+        str, typer.Option(help="circle, or contrastive: over all pairs of a batch.")
+    ] = "circle",
+    margin: Annotated[
+        float | None, typer.Option(help="Of the loss; by default 0.25 (circle), 1.0 (contrastive).")
+    ] = None,
+    gamma: Annotated[
+        float | None, typer.Option(help="Scale of the circle loss; 80 by default.")
+    ] = None,
+    backbone: Annotated[
+        str | None,
+        typer.Option(
+            help="small (a light convolutional net, the default up to 64 x 64 pixels), or a name "
+            "in keras.applications, such as MobileNetV2, with random weights."
+        ),
+    ] = None,
+    image_size: Annotated[
+        int | None,
+        typer.Option(
+            help="Height and width to read images at; by default 32 (glyphs), 64 (folders), 160 "
+            "(folders, with a keras.applications backbone)."
+        ),
+    ] = None,
+    embedding_size: Annotated[int, typer.Option(help="Dimensions of the embedding.")] = 128,
+    classes_per_batch: Annotated[
+        int | None, typer.Option(help="By default 32, or all if there are fewer.")
+    ] = None,
+    examples_per_class: Annotated[int, typer.Option(help="Of each class in a batch.")] = 4,
+    steps_per_epoch: Annotated[int, typer.Option(help="Batches an epoch.")] = 50,
+    epochs: Annotated[
+        int, typer.Option(help="How many to train; with --resume it can be raised.")
+    ] = 20,
+    learning_rate: Annotated[
+        float | None,
+        typer.Option(
+            help="The highest: it warms up and decays. By default 0.001 with a keras.applications "
+            "backbone, else 0.01."
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the weights and the batches.")] = 0,
+    backend: Annotated[str | None, BackendOption] = None,
+) -> None:
+    """Train a model on DATA into the folder --out, or go on with the run in --resume.
+
+    The result is how well the model finds classes that were kept out of training, 30 % of them.
+    """
+    given = sorted(name for name in context.params if _is_given(context, name))
+    with _messages(resume or out):
+        if resume is not None:
+            others = [_option(name) for name in given if name not in ("resume", "epochs")]
+            if others:
+                raise ValueError(
+                    f"--resume takes everything from the run, except that --epochs can be raised: "
+                    f"leave out {', '.join(others)}."
+                )
+            _use_backend(_backend_of(resume))
+            from kinfold import training
+
+            training.resume(resume, epochs if "epochs" in given else None, _progress())
+            return
+        if data is None:
+            raise ValueError("Name the DATA to train on, or a run to go on with: --resume RUN.")
+        if out is None:
+            raise ValueError("Name the folder for the run: --out RUN.")
+        _use_backend(backend)
+        from kinfold import training
+
+        settings = training.Settings(
+            data=data,
+            loss=loss,
+            margin=margin,
+            gamma=gamma,
+            backbone=backbone,
+            image_size=image_size,
+            embedding_size=embedding_size,
+            classes_per_batch=classes_per_batch,
+            examples_per_class=examples_per_class,
+            steps_per_epoch=steps_per_epoch,
+            epochs=epochs,
+            learning_rate=learning_rate,
+            seed=seed,
+        )
+        training.train(settings, out, shlex.join(["kinfold", *sys.argv[1:]]), _progress())
+
+
+@app.command()
+def evaluate(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A folder that train has written.")],
+    data: Annotated[str, DataArgument],
+    backend: Annotated[str | None, BackendOption] = None,
+) -> None:
+    """Measure the model of RUN on DATA: of glyphs the unseen test characters, else all of it."""
+    with _messages(None):
+        own = _backend_of(run)
+        if backend is None and "KERAS_BACKEND" not in os.environ and _installed(own):
+            backend = own
+        _use_backend(backend)
+        from kinfold import training
+
+        training.evaluate(run, data, _progress())
+
+
+def main() -> None:
+    """Run the command line: the entry point `kinfold`."""
+    app(prog_name="kinfold")
+
+
+def _is_given(context: typer.Context, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source is not None and source.name != "DEFAULT"
+
+
+def _option(name: str) -> str:
+    return "DATA" if name == "data" else "--" + name.replace("_", "-")
+
+
+def _progress() -> Progress:
+    from kinfold.progress import Bar, Lines
+
+    return Bar() if sys.stdout.isatty() else Lines()
+
+
+@contextlib.contextmanager
+def _messages(run: Path | None) -> Iterator[None]:
+    """Tell warnings and errors in a line each; exit with 2 for the user's, 1 for the machine's."""
+    from kinfold.runs import WriteError
+
+    go_on = f"Go on: kinfold train --resume {shlex.quote(str(run))}"
+    with warnings.catch_warnings():
+        warnings.showwarning = _show_warning
+        try:
+            yield
+        except KeyboardInterrupt:
+            begun = run is not None and (run / "config.json").exists()
+            _say(f"Stopped. {go_on}" if begun else "Stopped.")
+            raise typer.Exit(130) from None
+        except WriteError as error:
+            _say(f"error: {error} {go_on}")
+            raise typer.Exit(1) from None
+        except (ValueError, FileNotFoundError, ImportError) as error:
+            _say(f"error: {error}")
+            raise typer.Exit(2) from None
+        except OSError as error:
+            _say(f"error: {error}")
+            raise typer.Exit(1) from None
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
+    if issubclass(category, UserWarning):  # others are for those who write programs
+        _say(f"warning: {message}")
+
+
+def _use_backend(asked: str | None) -> None:
+    """Choose the backend and set it for Keras, which reads it once, when it is imported."""
+    if asked is not None:
+        _check_known(asked)
+    if "keras" in sys.modules:
+        import keras
+
+        used = keras.backend.backend()
+        if asked not in (None, used):
+            raise ValueError(
+                f"Keras already uses {used} in this process. Set KERAS_BACKEND={asked} before it "
+                "starts."
+            )
+        return
+    name = asked or os.environ.get("KERAS_BACKEND") or _configured() or _first_installed()
+    _check_known(name)
+    if not _installed(name):
+        raise ImportError(f"The backend {name} is not installed: pip install kinfold[{name}]")
+    os.environ["KERAS_BACKEND"] = name
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+
+def _check_known(name: str) -> None:
+    if name not in BACKENDS:
+        raise ValueError(f"Unknown backend. Expected jax, torch or tensorflow. Received: {name!r}.")
+
+
+def _configured() -> str | None:
+    """The backend in keras.json, if it is installed: Keras itself writes its default there."""
+    home = os.environ.get("KERAS_HOME") or os.path.join(os.path.expanduser("~"), ".keras")
+    try:
+        name = json.loads(Path(home, "keras.json").read_text(encoding="utf-8")).get("backend")
+    except (OSError, ValueError, AttributeError):
+        return None
+    return name if name in BACKENDS and _installed(name) else None
+
+
+def _first_installed() -> str:
+    for name in BACKENDS:
+        if _installed(name):
+            return name
+    raise ImportError(
+        "No backend for Keras is installed. Install one: pip install kinfold[jax], kinfold[torch] "
+        "or kinfold[tensorflow]"
+    )
+
+
+def _installed(name: str) -> bool:
+    return importlib.util.find_spec(name) is not None
+
+
+def _backend_of(run: Path) -> str:
+    from kinfold.runs import RunFolder, read_config
+
+    return read_config(RunFolder(run))["backend"]

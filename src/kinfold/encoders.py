@@ -1,0 +1,164 @@
+"""Encoders: models from images or vectors to embeddings of unit norm."""
+
+import inspect
+from typing import Any
+
+import keras
+from keras import layers, ops
+
+from kinfold.layers import L2Embedding
+
+
+def small_convnet(input_shape: tuple[int, int, int], embedding_size: int = 128) -> keras.Model:
+    """Build a small residual network, light enough to train on a CPU.
+
+    A convolution of 4 x 4 halves the image; then blocks halve it again, until no side is longer
+    than 4: a convolution of 3 x 3 with stride 2, and a second one added to the first. Each has
+    batch normalisation and ReLU. An `L2Embedding` of all that is left ends it. 0.5 million weights
+    for images of 32 x 32.
+
+    Args:
+        input_shape: (height, width, channels) of the images.
+        embedding_size: dimensions of the embedding.
+
+    Returns:
+        A model from images [n, height, width, channels] with values from 0 to 255, uint8 or
+        floating, to float32 embeddings [n, embedding_size] of unit norm.
+
+    Raises:
+        ValueError: the shape is not that of an image.
+
+    Example:
+
+    >>> import numpy as np
+    >>> from kinfold.encoders import small_convnet
+    >>> model = small_convnet((32, 32, 1), embedding_size=8)
+    >>> tuple(model(np.zeros((2, 32, 32, 1), "uint8")).shape)
+    (2, 8)
+    """
+    inputs = keras.Input(_image_shape(input_shape), name="images")
+    x = layers.Rescaling(1 / 127.5, offset=-1.0)(inputs)
+    filters = 32
+    x = _convolution(x, filters, kernel=4, strides=2)
+    while filters == 32 or max(x.shape[1:3]) > 4:
+        filters = min(2 * filters, 128)
+        x = _convolution(x, filters, kernel=3, strides=2)
+        x = layers.Add()([x, _convolution(x, filters, kernel=3, strides=1)])
+    return _embed(inputs, layers.Flatten(data_format="channels_last")(x), embedding_size)
+
+
+def _convolution(x: Any, filters: int, kernel: int, strides: int) -> Any:
+    convolution = layers.Conv2D(
+        filters, kernel, strides, padding="same", use_bias=False, data_format="channels_last"
+    )
+    return layers.ReLU()(layers.BatchNormalization()(convolution(x)))
+
+
+def application(
+    name: str,
+    input_shape: tuple[int, int, int],
+    embedding_size: int = 128,
+    weights: str | None = None,
+) -> keras.Model:
+    """Build an encoder on a network of `keras.applications`, averaged over the image.
+
+    Args:
+        name: a model of `keras.applications`, such as "MobileNetV2" or "ResNet50".
+        input_shape: (height, width, channels) of the images.
+        embedding_size: dimensions of the embedding.
+        weights: None for random ones, "imagenet" (downloaded by Keras), or a file of weights.
+
+    Returns:
+        A model from images [n, height, width, channels] with values from 0 to 255, uint8 or
+        floating, to float32 embeddings [n, embedding_size] of unit norm. The scaling that the
+        network expects is inside.
+
+    Raises:
+        ValueError: the name is unknown, or the shape is not that of an image.
+
+    Example:
+
+    >>> from kinfold.encoders import application
+    >>> application("MobileNetV2", (32, 32, 3), embedding_size=8).output_shape
+    (None, 8)
+    """
+    network = getattr(keras.applications, check_application(name))
+    inputs = keras.Input(_image_shape(input_shape), name="images")
+    network = network(
+        include_top=False, weights=weights, input_shape=tuple(input_shape), pooling="avg"
+    )
+    return _embed(inputs, network(_scale(inputs, name)), embedding_size)
+
+
+def vector_head(input_size: int, embedding_size: int = 128) -> keras.Model:
+    """Build a small dense network for vectors, such as the features of another model.
+
+    The vectors are standardised by batch normalisation, so that their scale does not matter; then
+    one hidden layer of 256 units and an `L2Embedding`.
+
+    Args:
+        input_size: dimensions of the vectors.
+        embedding_size: dimensions of the embedding.
+
+    Returns:
+        A model from vectors [n, input_size] to float32 embeddings [n, embedding_size] of unit norm.
+
+    Example:
+
+    >>> import numpy as np
+    >>> from kinfold.encoders import vector_head
+    >>> tuple(vector_head(5, embedding_size=3)(np.zeros((2, 5), "float32")).shape)
+    (2, 3)
+    """
+    inputs = keras.Input((input_size,), name="vectors")
+    x = layers.BatchNormalization()(inputs)
+    x = layers.Dense(256, use_bias=False)(x)
+    x = layers.ReLU()(layers.BatchNormalization()(x))
+    return _embed(inputs, x, embedding_size)
+
+
+def check_application(name: str) -> str:
+    """Return `name` if `keras.applications` has a model of that name; ValueError if not."""
+    known = sorted(
+        known
+        for known, value in vars(keras.applications).items()
+        if known[0].isupper() and inspect.isfunction(value)
+    )
+    if name not in known:
+        raise ValueError(
+            f"Unknown backbone. Expected 'small' or one of keras.applications: {', '.join(known)}. "
+            f"Received: {name!r}."
+        )
+    return name
+
+
+def _embed(inputs: Any, features: Any, embedding_size: int) -> keras.Model:
+    return keras.Model(inputs, L2Embedding(embedding_size, name="embedding")(features))
+
+
+def _image_shape(input_shape: tuple[int, int, int]) -> tuple[int, int, int]:
+    if len(input_shape) != 3:
+        raise ValueError(
+            "`input_shape` must be (height, width, channels). "
+            f"Received: input_shape={tuple(input_shape)}."
+        )
+    return input_shape
+
+
+# As the `preprocess_input` of each family does it.
+_SCALED_INSIDE = ("ConvNeXt", "EfficientNet", "MobileNetV3")
+_TORCH_MEAN, _TORCH_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+_CAFFE_MEAN = (103.939, 116.779, 123.68)  # blue, green, red
+
+
+def _scale(x: Any, name: str) -> Any:
+    colour = x.shape[-1] == 3
+    if name.startswith(_SCALED_INSIDE):
+        return x
+    if colour and name.startswith("DenseNet"):
+        scale = [1 / (255 * std) for std in _TORCH_STD]
+        offset = [-mean / std for mean, std in zip(_TORCH_MEAN, _TORCH_STD, strict=True)]
+        return layers.Rescaling(scale, offset)(x)
+    if colour and name.startswith(("VGG", "ResNet")) and not name.endswith("V2"):
+        return layers.Rescaling(1.0, [-mean for mean in _CAFFE_MEAN])(ops.flip(x, axis=-1))
+    return layers.Rescaling(1 / 127.5, offset=-1.0)(x)

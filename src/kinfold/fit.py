@@ -1,0 +1,256 @@
+"""One process's part of a run: load the data, train the epochs that are left, measure, write."""
+
+import dataclasses
+import importlib
+import platform
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+import kinfold
+from kinfold import evaluation, runs, sources
+from kinfold.callbacks import RetrievalEvaluation
+from kinfold.evaluation import Table, as_numpy, assign
+from kinfold.progress import Progress
+from kinfold.report import Report, write_report
+from kinfold.runs import Checkpoint, RunFolder
+from kinfold.settings import Settings
+
+LIVE_METRICS = ("recall@1", "map@r")
+CHOSEN_BY = "val_map@r"
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C ended a run, and its folder holds the best model so far with its table."""
+
+
+class Run:
+    """One process's part of a run."""
+
+    def __init__(
+        self, folder: RunFolder, settings: Settings, command: str, progress: Progress
+    ) -> None:
+        self.folder = folder
+        self.settings = settings
+        self.command = command
+        self.progress = progress
+        self.seconds: dict[str, float] = {}
+
+    def prepare(self) -> None:
+        """Load the data, and build all that can turn out not to fit it."""
+        start = time.monotonic()
+        kept = self.folder.data.exists()
+        if kept:
+            self.splits = runs.read_splits(self.folder.data)
+        else:
+            self.splits = sources.load_splits(
+                self.settings.data, self.settings.read_size(), drawn(self.progress)
+            )
+        train, validation, test = self.splits
+        self.encoder = self.settings.make_encoder(train.x.shape[1:])
+        self.batches = self.settings.make_batches(train)
+        if not kept:
+            runs.write_splits(self.folder.data, self.splits)
+        self.seconds["data"] = time.monotonic() - start
+        self.progress.note(
+            f"{evaluation.describe(train)} to train on, {len(validation.names):,} classes to "
+            f"choose the best model by, {len(test.names):,} to test on."
+        )
+
+    def go_on(self) -> Table:
+        """Train the epochs that are left, measure the best model and write the result."""
+        checkpoint = runs.read_checkpoint(self.folder.checkpoint)
+        if checkpoint.epochs:
+            self._write_from(checkpoint)
+        if checkpoint.epochs < self.settings.epochs:
+            if checkpoint.epochs:
+                self.progress.note(f"Going on after epoch {checkpoint.epochs}.")
+            try:
+                self._fit(checkpoint)
+            except KeyboardInterrupt:
+                self._stop()
+            except runs.WriteError as error:
+                done = runs.read_checkpoint(self.folder.checkpoint).epochs
+                raise runs.WriteError(f"{error} {_whole(done)}") from error
+        return self._finish()
+
+    def _write_from(self, checkpoint: Checkpoint) -> None:
+        """Write again what a kill between two renames may have left newer than the checkpoint."""
+        assign(self.encoder.variables, checkpoint.best_weights)
+        with runs.written_whole(self.folder.model) as path:
+            self.encoder.save(path)
+        runs.write_history(self.folder.history, checkpoint.history)
+
+    def _fit(self, checkpoint: Checkpoint) -> None:
+        settings, progress = self.settings, self.progress
+        # A model of the same layers: the encoder stays uncompiled, and its file without optimizer.
+        trainer = keras.Model(self.encoder.inputs, self.encoder.outputs)
+        optimizer = settings.make_optimizer()
+        optimizer.build(trainer.trainable_variables)
+        if checkpoint.epochs:
+            assign(self.encoder.variables, checkpoint.weights)
+            assign(optimizer.variables, checkpoint.optimizer)
+        trainer.compile(optimizer, settings.make_loss())
+        self.batches.current_epoch = checkpoint.epochs
+        validation = RetrievalEvaluation(
+            self.splits[1].x, self.splits[1].y, metrics=LIVE_METRICS, batch_size=256
+        )
+        commit = _Commit(self.folder, self.encoder, checkpoint, progress)
+        progress.begin(checkpoint.epochs, settings.epochs, len(self.batches))
+        try:
+            trainer.fit(
+                self.batches,
+                epochs=settings.epochs,
+                initial_epoch=checkpoint.epochs,
+                shuffle=False,  # the batches are shuffled already; this would be unseeded
+                verbose=0,
+                callbacks=[validation, commit],
+            )
+        finally:
+            progress.end()
+
+    def _stop(self) -> None:
+        """After Ctrl-C: say what is kept, and write its table and report."""
+        checkpoint = runs.read_checkpoint(self.folder.checkpoint)
+        self.progress.note(f"Interrupted. {_whole(checkpoint.epochs)}")
+        if checkpoint.epochs:
+            self._write_from(checkpoint)
+            best = checkpoint.history[CHOSEN_BY][checkpoint.best_epoch - 1]
+            self.progress.note(
+                f"The best model so far, of epoch {checkpoint.best_epoch} ({CHOSEN_BY} "
+                f"{best:.4f}), is in {self.folder.model}. Writing its table and report; Ctrl-C "
+                "again stops at once."
+            )
+            self._finish()
+        raise Interrupted
+
+    def _finish(self) -> Table:
+        """Measure the best model on the test classes, and write the report and the metrics."""
+        start = time.monotonic()
+        folder, settings, test = self.folder, self.settings, self.splits[2]
+        checkpoint = runs.read_checkpoint(folder.checkpoint)
+        self.progress.note("Measuring on the test classes.")
+        encoder = settings.make_encoder(test.x.shape[1:])
+        untrained = evaluation.embed(encoder, test.x)
+        assign(encoder.variables, checkpoint.best_weights)
+        trained = evaluation.embed(encoder, test.x)
+        table = evaluation.measure(test, untrained, trained)
+        title = Path(settings.data).stem
+        facts = self._facts(checkpoint)
+        shown = {
+            "command": facts["command"],
+            **facts["settings"],
+            **{f"{name} version": version for name, version in facts["versions"].items()},
+            **{
+                name: evaluation.describe(s)
+                for name, s in zip(runs.SPLITS, self.splits, strict=True)
+            },
+            "epochs done": checkpoint.epochs,
+            "best epoch": checkpoint.best_epoch,
+        }
+        report = Report(
+            title,
+            {name: value for name, value in shown.items() if value not in (None, "")},
+            table,
+            checkpoint.history,
+            test,
+            trained,
+            evaluation.pixels(test.x),
+        )
+        runs.writing(folder.report, lambda: write_report(folder.report, report))
+        self.seconds["training"] = checkpoint.seconds
+        self.seconds["evaluation"] = time.monotonic() - start
+        runs.write_json(folder.metrics, {**table, **facts, "seconds": self.seconds})
+        which = "characters" if settings.data == sources.GLYPHS else "classes"
+        self.progress.note(
+            f"On {evaluation.describe(test)}, {which} unseen in training; the model of epoch "
+            f"{checkpoint.best_epoch} of {settings.epochs}:\n"
+            f"{evaluation.table_text(table, test)}\n"
+            f"Model, metrics and report are in {folder.path}; open {folder.report}"
+        )
+        return table
+
+    def _facts(self, checkpoint: Checkpoint) -> dict[str, Any]:
+        """What the metrics say besides the table."""
+        backend = keras.backend.backend()
+        return {
+            "data": self.settings.data,
+            "command": self.command,
+            "versions": {
+                "kinfold": kinfold.__version__,
+                "keras": keras.__version__,
+                backend: importlib.import_module(backend).__version__,
+                "numpy": np.__version__,
+                "python": platform.python_version(),
+            },
+            "backend": backend,
+            "seed": self.settings.seed,
+            "counts": {
+                name: {"classes": len(split.names), "examples": len(split)}
+                for name, split in zip(runs.SPLITS, self.splits, strict=True)
+            },
+            "epochs": checkpoint.epochs,
+            "best_epoch": checkpoint.best_epoch,
+            "finished": checkpoint.epochs == self.settings.epochs,
+            "settings": dataclasses.asdict(self.settings),
+        }
+
+
+class _Commit(keras.callbacks.Callback):
+    """Keeps the best model, and commits each epoch: the checkpoint's rename comes last."""
+
+    def __init__(
+        self, folder: RunFolder, encoder: keras.Model, checkpoint: Checkpoint, progress: Progress
+    ) -> None:
+        super().__init__()
+        self.folder = folder
+        self.encoder = encoder
+        self.checkpoint = checkpoint
+        self.progress = progress
+        self.start = time.monotonic() - checkpoint.seconds
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        assert logs is not None
+        self.progress.step(batch + 1, lambda: float(logs["loss"]))
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        assert logs is not None
+        checkpoint, folder = self.checkpoint, self.folder
+        row = {"epoch": epoch + 1, **{name: float(value) for name, value in logs.items()}}
+        if not np.isfinite(row["loss"]):
+            raise ValueError(
+                f"The loss of epoch {epoch + 1} is {row['loss']}: training has diverged. Begin "
+                "again in another folder with a lower learning rate."
+            )
+        history = checkpoint.history
+        weights = as_numpy(self.encoder.variables)
+        best = not checkpoint.best_epoch or row[CHOSEN_BY] > max(history[CHOSEN_BY])
+        self.checkpoint = Checkpoint(
+            {name: [*history.get(name, []), value] for name, value in row.items()},
+            weights,
+            as_numpy(self.model.optimizer.variables),
+            epoch + 1 if best else checkpoint.best_epoch,
+            weights if best else checkpoint.best_weights,
+            time.monotonic() - self.start,
+        )
+        if best:
+            with runs.written_whole(folder.model) as path:
+                self.encoder.save(path)
+        runs.write_history(folder.history, self.checkpoint.history)
+        runs.write_checkpoint(folder.checkpoint, self.checkpoint)
+        self.progress.epoch(row, best)
+
+
+def drawn(progress: Progress) -> Callable[[int, int], None]:
+    """What the readers of data call, to show how far they are."""
+    return lambda done, total: progress.working("reading the data", done, total)
+
+
+def _whole(epochs: int) -> str:
+    if not epochs:
+        return "No epoch is whole yet."
+    return f"Epoch {epochs} is whole and kept."

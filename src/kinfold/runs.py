@@ -1,0 +1,258 @@
+"""The run folder: files that are whole or not there, and the checkpoint that commits an epoch.
+
+config.json       the settings and the command: written first, so that any run can be resumed
+data.npz          the examples, so that a resumed run does not depend on where they came from
+model.keras       the best model so far
+history.csv       a row an epoch
+checkpoint.npz    everything that training goes on from; its rename commits the epoch
+report.html, metrics.json    the result; metrics.json comes last
+"""
+
+import contextlib
+import csv
+import io
+import json
+import os
+import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kinfold.datasets import Split
+
+_PARTIAL = ".partial-"
+SPLITS = ("train", "validation", "test")
+
+
+class WriteError(OSError):
+    """A file of the run could not be written; those written before are as they were."""
+
+
+class RunFolder:
+    """The files of one run.
+
+    Args:
+        path: the folder; it need not exist yet.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self.config = self.path / "config.json"
+        self.data = self.path / "data.npz"
+        self.model = self.path / "model.keras"
+        self.history = self.path / "history.csv"
+        self.checkpoint = self.path / "checkpoint.npz"
+        self.report = self.path / "report.html"
+        self.metrics = self.path / "metrics.json"
+
+    def remove_partial_files(self) -> None:
+        """Remove what a killed process was in the middle of writing."""
+        for path in self.path.glob(_PARTIAL + "*"):
+            path.unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """Hold the folder, so that no second process writes to it; a killed holder lets go."""
+        try:
+            import fcntl
+        except ImportError:  # Windows: two processes on one run are the user's to avoid
+            yield
+            return
+        descriptor = os.open(self.path, os.O_RDONLY)
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise ValueError(f"Another process is training in {self.path}.") from None
+            yield
+        finally:
+            os.close(descriptor)
+
+
+@contextlib.contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """Give a name beside `path` to write to; then rename it to `path`, or remove it on an error.
+
+    After a crash at any moment `path` is the old file or the new one.
+
+    Raises:
+        WriteError: the disk is full, or the folder cannot be written to.
+    """
+    beside = path.with_name(_PARTIAL + path.name)
+    try:
+        yield beside
+        with open(beside, "rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise WriteError(f"Could not write {path}: {error.strerror or error}.") from error
+    finally:
+        with contextlib.suppress(OSError):
+            beside.unlink(missing_ok=True)
+
+
+def _sync_folder(path: Path) -> None:
+    if os.name == "posix":  # elsewhere a folder cannot be opened
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def writing(path: Path, write: Callable[[], None]) -> None:
+    """Call `write`, which writes `path` whole by itself; its OSError becomes a WriteError."""
+    try:
+        write()
+    except OSError as error:
+        raise WriteError(f"Could not write {path}: {error.strerror or error}.") from error
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON file."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged and cannot be read: {error}.") from error
+
+
+def read_config(folder: RunFolder) -> dict[str, Any]:
+    """Read how a run was begun: "settings", "backend", "command", "kinfold" (the version)."""
+    if not folder.config.exists():
+        raise FileNotFoundError(
+            f"There is no run in {folder.path}: it has no config.json. Begin one: kinfold train "
+            f"DATA --out {folder.path}"
+        )
+    return read_json(folder.config)
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write a JSON file, with null for numbers that are not finite."""
+    text = json.dumps(_finite(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    _write_text(path, text)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not np.isfinite(value) else value
+
+
+def write_history(path: Path, history: dict[str, list[float]]) -> None:
+    """Write the columns of a history as a CSV file, a row an epoch, numbers to the last bit."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(history)
+    writer.writerows(zip(*history.values(), strict=True))
+    _write_text(path, text.getvalue())
+
+
+def _write_text(path: Path, text: str) -> None:
+    with written_whole(path) as beside:
+        beside.write_text(text, encoding="utf-8", errors="replace", newline="\n")
+
+
+def write_splits(path: Path, splits: tuple[Split, Split, Split]) -> None:
+    """Write the train, validation and test splits to one file."""
+    arrays: dict[str, Any] = {}
+    for name, split in zip(SPLITS, splits, strict=True):
+        arrays[f"{name}/x"], arrays[f"{name}/y"] = split
+        arrays[f"{name}/names"] = _text_array(list(split.names))
+    with written_whole(path) as beside, open(beside, "wb") as file:
+        np.savez(file, **arrays)
+
+
+def read_splits(path: Path) -> tuple[Split, Split, Split]:
+    """Read what `write_splits` wrote."""
+    with _archive(path) as arrays:
+        train, validation, test = (
+            Split(
+                arrays[f"{name}/x"],
+                arrays[f"{name}/y"],
+                tuple(_text(arrays[f"{name}/names"])),
+            )
+            for name in SPLITS
+        )
+    return train, validation, test
+
+
+@dataclass
+class Checkpoint:
+    """Everything that training goes on from after a whole epoch.
+
+    Attributes:
+        history: columns by name, a value an epoch.
+        weights: the variables of the model, with the states of its random layers.
+        optimizer: the variables of the optimizer, the step counter among them.
+        best_epoch: the epoch, counted from 1, that `best_weights` are of; 0 before the first.
+        best_weights: the variables of the best model so far.
+        seconds: spent in training, over all the processes that took part.
+    """
+
+    history: dict[str, list[float]] = field(default_factory=lambda: {"epoch": []})
+    weights: list[np.ndarray] = field(default_factory=list)
+    optimizer: list[np.ndarray] = field(default_factory=list)
+    best_epoch: int = 0
+    best_weights: list[np.ndarray] = field(default_factory=list)
+    seconds: float = 0.0
+
+    @property
+    def epochs(self) -> int:
+        """Whole epochs done."""
+        return len(self.history["epoch"])
+
+
+_ARRAYS = ("weights", "optimizer", "best_weights")
+
+
+def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
+    """Write a checkpoint; its rename is what commits the epoch."""
+    meta = {
+        "history": checkpoint.history,
+        "best_epoch": checkpoint.best_epoch,
+        "seconds": checkpoint.seconds,
+    }
+    arrays = {
+        f"{name}/{i:05d}": array
+        for name in _ARRAYS
+        for i, array in enumerate(getattr(checkpoint, name))
+    }
+    with written_whole(path) as beside, open(beside, "wb") as file:
+        np.savez(file, meta=_text_array(meta), **arrays)
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """Read the last whole epoch; a fresh `Checkpoint` where there is none yet."""
+    if not path.exists():
+        return Checkpoint()
+    with _archive(path) as arrays:
+        lists: dict[str, Any] = {
+            name: [arrays[key] for key in sorted(arrays.files) if key.startswith(name + "/")]
+            for name in _ARRAYS
+        }
+        return Checkpoint(**_text(arrays["meta"]), **lists)
+
+
+@contextlib.contextmanager
+def _archive(path: Path) -> Iterator[Any]:
+    try:
+        # Opened here: NumPy leaves the file open where it turns out to be no archive.
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
+            yield arrays
+    except (zipfile.BadZipFile, KeyError, EOFError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} is damaged and cannot be read: {error}.") from error
+
+
+# Text goes in as bytes: NumPy's own strings lose trailing NULs and take 4 bytes a letter.
+def _text_array(value: Any) -> np.ndarray:
+    return np.frombuffer(json.dumps(value).encode("utf-8"), np.uint8)
+
+
+def _text(array: np.ndarray) -> Any:
+    return json.loads(array.tobytes().decode("utf-8"))

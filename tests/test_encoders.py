@@ -1,0 +1,88 @@
+"""Encoders: what goes in, what comes out, and that it survives a file."""
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from kinfold import encoders
+
+
+def images(shape: tuple[int, int, int], count: int = 3) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (count, *shape), dtype=np.uint8)
+
+
+def as_numpy(tensor: object) -> np.ndarray:
+    return np.array(ops.convert_to_numpy(tensor))
+
+
+@pytest.mark.parametrize("shape", [(32, 32, 1), (8, 8, 3), (28, 20, 1), (5, 64, 4)])
+def test_small_convnet_gives_unit_embeddings_of_uint8_and_float_images(
+    shape: tuple[int, int, int],
+) -> None:
+    model = encoders.small_convnet(shape, embedding_size=6)
+    x = images(shape)
+    embeddings = as_numpy(model(x))
+    assert embeddings.shape == (3, 6)
+    assert embeddings.dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(embeddings, axis=1), 1.0, rtol=1e-5)
+    np.testing.assert_allclose(as_numpy(model(x.astype("float32"))), embeddings, atol=1e-6)
+
+
+def test_vector_head_does_not_depend_on_the_scale_of_the_vectors() -> None:
+    x = np.random.default_rng(0).normal(5.0, 2.0, (64, 7)).astype("float32")
+    model = encoders.vector_head(7, embedding_size=4)
+    small, large = (as_numpy(model(x * scale, training=True)) for scale in (1.0, 1000.0))
+    np.testing.assert_allclose(np.linalg.norm(small, axis=1), 1.0, rtol=1e-5)
+    np.testing.assert_allclose(small, large, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("name", "module"),
+    [
+        ("DenseNet121", "densenet"),
+        ("MobileNet", "mobilenet"),
+        ("MobileNetV3Small", "mobilenet_v3"),
+        ("ResNet50", "resnet"),
+        ("ResNet50V2", "resnet_v2"),
+        ("VGG16", "vgg16"),
+        ("Xception", "xception"),
+    ],
+)
+def test_images_are_scaled_as_the_application_expects(name: str, module: str) -> None:
+    x = images((4, 4, 3)).astype("float32")
+    expected = getattr(keras.applications, module).preprocess_input(x.copy())
+    inputs = keras.Input((4, 4, 3))
+    scaled = encoders._scale(inputs, name)
+    model = keras.Model(inputs, scaled if scaled is not inputs else ops.copy(inputs))
+    np.testing.assert_allclose(as_numpy(model(x)), as_numpy(expected), rtol=1e-4, atol=1e-4)
+
+
+def test_an_application_embeds_and_survives_a_file(tmp_path) -> None:
+    model = encoders.application("MobileNetV2", (32, 32, 3), embedding_size=5)
+    x = images((32, 32, 3), count=2)
+    embeddings = as_numpy(model(x))
+    np.testing.assert_allclose(np.linalg.norm(embeddings, axis=1), 1.0, rtol=1e-5)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    np.testing.assert_allclose(as_numpy(loaded(x)), embeddings, atol=1e-6)
+
+
+def test_the_channel_flip_of_caffe_networks_survives_a_file(tmp_path) -> None:
+    inputs = keras.Input((4, 4, 3))
+    model = keras.Model(inputs, encoders._scale(inputs, "VGG16"))
+    model.save(tmp_path / "model.keras")
+    x = images((4, 4, 3))
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(as_numpy(loaded(x)), as_numpy(model(x)))
+
+
+@pytest.mark.parametrize("name", ["ResNet5", "mobilenet", "imagenet_utils", "__name__", ""])
+def test_an_unknown_backbone_is_refused_with_the_known_names(name: str) -> None:
+    with pytest.raises(ValueError, match=r"Unknown backbone.*MobileNetV2"):
+        encoders.application(name, (32, 32, 3))
+
+
+def test_a_shape_that_is_no_image_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"height, width, channels.*\(32, 32\)"):
+        encoders.small_convnet((32, 32))

@@ -1,0 +1,540 @@
+"""Runs: what they write, and that nothing that stops them changes what comes out."""
+
+import contextlib
+import csv
+import dataclasses
+import errno
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+
+from kinfold import evaluation, fit, runs, sources, training
+from kinfold.datasets import Split
+from kinfold.progress import Progress
+from kinfold.runs import Checkpoint, RunFolder
+from kinfold.training import Settings, resume, train
+
+FILES = {
+    "config.json",
+    "data.npz",
+    "checkpoint.npz",
+    "model.keras",
+    "history.csv",
+    "metrics.json",
+    "report.html",
+}
+
+
+def write_vectors(path: Path, classes: int = 12, examples: int = 6, seed: int = 0) -> Path:
+    rng = np.random.default_rng(seed)
+    y = np.repeat(np.arange(classes), examples)
+    x = rng.normal(size=(classes, 8))[y] + rng.normal(size=(len(y), 8))
+    np.savez(path, x=x.astype("float32"), y=y)
+    return path
+
+
+def write_images(path: Path) -> Path:
+    rng = np.random.default_rng(0)
+    y = np.repeat(np.arange(12), 6)
+    x = rng.integers(0, 200, (12, 8, 8, 1))[y] + rng.integers(0, 56, (len(y), 8, 8, 1))
+    np.savez(path, x=x.astype("uint8"), y=y)
+    return path
+
+
+def settings_for(path: Path) -> Settings:
+    return Settings(
+        str(path),
+        embedding_size=4,
+        classes_per_batch=3,
+        examples_per_class=2,
+        steps_per_epoch=10,
+        epochs=3,
+        seed=5,
+    )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compile_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Let JAX keep what it compiles, as the runs here compile the same again and again."""
+    if keras.backend.backend() != "jax":
+        yield
+        return
+    import jax
+
+    names = {
+        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("compiled")),
+        "jax_persistent_cache_min_compile_time_secs": 0,
+        "jax_persistent_cache_min_entry_size_bytes": -1,
+    }
+    before = {name: getattr(jax.config, name) for name in names}
+    for name, value in names.items():
+        jax.config.update(name, value)
+    yield
+    for name, value in before.items():
+        jax.config.update(name, value)
+
+
+@pytest.fixture(scope="module")
+def vectors(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_vectors(tmp_path_factory.mktemp("data") / "vectors.npz")
+
+
+@pytest.fixture(scope="module")
+def unbroken(vectors: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "unbroken"
+    train(settings_for(vectors), out, command="kinfold train vectors.npz")
+    return out
+
+
+@pytest.fixture(autouse=True)
+def quick_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Spare the runs of a test the drawing of a report; `unbroken` has a real one."""
+    monkeypatch.setattr(
+        fit, "write_report", lambda path, report: path.write_text(report.title, "utf-8")
+    )
+
+
+class StopAt(Progress):
+    """Raises at a step of an epoch, both counted from 1, of this process."""
+
+    def __init__(self, epoch: int, step: int, error: BaseException) -> None:
+        self.at, self.error = (epoch, step), error
+        self.done = 0
+        self.notes: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+    def step(self, step: int, loss: Callable[[], float]) -> None:
+        if (self.done + 1, step) == self.at:
+            raise self.error
+
+    def epoch(self, row: dict[str, float], best: bool) -> None:
+        self.done += 1
+
+
+class Crash(BaseException):
+    """Stops a process as no `except Exception` would hinder."""
+
+
+def contents(run: Path) -> dict[str, Any]:
+    """All that must be the same, bit for bit."""
+    folder = RunFolder(run)
+    checkpoint = dataclasses.asdict(runs.read_checkpoint(folder.checkpoint))
+    del checkpoint["seconds"]
+    metrics = runs.read_json(folder.metrics)
+    del metrics["seconds"]
+    model = keras.saving.load_model(folder.model)
+    return {
+        "checkpoint": checkpoint,
+        "metrics": metrics,
+        "history": folder.history.read_bytes(),
+        "model": evaluation.as_numpy(model.variables),
+        "files": {path.name for path in run.iterdir()},
+    }
+
+
+def assert_same(run: Path, other: Path) -> None:
+    np.testing.assert_equal(contents(run), contents(other))
+
+
+def test_a_run_writes_every_file(unbroken: Path, vectors: Path) -> None:
+    assert {path.name for path in unbroken.iterdir()} == FILES
+
+    metrics = json.loads((unbroken / "metrics.json").read_text("utf-8"))
+    assert metrics["command"] == "kinfold train vectors.npz"
+    assert metrics["versions"]["keras"] == keras.__version__
+    assert metrics["versions"].keys() >= {"kinfold", "numpy", "python", keras.backend.backend()}
+    assert metrics["seed"] == 5
+    assert metrics["finished"] is True
+    assert metrics["epochs"] == 3
+    assert metrics["seconds"].keys() == {"data", "training", "evaluation"}
+    assert metrics["counts"] == {
+        "train": {"classes": 6, "examples": 36},
+        "validation": {"classes": 2, "examples": 12},
+        "test": {"classes": 4, "examples": 24},
+    }
+    for row in ("pixels", "untrained", "trained"):
+        assert metrics[row].keys() == {"recall@1", "recall@10", "map@r", "mrr"}
+
+    with open(unbroken / "history.csv", newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["epoch"] for row in rows] == ["1", "2", "3"]
+    assert rows[0].keys() == {"epoch", "loss", "val_recall@1", "val_map@r"}
+    best = max(range(3), key=lambda i: float(rows[i]["val_map@r"]))
+    assert metrics["best_epoch"] == best + 1
+    assert "<!doctype html>" in (unbroken / "report.html").read_text("utf-8")
+
+
+def test_the_table_is_that_of_the_model_in_the_folder(unbroken: Path) -> None:
+    test = runs.read_splits(unbroken / "data.npz")[2]
+    model = keras.saving.load_model(unbroken / "model.keras")
+    metrics = json.loads((unbroken / "metrics.json").read_text("utf-8"))
+    x = test.x / np.linalg.norm(test.x, axis=1, keepdims=True)
+    for row, vectors in (("trained", model.predict(test.x, verbose=0)), ("pixels", x)):
+        similarity = vectors @ vectors.T
+        np.fill_diagonal(similarity, -2)
+        hits = test.y[similarity.argmax(axis=1)] == test.y
+        assert metrics[row]["recall@1"] == pytest.approx(hits.mean(), abs=1e-6)
+
+
+def test_train_validation_and_test_share_no_class(unbroken: Path) -> None:
+    names = [set(split.names) for split in runs.read_splits(unbroken / "data.npz")]
+    assert set.union(*names) == {str(k) for k in range(12)}
+    assert sum(map(len, names)) == 12
+
+
+def test_another_seed_gives_another_model_on_the_same_test_classes(
+    unbroken: Path, vectors: Path, tmp_path: Path
+) -> None:
+    settings = dataclasses.replace(settings_for(vectors), seed=6, epochs=1)
+    train(settings, tmp_path / "run")
+    ours, theirs = (runs.read_splits(run / "data.npz")[2] for run in (tmp_path / "run", unbroken))
+    assert ours.names == theirs.names
+    np.testing.assert_array_equal(ours.x, theirs.x)
+    first, other = (
+        runs.read_json(run / "metrics.json")["untrained"] for run in (tmp_path / "run", unbroken)
+    )
+    assert first != other
+
+
+@contextlib.contextmanager
+def crash_at_rename(name: str, occasion: int) -> Iterator[None]:
+    """Stop the process as it is about to rename a file into place."""
+    replace, seen = os.replace, []
+
+    def crash(source: Path, target: Path) -> None:
+        seen.append(Path(target).name)
+        if seen.count(name) == occasion:
+            raise Crash
+        replace(source, target)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "replace", crash)
+        yield
+
+
+@contextlib.contextmanager
+def full_disk_at_checkpoint(occasion: int) -> Iterator[None]:
+    """Let the disk be full in the middle of a checkpoint."""
+    savez, seen = np.savez, []
+
+    def full(file: Any, **arrays: Any) -> None:
+        seen.extend(name for name in arrays if name == "meta")
+        if len(seen) == occasion:
+            file.write(b"half of")
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        savez(file, **arrays)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(np, "savez", full)
+        yield
+
+
+def test_a_run_that_is_stopped_again_and_again_ends_as_an_unbroken_one(
+    vectors: Path, unbroken: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    settings, command = settings_for(vectors), "kinfold train vectors.npz"
+
+    def epochs() -> int:
+        assert not list(out.glob(".partial-*"))
+        (out / ".partial-model.keras").write_bytes(b"what a killed process leaves behind")
+        return runs.read_checkpoint(out / "checkpoint.npz").epochs
+
+    with pytest.raises(Crash):
+        train(settings, out, command, StopAt(1, 2, Crash()))
+    assert epochs() == 0
+    with crash_at_rename("model.keras", 1), pytest.raises(Crash):
+        resume(out)
+    assert epochs() == 0
+    with (
+        crash_at_rename("checkpoint.npz", 1),
+        pytest.raises(Crash),
+    ):  # model.keras and history.csv are newer than it
+        resume(out)
+    assert epochs() == 0
+    full = r"checkpoint.npz: No space left on device. Epoch 1 is whole"
+    with full_disk_at_checkpoint(2), pytest.raises(training.WriteError, match=full):
+        resume(out)
+    assert epochs() == 1
+    with pytest.raises(Crash):
+        resume(out, progress=StopAt(1, 3, Crash()))
+    assert epochs() == 1
+    with crash_at_rename("history.csv", 2), pytest.raises(Crash):
+        resume(out)
+    assert epochs() == 1
+    with crash_at_rename("metrics.json", 1), pytest.raises(Crash):
+        resume(out)
+    assert epochs() == 3
+    resume(out)
+    assert_same(out, unbroken)
+
+
+def test_a_resumed_run_does_not_need_the_data_again(vectors: Path, tmp_path: Path) -> None:
+    data = Path(shutil.copy(vectors, tmp_path / "gone.npz"))
+    out = tmp_path / "run"
+    with pytest.raises(Crash):
+        train(settings_for(data), out, progress=StopAt(1, 1, Crash()))
+    data.unlink()
+    with pytest.raises(Crash):
+        resume(out, progress=StopAt(1, 1, Crash()))
+    (out / "data.npz").unlink()  # as if killed before it was written
+    with pytest.raises(FileNotFoundError, match=r"There is no .*gone.npz"):
+        resume(out)
+
+
+def test_ctrl_c_keeps_the_best_model_and_the_run_can_go_on(
+    vectors: Path, unbroken: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    progress = StopAt(3, 1, KeyboardInterrupt())
+    with pytest.raises(training.Interrupted):
+        train(settings_for(vectors), out, "kinfold train vectors.npz", progress)
+    assert {path.name for path in out.iterdir()} == FILES
+    checkpoint = runs.read_checkpoint(out / "checkpoint.npz")
+    assert checkpoint.epochs == 2
+    model = keras.saving.load_model(out / "model.keras")
+    np.testing.assert_equal(evaluation.as_numpy(model.variables), checkpoint.best_weights)
+    metrics = runs.read_json(out / "metrics.json")
+    assert metrics["finished"] is False
+    assert metrics["epochs"] == 2
+    said = "\n".join(progress.notes)
+    assert "Interrupted. Epoch 2 is whole" in said
+    assert f"of epoch {checkpoint.best_epoch}" in said
+    assert str(out / "model.keras") in said
+
+    resume(out)
+    assert_same(out, unbroken)
+
+
+def test_ctrl_c_in_the_first_epoch_says_that_nothing_is_kept(vectors: Path, tmp_path: Path) -> None:
+    progress = StopAt(1, 2, KeyboardInterrupt())
+    with pytest.raises(training.Interrupted):
+        train(settings_for(vectors), tmp_path / "run", progress=progress)
+    assert progress.notes[-1] == "Interrupted. No epoch is whole yet."
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {"config.json", "data.npz"}
+
+
+def test_a_killed_process_goes_on_to_the_result_of_an_unbroken_one(
+    vectors: Path, unbroken: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    code = (
+        "import sys; from kinfold import training; from kinfold.progress import Lines;"
+        f"training.train(training.{settings_for(vectors)!r}, sys.argv[1], sys.argv[2], Lines())"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, out, "kinfold train vectors.npz"],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("epoch 1/"):
+            process.send_signal(signal.SIGKILL)  # in the midst of the second
+            break
+    process.stdout.close()
+    assert process.wait() == -signal.SIGKILL
+    assert runs.read_checkpoint(out / "checkpoint.npz").epochs in (1, 2)
+    resume(out)
+    assert_same(out, unbroken)
+
+
+def test_a_finished_run_says_so_and_can_be_made_longer(unbroken: Path, tmp_path: Path) -> None:
+    out = shutil.copytree(unbroken, tmp_path / "run")
+    progress = StopAt(0, 0, Crash())
+    table = resume(out, progress=progress)
+    assert table["trained"] == runs.read_json(out / "metrics.json")["trained"]
+    assert "is finished: 3 of 3 epochs" in progress.notes[0]
+    assert_same(out, unbroken)
+
+    with pytest.raises(ValueError, match=r"3 epochs, which can be raised but not lowered.*2"):
+        resume(out, epochs=2)
+    resume(out, epochs=4)
+    assert runs.read_json(out / "metrics.json")["epochs"] == 4
+    assert runs.read_json(out / "config.json")["settings"]["epochs"] == 4
+    longer = runs.read_checkpoint(out / "checkpoint.npz")
+    before = runs.read_checkpoint(unbroken / "checkpoint.npz")
+    assert longer.history["loss"][:3] == before.history["loss"]
+    assert longer.epochs == 4
+
+
+def test_a_run_goes_on_only_on_its_own_backend(unbroken: Path, tmp_path: Path) -> None:
+    out = shutil.copytree(unbroken, tmp_path / "run")
+    config = runs.read_json(out / "config.json") | {"backend": "other"}
+    runs.write_json(out / "config.json", config)
+    with pytest.raises(ValueError, match=r"trains on other.*KERAS_BACKEND=other"):
+        resume(out)
+
+
+def test_evaluate_measures_the_model_on_other_data(unbroken: Path, tmp_path: Path) -> None:
+    other = write_vectors(tmp_path / "other.npz", classes=5, seed=1)
+    progress = StopAt(0, 0, Crash())
+    table = training.evaluate(unbroken, str(other), progress)
+    assert table.keys() == {"pixels", "untrained", "trained"}
+    said = "\n".join(progress.notes)
+    assert "On 30 vectors of 5 classes" in said
+    assert f"{table['trained']['map@r']:.4f}" in said
+
+    with pytest.raises(ValueError, match=r"images of 8 x 8 x 1; the model takes vectors of 8"):
+        training.evaluate(unbroken, str(write_images(tmp_path / "images.npz")))
+    with pytest.raises(FileNotFoundError, match="There is no run in"):
+        training.evaluate(tmp_path, str(other))
+
+
+def test_models_load_in_plain_python_also_compiled_with_a_loss_of_kinfold(
+    unbroken: Path, tmp_path: Path
+) -> None:
+    from kinfold.losses import CircleLoss
+
+    model = keras.saving.load_model(unbroken / "model.keras")
+    model.compile("sgd", loss=CircleLoss(gamma=20.0))
+    model.save(tmp_path / "compiled.keras")
+    code = (
+        "import sys, kinfold, keras\n"
+        "plain, compiled = (keras.saving.load_model(path) for path in sys.argv[1:])\n"
+        "print(plain.output_shape, compiled.loss.gamma)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, unbroken / "model.keras", tmp_path / "compiled.keras"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout.strip() == "(None, 4) 20.0", done.stderr
+
+
+def test_two_processes_cannot_train_in_one_folder(unbroken: Path, tmp_path: Path) -> None:
+    out = shutil.copytree(unbroken, tmp_path / "run")
+    with (
+        RunFolder(out).alone(),
+        pytest.raises(ValueError, match="Another process is training in"),
+    ):
+        resume(out)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"loss": "cirle"}, "Unknown loss. Expected circle or contrastive. Received: 'cirle'"),
+        ({"loss": "contrastive", "gamma": 1.0}, "contrastive loss has no gamma"),
+        ({"gamma": -1.0}, "`gamma` must be greater than 0"),
+        ({"margin": float("nan")}, "`margin` must be finite"),
+        ({"backbone": "ResNet5"}, "Unknown backbone"),
+        ({"backbone": "small"}, "vectors, which take no backbone"),
+        ({"image_size": 96}, "Images of 96 x 96 need a backbone: 'small'"),
+        ({"image_size": 64}, "An image size is for folders and glyphs"),
+        ({"classes_per_batch": 50}, "classes_per_batch is 50, but 6 of the 6 classes"),
+        ({"epochs": 0}, "`epochs` must be at least 1"),
+        ({"examples_per_class": 1}, "`examples_per_class` must be at least 2"),
+        ({"seed": 2**32}, "`seed` must be below 2\\^32"),
+        ({"learning_rate": 0.0}, "`learning_rate` must be a number above 0"),
+    ],
+)
+def test_settings_that_do_not_do_are_refused_and_leave_no_folder(
+    change: dict[str, Any], message: str, vectors: Path, tmp_path: Path
+) -> None:
+    settings = dataclasses.replace(settings_for(vectors), **change)
+    with pytest.raises(ValueError, match=message):
+        train(settings, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_data_that_does_not_do_is_refused_and_leaves_no_folder(tmp_path: Path) -> None:
+    few = write_vectors(tmp_path / "few.npz", classes=5)
+    single = write_vectors(tmp_path / "single.npz", examples=1)
+    text = tmp_path / "notes.txt"
+    text.write_text("text")
+    bad = tmp_path / "bad.npz"
+    bad.write_bytes(b"PK no zip")
+    for data, message in (
+        (tmp_path / "nowhere", "There is no .*nowhere"),
+        (text, "is a file, and not an .npz"),
+        (bad, "bad.npz is not an .npz file"),
+        (few, "holds 5 classes. Training needs at least 6"),
+        (single, "No training class of .* has two examples"),
+    ):
+        with pytest.raises((ValueError, FileNotFoundError), match=message):
+            train(settings_for(data), tmp_path / "run")
+        assert not (tmp_path / "run").exists()
+
+
+def test_an_existing_run_is_not_overwritten_and_nothing_is_not_resumed(
+    unbroken: Path, vectors: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match=r"is not empty.*--resume .*another folder with --out"):
+        train(settings_for(vectors), unbroken)
+    with pytest.raises(FileNotFoundError, match="There is no run in"):
+        resume(tmp_path)
+
+
+def test_a_damaged_checkpoint_is_named(unbroken: Path, tmp_path: Path) -> None:
+    out = shutil.copytree(unbroken, tmp_path / "run")
+    (out / "metrics.json").unlink()
+    whole = (out / "checkpoint.npz").read_bytes()
+    middle = len(whole) // 2
+    for damaged in (
+        whole[:middle],
+        b"",
+        b"text",
+        whole[:middle] + b"other" + whole[middle + 5 :],
+    ):
+        (out / "checkpoint.npz").write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"checkpoint.npz is damaged"):
+            resume(out)
+
+
+def test_a_loss_that_is_not_a_number_ends_the_run(tmp_path: Path) -> None:
+    commit = fit._Commit(RunFolder(tmp_path), keras.Sequential(), Checkpoint(), Progress())
+    with pytest.raises(ValueError, match=r"loss of epoch 1 is nan.*lower learning rate"):
+        commit.on_epoch_end(0, {"loss": float("nan")})
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_image_run_trains_with_the_contrastive_loss(tmp_path: Path) -> None:
+    data = write_images(tmp_path / "images.npz")
+    settings = dataclasses.replace(
+        settings_for(data), loss="contrastive", margin=0.5, epochs=1, classes_per_batch=None
+    )
+    table = train(settings, tmp_path / "run")
+    assert table["pixels"]["recall@1"] == 1.0
+    assert settings.make_loss().negative_margin == 0.5
+
+
+def test_float_images_from_0_to_1_are_scaled_to_255(tmp_path: Path) -> None:
+    x = np.random.default_rng(0).random((12, 6, 4, 4), "float32")
+    x[0, 0, 0, 0] = 1.0
+    y = np.repeat(np.arange(12), 6)
+    np.savez(tmp_path / "unit.npz", x=x.reshape(-1, 4, 4), y=y)
+    np.savez(tmp_path / "wide.npz", x=x.reshape(-1, 4, 4) * 200, y=y)
+    unit, wide = (
+        sources.load_whole(str(tmp_path / name), (4, 4, 1)) for name in ("unit.npz", "wide.npz")
+    )
+    assert unit.x.max() == 255.0
+    assert wide.x.max() == 200.0
+
+
+def test_large_images_are_averaged_for_the_baseline() -> None:
+    x = np.random.default_rng(0).integers(0, 256, (3, 130, 131, 3), dtype=np.uint8)
+    rows = evaluation.pixels(x)
+    cells = x[:, :129, :129].reshape(3, 43, 3, 43, 3, 3).astype(float).mean(axis=(2, 4))
+    expected = cells.reshape(3, -1)
+    expected /= np.linalg.norm(expected, axis=1, keepdims=True)
+    np.testing.assert_allclose(rows, expected, rtol=1e-5)
+
+
+def test_examples_alone_in_their_class_are_told() -> None:
+    split = Split(np.zeros((3, 2), "float32"), np.array([0, 0, 1], "int32"), ("a", "b"))
+    said = evaluation.describe(split)
+    assert said == "3 vectors of 2 classes (1 alone in their class, and no queries)"
