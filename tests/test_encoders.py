@@ -1,11 +1,14 @@
 """Encoders: what goes in, what comes out, and that it survives a file."""
 
+from pathlib import Path
+
 import keras
 import numpy as np
 import pytest
 from keras import ops
 
 from kinfold import encoders
+from kinfold.layers import L2Embedding
 
 
 def images(shape: tuple[int, int, int], count: int = 3) -> np.ndarray:
@@ -58,17 +61,18 @@ def test_images_are_scaled_as_the_application_expects(name: str, module: str) ->
     np.testing.assert_allclose(as_numpy(model(x)), as_numpy(expected), rtol=1e-4, atol=1e-4)
 
 
-def test_an_application_embeds_and_survives_a_file(tmp_path) -> None:
-    model = encoders.application("MobileNetV2", (32, 32, 3), embedding_size=5)
-    x = images((32, 32, 3), count=2)
-    embeddings = as_numpy(model(x))
-    np.testing.assert_allclose(np.linalg.norm(embeddings, axis=1), 1.0, rtol=1e-5)
+def test_an_application_survives_a_file(tmp_path: Path) -> None:
+    model = encoders.application("MobileNet", (32, 32, 3), embedding_size=5)
+    assert model.output_shape == (None, 5)
+    assert isinstance(model.layers[-1], L2Embedding)
     model.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras")
-    np.testing.assert_allclose(as_numpy(loaded(x)), embeddings, atol=1e-6)
+    assert [layer.name for layer in loaded.layers] == [layer.name for layer in model.layers]
+    for ours, theirs in zip(loaded.get_weights(), model.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
 
 
-def test_the_channel_flip_of_caffe_networks_survives_a_file(tmp_path) -> None:
+def test_the_channel_flip_of_caffe_networks_survives_a_file(tmp_path: Path) -> None:
     inputs = keras.Input((4, 4, 3))
     model = keras.Model(inputs, encoders._scale(inputs, "VGG16"))
     model.save(tmp_path / "model.keras")

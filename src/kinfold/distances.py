@@ -6,7 +6,7 @@ import keras
 from keras import ops
 
 from kinfold.checks import Tensor
-from kinfold.numerics import divide, square_root, wide
+from kinfold.numerics import divide, square_root
 
 
 class Distance:
@@ -133,8 +133,7 @@ class Manhattan(Distance):
     name = "manhattan"
 
     def pairwise(self, x: Tensor, r: Tensor) -> Tensor:
-        gaps = ops.abs(ops.expand_dims(x, 1) - ops.expand_dims(r, 0))
-        return ops.cast(ops.sum(wide(gaps), axis=-1), x.dtype)
+        return ops.sum(ops.abs(ops.expand_dims(x, 1) - ops.expand_dims(r, 0)), axis=-1)
 
     def numbers_a_pair(self, dimension: int) -> int:
         return dimension

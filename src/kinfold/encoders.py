@@ -79,7 +79,7 @@ def application(
     Example:
 
     >>> from kinfold.encoders import application
-    >>> application("MobileNetV2", (32, 32, 3), embedding_size=8).output_shape
+    >>> application("MobileNet", (32, 32, 3), embedding_size=8).output_shape
     (None, 8)
     """
     network = getattr(keras.applications, check_application(name))

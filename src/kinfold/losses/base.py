@@ -29,8 +29,9 @@ class PairLoss(keras.losses.Loss):
         reduction: "sum_over_batch_size" or "mean" (over valid anchors), "sum",
             "mean_with_sample_weight" (divides by the weight of the valid anchors), "none" or None.
         name: optional name of the loss.
-        dtype: dtype of the computation; None means `keras.config.floatx()`, also for embeddings
-            of half precision.
+        dtype: dtype that embeddings are taken in and losses returned in; None means
+            `keras.config.floatx()`, also for embeddings of half precision. Distances, logits and
+            sums are in float32 at least.
 
     Raises:
         ValueError: an unknown distance or reduction.
@@ -166,12 +167,13 @@ class PairLoss(keras.losses.Loss):
         self, x: Tensor, r: Tensor, y: Tensor, positions: Tensor, ref_y: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Loss [t] and validity [t] of a block of anchors, at `positions` of the batch."""
+        x, r = wide(x), wide(r)
         if 0 in (x.shape[0], r.shape[0]):  # keras.ops has no max of nothing
-            rows = wide(ops.sum(x, axis=1)) * 0.0
+            rows = ops.sum(x, axis=1) * 0.0
             return rows, ops.zeros_like(rows, dtype="bool")
         positive, negative = pairs.masks(y, ref_y, positions, self.remove_diagonal)
         valid = pairs.valid_anchors(positive, negative)
-        loss = wide(self.per_anchor(self.distance(x, r), positive, negative))
+        loss = self.per_anchor(self.distance(x, r), positive, negative)
         return ops.where(valid, loss, ops.zeros_like(loss)), valid
 
     def get_config(self) -> dict[str, Any]:

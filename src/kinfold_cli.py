@@ -1,4 +1,8 @@
-"""The command line: parsing, the choice of the backend, and messages; the work is in `training`."""
+"""The command line: parsing, the choice of the backend, and messages; the work is in `training`.
+
+It stands beside the package because importing anything of `kinfold` imports Keras, which fixes the
+backend, and `--backend` chooses that.
+"""
 
 from __future__ import annotations
 
@@ -151,7 +155,7 @@ def evaluate(
     """Measure the model of RUN on DATA: of glyphs the unseen test characters, else all of it."""
     with _messages(None):
         own = _backend_of(run)
-        if backend is None and "KERAS_BACKEND" not in os.environ and _installed(own):
+        if backend is None and "KERAS_BACKEND" not in os.environ and own and _installed(own):
             backend = own
         _use_backend(backend)
         from kinfold import training
@@ -182,8 +186,6 @@ def _progress() -> Progress:
 @contextlib.contextmanager
 def _messages(run: Path | None) -> Iterator[None]:
     """Tell warnings and errors in a line each; exit with 2 for the user's, 1 for the machine's."""
-    from kinfold.runs import WriteError
-
     go_on = f"Go on: kinfold train --resume {shlex.quote(str(run))}"
     with warnings.catch_warnings():
         warnings.showwarning = _show_warning
@@ -193,14 +195,13 @@ def _messages(run: Path | None) -> Iterator[None]:
             begun = run is not None and (run / "config.json").exists()
             _say(f"Stopped. {go_on}" if begun else "Stopped.")
             raise typer.Exit(130) from None
-        except WriteError as error:
-            _say(f"error: {error} {go_on}")
-            raise typer.Exit(1) from None
         except (ValueError, FileNotFoundError, ImportError) as error:
             _say(f"error: {error}")
             raise typer.Exit(2) from None
         except OSError as error:
-            _say(f"error: {error}")
+            from kinfold.runs import WriteError
+
+            _say(f"error: {error} {go_on}" if isinstance(error, WriteError) else f"error: {error}")
             raise typer.Exit(1) from None
 
 
@@ -264,7 +265,13 @@ def _installed(name: str) -> bool:
     return importlib.util.find_spec(name) is not None
 
 
-def _backend_of(run: Path) -> str:
-    from kinfold.runs import RunFolder, read_config
+def _backend_of(run: Path) -> str | None:
+    """The backend of a run, or None where there is none to read; `training` then says so."""
+    try:
+        return json.loads((run / "config.json").read_text(encoding="utf-8"))["backend"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
-    return read_config(RunFolder(run))["backend"]
+
+if __name__ == "__main__":
+    main()

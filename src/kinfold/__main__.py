@@ -1,5 +1,0 @@
-"""`python -m kinfold`."""
-
-from kinfold.cli import main
-
-main()
