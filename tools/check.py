@@ -5,20 +5,43 @@ import subprocess
 import sys
 import time
 import xml.etree.ElementTree as ElementTree
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-BACKENDS = ("jax", "torch", "tensorflow")
+BACKENDS = ("jax", "tensorflow", "torch")
 
 
 def run(what: str, *command: str, **environment: str) -> tuple[bool, float]:
-    """Run a module of this Python; return whether it succeeded and the seconds it took."""
-    print(f"\n== {what}", flush=True)
+    """Run a module of this Python; print what it said; return whether it succeeded, and seconds."""
     start = time.monotonic()
     done = subprocess.run(
-        [sys.executable, "-m", *command], cwd=ROOT, env={**os.environ, **environment}, check=False
+        [sys.executable, "-m", *command],
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
     )
+    print(f"\n== {what}\n{done.stdout}", flush=True)
     return done.returncode == 0, time.monotonic() - start
+
+
+def test(backend: str) -> tuple[str, dict[str, int], float]:
+    """Run the tests and doctests on a backend; return its row of the summary."""
+    report = ROOT / "build" / f"tests-{backend}.xml"
+    report.unlink(missing_ok=True)
+    good, seconds = run(
+        f"tests and doctests on {backend}",
+        *("pytest", f"--junitxml={report}", "--durations=5", *sys.argv[1:]),
+        KERAS_BACKEND=backend,
+        OMP_NUM_THREADS="1",  # two run at a time
+    )
+    found = counts(report)
+    if not good and not found["failed"]:
+        found["failed"] = 1  # a crash, or nothing collected
+    return backend, found, seconds
 
 
 def counts(report: Path) -> dict[str, int]:
@@ -46,19 +69,9 @@ def main() -> int:
     ):
         good, seconds = run(what, *command)
         rows.append((what, {"passed": int(good), "failed": int(not good), "skipped": 0}, seconds))
-    for backend in BACKENDS:
-        report = ROOT / "build" / f"tests-{backend}.xml"
-        report.unlink(missing_ok=True)
-        good, seconds = run(
-            f"tests and doctests on {backend}",
-            *("pytest", f"--junitxml={report}", "--durations=5", *sys.argv[1:]),
-            KERAS_BACKEND=backend,
-            TF_CPP_MIN_LOG_LEVEL="3",
-        )
-        found = counts(report)
-        if not good and not found["failed"]:
-            found["failed"] = 1  # a crash, or nothing collected
-        rows.append((backend, found, seconds))
+    print("\n== tests, two backends at a time; each is shown when it is done", flush=True)
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        rows += pool.map(test, BACKENDS)
 
     print("\n== summary")
     for what, found, seconds in rows:
