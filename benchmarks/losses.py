@@ -11,7 +11,7 @@ IMPLEMENTATIONS = (OURS, KERAS, PML)
 GRADIENT, EVALUATION = "gradient", "evaluation"
 BACKENDS = ("jax", "torch", "tensorflow")
 
-SMALL = (32, 64, 128, 256, 512)  # timed side by side in one process
+SMALL = (32, 64, 128, 256, 512)
 LARGE = (1024, 2048, 4096, 8192)
 OURS_ONLY = (65536,)  # a dense matrix would be 17 GB
 QUICK = (32, 512, 2048)
@@ -26,9 +26,9 @@ Step = Callable[[], Any]
 def jobs(backends: tuple[str, ...], quick: bool) -> Iterator[dict[str, Any]]:
     """What each process measures, one after the other: a backend, a batch size and steps.
 
-    Only the first step of a process is weighed, since what it leaves allocated serves the next.
-    Small batches are timed side by side, since a few percent count there, and the peers are weighed
-    in processes of their own.
+    The steps of a process are timed in turns, so that what slows the machine down slows all of them
+    down. Only the first is weighed, since what it leaves allocated serves the next; the peers are
+    weighed in processes of their own.
     """
     sizes = QUICK if quick else SMALL + LARGE + OURS_ONLY
     for backend in backends:
@@ -38,17 +38,16 @@ def jobs(backends: tuple[str, ...], quick: bool) -> Iterator[dict[str, Any]]:
             if batch in OURS_ONLY:
                 yield {**job, "steps": [(OURS, GRADIENT)]}
                 continue
-            small = batch in SMALL
-            beside = [(name, GRADIENT) for name in peers] if small else [(OURS, EVALUATION)]
-            yield {**job, "steps": [(OURS, GRADIENT), *beside]}
+            evaluation = [(OURS, EVALUATION)] if batch in LARGE else []
+            beside = [(name, GRADIENT) for name in peers]
+            yield {**job, "steps": [(OURS, GRADIENT), *evaluation, *beside]}
             for name in peers:
-                yield {**job, "time": not small, "steps": [(name, GRADIENT)]}
+                yield {**job, "time": False, "steps": [(name, GRADIENT)]}
 
 
 def flops(row: dict[str, Any]) -> int:
     """Operations in the matrix products of a forward and backward pass, the way it takes them."""
-    symmetric = row["implementation"] == OURS and (row["backend"] == "torch" or row["batch"] > 512)
-    return (4 if symmetric else 6) * row["batch"] ** 2 * DIM
+    return (4 if row["implementation"] == OURS else 6) * row["batch"] ** 2 * DIM
 
 
 def inputs(batch: int) -> tuple[np.ndarray, np.ndarray]:

@@ -56,7 +56,7 @@ def targets(rows: Sequence[Row]) -> list[dict[str, Any]]:
         peer = find(rows, backend, KERAS, AT, GRADIENT)
         what = f"extra memory over that of {KERAS}, {backend}"
         figure, show = None, ""
-        if ours and peer and peer["extra_bytes"]:
+        if ours and peer and peer.get("extra_bytes"):
             figure = ours["extra_bytes"] / peer["extra_bytes"]
             show = f"{{:.3f}} ({_mib(ours):.0f} of {_mib(peer):.0f} MiB)"
         out.append(_entry(AT, what, "<=", 0.1, figure, show))

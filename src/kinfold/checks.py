@@ -24,6 +24,13 @@ def number(value: Any, name: str, above: float | None = None) -> float:
     return value
 
 
+def choice(value: Any, name: str, known: tuple[str, ...]) -> str:
+    """Return `value`, one of the known names."""
+    if value not in known:
+        raise ValueError(f"`{name}` must be one of {list(known)}. Received: {name}={value!r}.")
+    return value
+
+
 def text(value: Any, name: str) -> str | None:
     """Return `value`, a string or None."""
     if value is not None and not isinstance(value, str):
@@ -68,6 +75,43 @@ def labels(value: Any, name: str) -> Tensor:
         value = value.astype(np.int64).astype(np.int32)  # wraps: 32 bits stay 32 different bits
     value = ops.cast(ops.convert_to_tensor(value), widest)
     return ops.reshape(value, (-1,)) if len(shape) == 2 else value
+
+
+def supervision(value: Any, name: str) -> Tensor:
+    """Return class ids [n]; or labels [n, count] as float32 0 and 1; or pairs, boolean [n, m]."""
+    if not ops.is_tensor(value):
+        value = np.asarray(value)
+    shape = tuple(value.shape)
+    if len(shape) != 2 or shape[1] in (1, None):
+        return labels(value, name)
+    dtype = str(value.dtype) if isinstance(value, np.ndarray) else _dtype(value)
+    if dtype == "bool":
+        return ops.convert_to_tensor(value)
+    if not dtype.startswith(("int", "uint")):
+        raise TypeError(
+            f"`{name}` of shape [batch, labels] must hold the integers 0 and 1. Received shape "
+            f"{shape} and dtype {dtype}; pass {name}.astype('int32')."
+        )
+    value = ops.convert_to_tensor(value)
+    if is_concrete(value):
+        values = ops.convert_to_numpy(value)
+        wrong = values[(values != 0) & (values != 1)]
+        if wrong.size:
+            raise ValueError(
+                f"`{name}` must be class ids of shape [batch] or [batch, 1], or 0 and 1 for each "
+                f"of several labels. Received shape {shape} with the value {int(wrong[0])}."
+            )
+    return ops.cast(value, "float32")
+
+
+def columns(pairs: Tensor, r: Tensor, names: tuple[str, str]) -> None:
+    """Raise unless `pairs` has a column for each row of `r`, as far as the sizes are known."""
+    n, m = pairs.shape[1], r.shape[0]
+    if n is not None and m is not None and n != m:
+        raise ValueError(
+            f"A boolean `{names[0]}` must have a column for each row of `{names[1]}`, {m}. "
+            f"Received shape {tuple(pairs.shape)}; for labels [batch, labels] pass integers."
+        )
 
 
 def _check_32_bits(value: np.ndarray, name: str) -> None:
@@ -136,7 +180,8 @@ def is_concrete(tensor: Tensor) -> bool:
         return hasattr(tensor, "numpy")
     import torch
 
-    return not torch.compiler.is_compiling()
+    # Keras asks for the shapes of an unbuilt model with tensors that have no values.
+    return not (torch.compiler.is_compiling() or getattr(tensor, "is_meta", False))
 
 
 def _dtype(tensor: Tensor) -> str:

@@ -19,11 +19,14 @@ class Distance:
         name: what configs and messages call it.
         similarity: True where larger means closer.
         needs_unit_rows: True where inputs are expected to have unit norm.
+        straight: for a distance that is a function `of_dot` of the dot product, with `dot_slope`
+            as its derivative: a distance above which that is constant, and the constant.
     """
 
     name = "distance"
     similarity = False
     needs_unit_rows = False
+    straight = (float("inf"), 1.0)
 
     def __call__(self, x: Tensor, r: Tensor) -> Tensor:
         """Distance of every row of `x` [t, d] to every row of `r` [m, d]: [t, m]."""
@@ -70,12 +73,13 @@ class Cosine(Distance):
 
     name = "cosine"
     needs_unit_rows = True
+    straight = (0.0, -1.0)
 
     def of_dot(self, dot: Tensor) -> Tensor:
         return ops.relu(1.0 - dot)
 
     def dot_slope(self, distance: Tensor) -> Tensor:
-        return -ops.cast(distance > 0, distance.dtype)
+        return -ops.sign(distance)  # 0 where it is clipped
 
     def pairwise(self, x: Tensor, r: Tensor) -> Tensor:
         return ops.relu(1.0 - _dot(x, r))
@@ -113,6 +117,7 @@ class InnerProduct(Distance):
 
     name = "inner_product"
     similarity = True
+    straight = (-float("inf"), 1.0)
 
     def of_dot(self, dot: Tensor) -> Tensor:
         return dot
@@ -160,7 +165,7 @@ class SNR(Distance):
 
 
 def _centred(x: Tensor) -> Tensor:
-    return x - ops.mean(x, axis=-1, keepdims=True)
+    return x - ops.sum(x, axis=-1, keepdims=True) / x.shape[-1]  # ops.mean narrows float64 on JAX
 
 
 _KNOWN = {

@@ -1,32 +1,44 @@
-"""From integer labels to the pairs of one block of anchors."""
+"""From labels to the pairs of one block of anchors."""
 
+import keras
 from keras import ops
 
 from kinfold.checks import Tensor
 
 
+def are_pairs(labels: Tensor) -> bool:
+    """Whether `labels` say of each pair whether it is of one kind: boolean [n, m]."""
+    return len(labels.shape) == 2 and keras.backend.standardize_dtype(labels.dtype) == "bool"
+
+
 def masks(
-    labels: Tensor, ref_labels: Tensor, rows: Tensor, remove_diagonal: bool
+    labels: Tensor, ref_labels: Tensor | None = None, *, rows: Tensor, diagonal: bool
 ) -> tuple[Tensor, Tensor]:
     """Which references are positives and which are negatives of each anchor of a block.
 
-    positive[i, j] = (label_i == label_j) and not (i is j), negative[i, j] = (label_i != label_j),
-    where "i is j" compares positions: anchor `rows[i]` and reference j.
+    positive[i, j] = same[i, j] and not (i is j), negative[i, j] = not same[i, j], where "i is j"
+    compares positions: anchor `rows[i]` and reference j.
 
     Args:
-        labels: integers [t], of the block's anchors.
-        ref_labels: integers [m].
+        labels: of the block's anchors, integers [t]; or floating 0 and 1 [t, labels], "same" being
+            to share a label; or "same" itself, boolean [t, m].
+        ref_labels: integers [m] or floating [m, labels]; None with boolean `labels`.
         rows: integers [t], the anchors' positions in the whole batch.
-        remove_diagonal: whether an anchor's own position is no positive of it.
+        diagonal: whether an anchor's own position may be a positive of it.
 
     Returns:
         Two boolean tensors [t, m].
     """
-    same = ops.equal(ops.expand_dims(labels, 1), ops.expand_dims(ref_labels, 0))
+    if ref_labels is None:
+        same = labels
+    elif len(labels.shape) == 2:
+        same = labels @ ops.transpose(ref_labels) > 0
+    else:
+        same = ops.equal(ops.expand_dims(labels, 1), ops.expand_dims(ref_labels, 0))
     negative = ops.logical_not(same)
-    if not remove_diagonal:
+    if diagonal:
         return same, negative
-    columns = ops.arange(ops.shape(ref_labels)[0], dtype=rows.dtype)
+    columns = ops.arange(ops.shape(same)[1], dtype=rows.dtype)
     other = ops.not_equal(ops.expand_dims(rows, 1), ops.expand_dims(columns, 0))
     return ops.logical_and(same, other), negative
 

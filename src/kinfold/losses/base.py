@@ -67,7 +67,7 @@ class PairLoss(keras.losses.Loss):
         self.block_size = checks.block_size(block_size)
         self._norms_checked = False
 
-    def per_anchor(self, distance: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
+    def per_anchor(self, distance: Tensor, positive: Tensor, negative: Tensor) -> Any:
         """Loss of each anchor of a block, from its distances to the references.
 
         Args:
@@ -76,9 +76,19 @@ class PairLoss(keras.losses.Loss):
             negative: boolean [t, m], the anchors' negatives.
 
         Returns:
-            Floating [t]. Values of invalid anchors are dropped, but must be finite.
+            Floating [t]. Values of invalid anchors are dropped, but must be finite. Where a mean is
+            to be over an anchor's terms (its pairs, its triplets) instead of over anchors: the sum
+            of its terms [t], and floating [t], how many a mean counts.
         """
         raise NotImplementedError
+
+    def of_embeddings(self, x: Tensor, r: Tensor, positive: Tensor, negative: Tensor) -> Any:
+        """As `per_anchor`, from a block of anchors [t, d] and all references [m, d]."""
+        return self.per_anchor(self.distance(x, r), positive, negative)
+
+    def valid_anchors(self, positive: Tensor, negative: Tensor) -> Tensor:
+        """Which anchors of a block have a loss, boolean [t]: those with a pair of each kind."""
+        return pairs.valid_anchors(positive, negative)
 
     def __call__(
         self,
@@ -92,10 +102,12 @@ class PairLoss(keras.losses.Loss):
         """Compute the loss.
 
         Args:
-            y_true: integer class ids [batch] or [batch, 1].
+            y_true: integer class ids [batch] or [batch, 1]; or integers 0 and 1 [batch, labels],
+                where two examples are of one kind when they share a label; or which pairs are of
+                one kind, boolean [batch, m].
             y_pred: embeddings [batch, d].
             sample_weight: optional weight of each anchor, a scalar, [batch] or [batch, 1].
-            ref_labels: class ids [m] of the references; None means `y_true`.
+            ref_labels: labels of the references, [m] or [m, labels]; None means `y_true`.
             ref_embeddings: references [m, d]; None means `y_pred`.
 
         Returns:
@@ -114,9 +126,20 @@ class PairLoss(keras.losses.Loss):
             loss = reduced(total, self.counted(valid), weights, self.reduction)
             return ops.cast(loss, self.dtype)
 
-    def counted(self, valid: Tensor) -> Tensor:
-        """Which anchors a mean counts, boolean [batch]: the valid ones."""
-        return valid
+    def closeness(self, distance: Tensor) -> Tensor:
+        """`distance` turned so that larger means closer."""
+        return distance if self.distance.similarity else -distance
+
+    def refuse_similarity(self) -> None:
+        if self.distance.similarity:
+            raise ValueError(
+                f"{type(self).__name__} needs a distance, where smaller is closer. "
+                f"Received: distance={self.distance.name!r}, a similarity."
+            )
+
+    def counted(self, counted: Tensor) -> Tensor:
+        """What a mean counts of each anchor [batch]: its validity, or its number of terms."""
+        return counted
 
     def call(
         self, y_true: Any, y_pred: Any, ref_labels: Any = None, ref_embeddings: Any = None
@@ -142,10 +165,9 @@ class PairLoss(keras.losses.Loss):
         self, y_true: Any, y_pred: Any, ref_labels: Any, ref_embeddings: Any
     ) -> tuple[Tensor, Tensor, tuple[Tensor, ...], tuple[Tensor, ...]]:
         """Check the arguments; return anchors, references, and the data of each for a block."""
-        _refuse_replicas()
-        y = checks.labels(y_true, "y_true")
+        refuse_replicas()
+        y = checks.supervision(y_true, "y_true")
         x = checks.embeddings(y_pred, "y_pred", self.dtype)
-        ref_y = y if ref_labels is None else checks.labels(ref_labels, "ref_labels")
         checks.same_count(y, x, ("y_true", "y_pred"))
         if ref_embeddings is None:
             r, ref_name = x, "y_pred"
@@ -153,7 +175,7 @@ class PairLoss(keras.losses.Loss):
             ref_name = "ref_embeddings"
             r = checks.embeddings(ref_embeddings, ref_name, self.dtype)
             checks.same_count(x, r, ("y_pred", ref_name), axis=1)
-        checks.same_count(ref_y, r, ("y_true" if ref_labels is None else "ref_labels", ref_name))
+        references = self._reference_labels(y, ref_labels, r, ref_name)
         if self.normalize:
             unit = unit_rows(x)
             x, r = unit, unit if r is x else unit_rows(r)
@@ -161,20 +183,49 @@ class PairLoss(keras.losses.Loss):
             self._norms_checked = True
             _warn_unless_unit(x)
         positions = ops.arange(ops.shape(y)[0], dtype="int32")
-        return x, r, (y, positions), (ref_y,)
+        return x, r, (y, positions), references
+
+    def _reference_labels(
+        self, y: Tensor, ref_labels: Any, r: Tensor, ref_name: str
+    ) -> tuple[Tensor, ...]:
+        """What tells pairs apart beside `y`: the references' labels, or nothing."""
+        if pairs.are_pairs(y):
+            if ref_labels is not None:
+                raise ValueError(
+                    "A boolean `y_true` [batch, m] says itself which pairs are of one kind, so "
+                    "`ref_labels` must be None; for labels [batch, labels] pass integers 0 and 1."
+                )
+            checks.columns(y, r, ("y_true", ref_name))
+            return ()
+        ref_y = y if ref_labels is None else checks.supervision(ref_labels, "ref_labels")
+        name = "y_true" if ref_labels is None else "ref_labels"
+        if len(ref_y.shape) != len(y.shape) or pairs.are_pairs(ref_y):
+            raise ValueError(
+                "`y_true` and `ref_labels` must both be class ids or both be integers 0 and 1 "
+                f"[count, labels]. Received shapes {tuple(y.shape)} and {tuple(ref_y.shape)}."
+            )
+        if len(y.shape) == 2:
+            checks.same_count(y, ref_y, ("y_true", name), axis=1)
+        checks.same_count(ref_y, r, (name, ref_name))
+        return (ref_y,)
 
     def _block(
-        self, x: Tensor, r: Tensor, y: Tensor, positions: Tensor, ref_y: Tensor
+        self, x: Tensor, r: Tensor, y: Tensor, positions: Tensor, *ref_y: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Loss [t] and validity [t] of a block of anchors, at `positions` of the batch."""
+        """Loss [t] of a block of anchors at `positions` of the batch, and what a mean counts."""
         x, r = wide(x), wide(r)
         if 0 in (x.shape[0], r.shape[0]):  # keras.ops has no max of nothing
             rows = ops.sum(x, axis=1) * 0.0
             return rows, ops.zeros_like(rows, dtype="bool")
-        positive, negative = pairs.masks(y, ref_y, positions, self.remove_diagonal)
-        valid = pairs.valid_anchors(positive, negative)
-        loss = self.per_anchor(self.distance(x, r), positive, negative)
-        return ops.where(valid, loss, ops.zeros_like(loss)), valid
+        positive, negative = self._masks(y, positions, *ref_y)
+        valid = self.valid_anchors(positive, negative)
+        loss = self.of_embeddings(x, r, positive, negative)
+        if not isinstance(loss, tuple):
+            return ops.where(valid, loss, ops.zeros_like(loss)), valid
+        return tuple(ops.where(valid, part, ops.zeros_like(part)) for part in loss)
+
+    def _masks(self, y: Tensor, positions: Tensor, *ref_y: Tensor) -> tuple[Tensor, Tensor]:
+        return pairs.masks(y, *ref_y, rows=positions, diagonal=not self.remove_diagonal)
 
     def get_config(self) -> dict[str, Any]:
         return {
@@ -199,7 +250,7 @@ def _warn_unless_unit(x: Tensor) -> None:
         )
 
 
-def _refuse_replicas() -> None:
+def refuse_replicas() -> None:
     """A pair loss needs the whole batch; under tf.distribute each replica holds a part of it."""
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf

@@ -75,25 +75,33 @@ class CircleLoss(LogSumExpLoss):
         self.margin = checks.number(margin, "margin")
         self.detach_weights = bool(detach_weights)
 
+    # A new tensor that is then changed in place: on torch each pass over memory counts.
+
     def positive_logit(self, distance: Tensor) -> Tensor:
-        weight = self._weight(self.margin + distance)
-        return self.gamma * weight * (distance - self.margin)
+        logit = distance - self.margin
+        logit *= self._weight(self.margin + distance)
+        logit *= self.gamma
+        return logit
 
     def negative_logit(self, distance: Tensor) -> Tensor:
-        weight = self._weight(1.0 + self.margin - distance)
-        return self.gamma * weight * (1.0 - self.margin - distance)
+        logit = (1.0 - self.margin) - distance
+        logit *= self._weight((1.0 + self.margin) - distance)
+        logit *= self.gamma
+        return logit
 
     def positive_slope(self, distance: Tensor) -> Tensor:
-        gap = ops.relu(self.margin + distance)
-        if self.detach_weights:
-            return self.gamma * gap
-        return self.gamma * ops.where(gap > 0, 2.0 * distance, ops.zeros_like(gap))
+        return self._slope(self.margin + distance, distance, self.gamma)
 
     def negative_slope(self, distance: Tensor) -> Tensor:
-        gap = ops.relu(1.0 + self.margin - distance)
+        return self._slope((1.0 + self.margin) - distance, distance - 1.0, -self.gamma)
+
+    def _slope(self, gap: Tensor, towards: Tensor, gamma: float) -> Tensor:
         if self.detach_weights:
-            return -self.gamma * gap
-        return self.gamma * ops.where(gap > 0, 2.0 * (distance - 1.0), ops.zeros_like(gap))
+            return gamma * ops.relu(gap)
+        slope = ops.sign(ops.relu(gap))
+        slope *= towards
+        slope *= 2.0 * self.gamma
+        return slope
 
     def _weight(self, gap: Tensor) -> Tensor:
         weight = ops.relu(gap)

@@ -185,11 +185,7 @@ class PairContrastiveLoss(PairLoss):
         normalize: bool = False,
     ) -> None:
         super().__init__(distance, remove_diagonal, normalize, block_size, reduction, name, dtype)
-        if self.distance.similarity:
-            raise ValueError(
-                "PairContrastiveLoss needs a distance, where smaller is closer. "
-                f"Received: distance={self.distance.name!r}, a similarity."
-            )
+        self.refuse_similarity()
         self.positive_margin = checks.number(positive_margin, "positive_margin")
         self.negative_margin = checks.number(negative_margin, "negative_margin")
 

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import keras
 from keras import ops
 
 from kinfold import streaming
@@ -52,9 +51,15 @@ class LogSumExpLoss(PairLoss):
             return next(base for base in cls.__mro__ if name in vars(base))
 
         # A slope serves only the logit that it was written beside.
-        cls._has_slopes = owner("per_anchor") is LogSumExpLoss and all(
-            owner(f"{side}_slope") is owner(f"{side}_logit") is not LogSumExpLoss
-            for side in ("positive", "negative")
+        if "_has_slopes" in vars(cls):
+            return
+        cls._has_slopes = (
+            owner("per_anchor") is LogSumExpLoss
+            and owner("of_embeddings") is owner("valid_anchors") is PairLoss
+            and all(
+                owner(f"{side}_slope") is owner(f"{side}_logit") is not LogSumExpLoss
+                for side in ("positive", "negative")
+            )
         )
 
     _has_slopes = False
@@ -73,13 +78,11 @@ class LogSumExpLoss(PairLoss):
         return super()._weighted_sum(x, r, weights, anchors, references)
 
     def _by_tiles(self, x: Tensor, r: Tensor, anchors: Any, references: Any) -> bool:
-        symmetric = r is x and references[0] is anchors[0]
-        if not (symmetric and self._has_slopes and hasattr(self.distance, "of_dot")):
-            return False
-        # XLA fuses a small dense batch as well; torch gains at any size.
-        n = x.shape[0]
-        small = n is not None and n <= (self.block_size or streaming.DENSE)
-        return n != 0 and (keras.backend.backend() == "torch" or not small)
+        y, *_ = anchors
+        symmetric = r is x and bool(references) and references[0] is y and len(y.shape) == 1
+        return (
+            symmetric and self._has_slopes and hasattr(self.distance, "of_dot") and x.shape[0] != 0
+        )
 
     def _tiles(self, x: Tensor, anchors: Any) -> tuple[Tensor, Tensor]:
         return streaming.symmetric(

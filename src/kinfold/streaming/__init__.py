@@ -1,7 +1,8 @@
 """Runs a per-anchor function over blocks of anchors, so that memory is linear in the batch.
 
-A block function takes some anchors and all references, and returns the anchors' losses and whether
-they are valid: `block(x [t, d], r [m, d], *anchors [t], *references [m]) -> ([t], bool [t])`.
+A block function takes some anchors and all references, and returns the anchors' losses and what a
+mean counts of each (whether it is valid, or its number of terms), which has no gradient:
+`block(x [t, d], r [m, d], *anchors [t, ...], *references [m, ...]) -> ([t], [t])`.
 Anchors are independent of each other, so the blocks are exact, whatever their size.
 """
 
@@ -21,7 +22,7 @@ PAIRS = 2**20
 # Rows and columns of a symmetric tile: a megabyte of float32.
 TILE = 512
 
-# Up to this batch size XLA is as quick with the dense form.
+# Batches up to this size are one tile, whose distances are kept for the backward pass.
 DENSE = 512
 
 
@@ -34,7 +35,7 @@ def per_anchor(
     block_size: int | None = None,
     cost: int = 1,
 ) -> tuple[Tensor, Tensor]:
-    """Loss and validity of each anchor; the backward pass computes each block again.
+    """Loss of each anchor and what a mean counts; the backward pass computes each block again.
 
     Equal to `block(x, r, *anchors, *references)`, without allocating [n, m].
 
@@ -42,13 +43,13 @@ def per_anchor(
         block: see this module; a hashable function of `keras.ops`.
         x: anchors [n, d].
         r: references [m, d]; the anchors themselves where they are `x`.
-        anchors: tensors [n] that are cut into blocks with `x`.
-        references: tensors [m] that every block sees whole.
+        anchors: tensors [n, ...] that are cut into blocks with `x`.
+        references: tensors [m, ...] that every block sees whole.
         block_size: anchors a block; None chooses by the number of references.
         cost: numbers that a pair takes in a block (d for the Manhattan distance).
 
     Returns:
-        Losses [n], differentiable with respect to `x` and `r`, and validity, boolean [n].
+        Losses [n], differentiable with respect to `x` and `r`, and what a mean counts [n].
     """
     size = _size(x, r, block_size, cost)
     if size is None:
@@ -75,8 +76,8 @@ def weighted_sum(
         weights: floating [n].
 
     Returns:
-        The sum, a scalar, differentiable with respect to `x`, `r` and `weights`, and the anchors'
-        validity, boolean [n]. The other arguments are those of `per_anchor`.
+        The sum, a scalar, differentiable with respect to `x`, `r` and `weights`, and what a mean
+        counts of the anchors [n]. The other arguments are those of `per_anchor`.
     """
     size = _size(x, r, block_size, cost)
     if size is None:
@@ -103,8 +104,10 @@ def symmetric(
     Returns:
         Losses [n], differentiable with respect to `x`, and validity, boolean [n].
     """
-    size = TILE if block_size is None else block_size
-    return _backend().symmetric(family, diagonal, size, x, y)
+    n = keras.ops.shape(y)[0]
+    if isinstance(n, int) and n <= (DENSE if block_size is None else block_size):
+        return _backend().whole(family, diagonal, x, y)
+    return _backend().symmetric(family, diagonal, block_size or TILE, x, y)
 
 
 def _size(x: Tensor, r: Tensor, block_size: int | None, cost: int) -> Any:

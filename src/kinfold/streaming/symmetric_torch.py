@@ -13,54 +13,80 @@ from kinfold.streaming.tiles import Family
 # Anchors a block of the band, unless their classes are so large that it would be much wider.
 BAND = 128
 
-# Batches up to this size count operations, larger ones passes over memory.
-SMALL = 256
+
+@torch.compiler.disable
+def whole(family: Family, diagonal: bool, x: torch.Tensor, y: torch.Tensor) -> Any:
+    """Loss and validity of each anchor; `diagonal` is whether it is a positive of itself."""
+    return _Rows.apply(_Whole(family, diagonal, x.detach(), y), x)
 
 
 @torch.compiler.disable
 def symmetric(family: Family, diagonal: bool, size: int, x: torch.Tensor, y: torch.Tensor) -> Any:
-    """Loss and validity of each anchor; `diagonal` is whether it is a positive of itself."""
-    return _Rows.apply(family, diagonal, size, x, y)
+    """As `whole`, in tiles of `size` rows and columns."""
+    if x.is_meta:  # as in `kinfold.streaming.torch`
+        return x[:, 0], x[:, 0] > 0
+    return _Rows.apply(_Sorted(family, diagonal, size, x.detach(), y), x)
 
 
 class _Rows(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, family: Family, diagonal: bool, size: int, x: Any, y: Any) -> Any:
-        small = len(y) <= min(size, SMALL)
-        batch = _Small(family, diagonal, x, y) if small else _Sorted(family, diagonal, size, x, y)
-        sums = batch.sums()
+    def forward(ctx: Any, batch: Any, x: Any) -> Any:
+        family, sums = batch.family, batch.sums()
         valid = (sums[0] > -torch.inf) & (sums[1] > -torch.inf)
         invalid = ~valid
-        with torch.set_grad_enabled(ctx.needs_input_grad[3]):
+        with torch.set_grad_enabled(ctx.needs_input_grad[1]):
             sums = [s.masked_fill_(invalid, 0.0).requires_grad_(x.requires_grad) for s in sums]
             ctx.combined = family.combine(*sums)
         ctx.batch, ctx.invalid, ctx.sums = batch, invalid, sums
         ctx.mark_non_differentiable(valid := batch.restore(valid))
-        return batch.restore(ctx.combined.detach().masked_fill(invalid, 0.0)), valid
+        loss = ctx.combined.detach().masked_fill(invalid, 0.0).to(x.dtype)
+        return batch.restore(loss), valid
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, g: Any, _: Any) -> Any:
-        g = ctx.batch.sort(g).masked_fill(ctx.invalid, 0.0)
+        g = ctx.batch.sort(g).masked_fill(ctx.invalid, 0.0).double()
         weights = torch.autograd.grad(ctx.combined, ctx.sums, g, retain_graph=True)
-        # An invalid anchor's exponentials are nothing.
-        sums = [s.detach().masked_fill(ctx.invalid, torch.inf) for s in ctx.sums]
-        dx = ctx.batch.gradient(*sums, *weights)
-        return None, None, None, ctx.batch.restore(dx), None
+        dx = ctx.batch.gradient(*weights)
+        return None, ctx.batch.restore(dx)
 
 
-class _Small:
+class _LogSum:
+    """log(sum exp) of each row of logits, in parts: large ones lose no digits to the log."""
+
+    def __init__(self, logits: torch.Tensor) -> None:
+        largest = logits.amax(1)
+        self.largest = largest.masked_fill(largest == -torch.inf, 0.0)
+        self.exponentials = torch.exp(logits - self.largest[:, None])
+        self.total = self.exponentials.sum(1)
+        self.value = torch.log(self.total.double()) + self.largest
+
+    def share(self, weights: torch.Tensor) -> torch.Tensor:
+        return _share(weights, self.total)
+
+
+def _own(logit: torch.Tensor, d: torch.Tensor) -> torch.Tensor:
+    """A logit that can be changed in place: not the distances themselves."""
+    return logit.clone() if logit.data_ptr() == d.data_ptr() else logit
+
+
+def _share(weights: torch.Tensor, total: torch.Tensor) -> torch.Tensor:
+    """weights / total, 0 for invalid anchors."""
+    return (weights / total).masked_fill_(weights == 0, 0.0).to(total.dtype)
+
+
+class _Whole:
     """A batch that is one tile, with few operations rather than few passes."""
 
     def __init__(self, family: Family, diagonal: bool, x: Any, y: Any) -> None:
-        self.family, self.x = family, x.detach()
+        self.family, self.x = family, x
         self.d = family.distance.of_dot(self.x @ self.x.T)
         same = y[:, None] == y
         self.p_and_n = []
         for logit, allowed in ((family.positive_logit, same), (family.negative_logit, ~same)):
             if allowed is same and not diagonal:
                 allowed = same.clone().fill_diagonal_(False)
-            self.p_and_n.append(logit(self.d).masked_fill_(~allowed, -torch.inf))
+            self.p_and_n.append(_own(logit(self.d), self.d).masked_fill_(~allowed, -torch.inf))
 
     def sort(self, values: torch.Tensor) -> torch.Tensor:
         return values
@@ -69,13 +95,15 @@ class _Small:
         return values
 
     def sums(self) -> list[torch.Tensor]:
-        return [torch.logsumexp(logits, 1) for logits in self.p_and_n]
+        self.parts = [_LogSum(logits) for logits in self.p_and_n]
+        return [part.value for part in self.parts]
 
-    def gradient(self, p_sums: Any, n_sums: Any, p_weights: Any, n_weights: Any) -> torch.Tensor:
-        (p, n), family = self.p_and_n, self.family
-        m = torch.exp(p - p_sums[:, None]) * p_weights[:, None] * family.positive_slope(self.d)
-        m += torch.exp(n - n_sums[:, None]) * n_weights[:, None] * family.negative_slope(self.d)
-        m *= family.distance.dot_slope(self.d)
+    def gradient(self, p_weights: Any, n_weights: Any) -> torch.Tensor:
+        (p, n), family, d = self.parts, self.family, self.d
+        m = p.exponentials * p.share(p_weights)[:, None]
+        m *= family.positive_slope(d)
+        m += (n.exponentials * n.share(n_weights)[:, None]).mul_(family.negative_slope(d))
+        m *= family.distance.dot_slope(d)
         return (m + m.T) @ self.x
 
 
@@ -85,20 +113,24 @@ class _Sorted:
     def __init__(self, family: Family, diagonal: bool, size: int, x: Any, y: Any) -> None:
         self.family, self.diagonal = family, diagonal
         self.labels, self.order = torch.sort(y, stable=True)
-        self.x = x.detach()[self.order]
+        self.x = x[self.order]
         n = len(y)
         _, counts = torch.unique_consecutive(self.labels, return_counts=True)
         self.counts = counts.tolist()
         self.bounds = [slice(a, min(a + size, n)) for a in range(0, n, size)]
-        self.shifts: dict[tuple[int, int], float] = {}
+        self.parts = self.x.split(size)
+        self.first = self.labels[::size].tolist()
+        self.last = [int(self.labels[bound.stop - 1]) for bound in self.bounds]
+        self.buffers = self.x.new_empty(2, min(size, n) ** 2)
+        self.shifts: dict[tuple[int, int], tuple[float, float]] = {}
 
     def sums(self) -> list[torch.Tensor]:
         return [self.positive_sums(), self.negative_sums()]
 
-    def gradient(self, p_sums: Any, n_sums: Any, p_weights: Any, n_weights: Any) -> torch.Tensor:
+    def gradient(self, p_weights: Any, n_weights: Any) -> torch.Tensor:
         dx = torch.zeros_like(self.x)
-        self.add_positive_gradient(dx, p_sums, p_weights)
-        self.add_negative_gradient(dx, n_sums, n_weights)
+        self.add_positive_gradient(dx, p_weights)
+        self.add_negative_gradient(dx, n_weights)
         return dx
 
     def sort(self, values: torch.Tensor) -> torch.Tensor:
@@ -130,67 +162,91 @@ class _Sorted:
         other = self.labels[rows, None] != self.labels[None, run]
         if not self.diagonal:
             other.diagonal(rows.start - run.start).fill_(True)
-        return d, self.family.positive_logit(d).masked_fill_(other, -torch.inf)
+        return d, _own(self.family.positive_logit(d), d).masked_fill_(other, -torch.inf)
 
     def positive_sums(self) -> torch.Tensor:
         """P, -inf for an anchor without positives."""
-        return torch.cat([torch.logsumexp(self.band_logits(*block)[1], 1) for block in self.band()])
+        parts = [_LogSum(self.band_logits(*block)[1]) for block in self.band()]
+        self.p_largest = torch.cat([part.largest for part in parts])
+        self.p_total = torch.cat([part.total for part in parts])
+        return torch.cat([part.value for part in parts])
 
-    def add_positive_gradient(self, dx: Any, sums: Any, weights: Any) -> None:
+    def add_positive_gradient(self, dx: Any, weights: Any) -> None:
+        largest = self.p_largest
+        share = _share(weights, self.p_total)
         for rows, run in self.band():
             d, p = self.band_logits(rows, run)
-            m = torch.exp(p - sums[rows, None]) * weights[rows, None]
-            m += torch.exp(p - sums[None, run]) * weights[None, run]
+            m = torch.exp(p - largest[rows, None]) * share[rows, None]
+            m += torch.exp(p - largest[None, run]) * share[None, run]
             m *= self.family.positive_slope(d)
             m *= self.family.distance.dot_slope(d)
             dx[rows].addmm_(m, self.x[run])
 
-    def tiles(self) -> list[tuple[slice, slice]]:
-        return [(i, j) for a, i in enumerate(self.bounds) for j in self.bounds[a:]]
+    def tiles(self) -> list[tuple[int, int]]:
+        return [(i, j) for i in range(len(self.parts)) for j in range(i, len(self.parts))]
 
-    def tile_logits(self, i: slice, j: slice) -> tuple[torch.Tensor, torch.Tensor]:
+    def tile_logits(self, i: int, j: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Distances and logits of a tile, -inf where a pair is no negative."""
-        d = self.family.distance.of_dot(self.x[i] @ self.x[j].T)
-        n = self.family.negative_logit(d)
-        if i == j or self.labels[i.stop - 1] == self.labels[j.start]:
-            n.masked_fill_(self.labels[i, None] == self.labels[None, j], -torch.inf)
+        xi, xj = self.parts[i], self.parts[j]
+        dot = self.buffers[0, : len(xi) * len(xj)].view(len(xi), len(xj))
+        d = self.family.distance.of_dot(torch.mm(xi, xj.T, out=dot))
+        n = _own(self.family.negative_logit(d), d)
+        rows, columns = self.bounds[i], self.bounds[j]
+        if i == j or self.last[i] == self.first[j]:
+            n.masked_fill_(self.labels[rows, None] == self.labels[None, columns], -torch.inf)
         return d, n
 
     def negative_sums(self) -> torch.Tensor:
-        """N, -inf for an anchor without negatives; in float64, to add up over tiles."""
-        sums = self.x.new_full((len(self.x),), -torch.inf, dtype=torch.float64)
+        """N, -inf for an anchor without negatives; float64 loses nothing of large logits."""
+        sums = [part.new_full((len(part),), -torch.inf, dtype=torch.float64) for part in self.parts]
         for i, j in self.tiles():
-            _, n = self.tile_logits(i, j)
-            for at, part in self.tile_sums(i, j, n):
+            for at, part in self.tile_sums(i, j):
                 sums[at] = torch.logaddexp(sums[at], part.double())
-        return sums.to(self.x.dtype)
+        self.n_sums = sums
+        return torch.cat(sums)
 
-    def tile_sums(self, i: slice, j: slice, n: torch.Tensor) -> list[tuple[slice, torch.Tensor]]:
+    def tile_sums(self, i: int, j: int) -> list[tuple[int, torch.Tensor]]:
         """N of a tile's rows, and of its columns off the diagonal."""
         axes = [(i, 1)] if i == j else [(i, 1), (j, 0)]
+        d, n = self.tile_logits(i, j)
         # One exponential serves rows and columns, where their largest logits are near enough that
         # none underflows; the gradient then uses the same shift.
         shift = float(n.max())
         if shift > -torch.inf:
-            e = torch.exp(n - shift)
+            e = n.sub_(shift).exp_()
             totals = [(at, e.sum(axis)) for at, axis in axes]
             if min(float(total.min()) for _, total in totals) > 1e-20:
-                self.shifts[i.start, j.start] = shift
+                self.shifts[i, j] = shift, float(d.min())
                 return [(at, total.log_().add_(shift)) for at, total in totals]
+            _, n = self.tile_logits(i, j)
         return [(at, torch.logsumexp(n, axis)) for at, axis in axes]
 
-    def add_negative_gradient(self, dx: Any, sums: Any, weights: Any) -> None:
+    def add_negative_gradient(self, dx: Any, weights: Any) -> None:
+        size = len(self.parts[0])
+        # An anchor that has none leaves nothing to a tile.
+        sums = [part.masked_fill(part == -torch.inf, torch.inf) for part in self.n_sums]
+        blocks = list(zip(sums, weights.split(size), dx.split(size), strict=True))
+        above, straight = self.family.distance.straight
         for i, j in self.tiles():
-            d, n = self.tile_logits(i, j)
-            shift = self.shifts.get((i.start, j.start))
+            d, m = self.tile_logits(i, j)
+            (sums_i, weights_i, dx_i), (sums_j, weights_j, dx_j) = blocks[i], blocks[j]
+            shift, smallest = self.shifts.get((i, j), (None, -torch.inf))
             if shift is None:
-                m = torch.exp(n - sums[i, None]) * weights[i, None]
-                m += torch.exp(n - sums[None, j]) * weights[None, j]
+                n = m.double()
+                m = torch.exp(n - sums_i[:, None]) * weights_i[:, None]
+                m += torch.exp(n - sums_j[None, :]) * weights_j[None, :]
+                m = m.to(d.dtype)
             else:
-                row, column = (torch.exp(shift - sums[at]) * weights[at] for at in (i, j))
-                m = n.sub_(shift).exp_().mul_(row[:, None] + column[None, :])
+                m.sub_(shift).exp_()
+                row = torch.exp(shift - sums_i).mul_(weights_i).to(d.dtype)
+                column = torch.exp(shift - sums_j).mul_(weights_j).to(d.dtype)
+                both = self.buffers[1, : m.numel()].view_as(m)
+                m *= torch.add(row[:, None], column[None, :], out=both)
             m *= self.family.negative_slope(d)
-            m *= self.family.distance.dot_slope(d)
-            dx[i].addmm_(m, self.x[j])
+            straight_here = smallest > above
+            if not straight_here:
+                m *= self.family.distance.dot_slope(d)
+            scale = straight if straight_here else 1.0
+            dx_i.addmm_(m, self.parts[j], alpha=scale)
             if i != j:
-                dx[j].addmm_(m.T, self.x[i])
+                dx_j.addmm_(m.T, self.parts[i], alpha=scale)

@@ -1,7 +1,8 @@
 """Tiles of the upper triangle for the compilers of JAX and TensorFlow, in `keras.ops`.
 
-The batch is sorted by label, so that positive pairs lie in few tiles along the diagonal; the others
-take a branch that knows of negative pairs only. The batch size may be unknown while tracing.
+The batch is sorted by label, so that positive pairs lie in few tiles along the diagonal; a loop of
+its own goes over the others, which hold negative pairs only. The batch size may be unknown while
+tracing.
 """
 
 from collections.abc import Callable
@@ -11,11 +12,13 @@ from keras import ops
 
 from kinfold.checks import Tensor
 from kinfold.streaming import tiles
-from kinfold.streaming.tiles import Family, Side
+from kinfold.streaming.tiles import Family, LogSum, Side
+
+Sums = tuple[LogSum, LogSum]
 
 
 class Grid(NamedTuple):
-    """A batch sorted by label and filled up to whole tiles."""
+    """A batch sorted by label, filled up to whole tiles at its front."""
 
     x: Tensor  # [blocks * size, d]
     labels: Tensor  # [blocks * size]
@@ -29,33 +32,37 @@ class Grid(NamedTuple):
         size = min(size, n) if isinstance(n, int) else ops.minimum(size, ops.maximum(n, 1))
         order = ops.argsort(y)
         fill = -(-n // size) * size - n
-        labels = ops.pad(ops.take(y, order), [[0, fill]])
-        x = ops.pad(ops.take(x, order, axis=0), [[0, fill], [0, 0]])
+        labels = ops.pad(ops.take(y, order), [[fill, 0]])
+        x = ops.pad(ops.take(x, order, axis=0), [[fill, 0], [0, 0]])
         return cls(x, labels, order, diagonal, size)
+
+    def filled(self) -> Any:
+        """How many rows at the front were filled up."""
+        return ops.shape(self.labels)[0] - ops.shape(self.order)[0]
 
     def fill(self, values: Tensor, value: float) -> Tensor:
         """Sort values [n] as the batch is, and fill them up with `value`."""
-        values = ops.take(values, self.order)
-        missing = ops.shape(self.labels)[0] - ops.shape(values)[0]
-        return ops.pad(values, [[0, missing]], constant_values=value)
+        return ops.pad(ops.take(values, self.order), [[self.filled(), 0]], constant_values=value)
 
     def restore(self, values: Tensor) -> Tensor:
         """Undo the sorting and the filling up of values [blocks * size, ...]."""
-        return ops.take(values, ops.argsort(self.order), axis=0)
+        return ops.take(values, self.filled() + ops.argsort(self.order), axis=0)
 
-    def at(self, values: Tensor, i: Tensor) -> Tensor:
+    def at(self, values: Tensor, i: Tensor, axis: int = 0) -> Tensor:
         """The part of `values` that belongs to block `i`."""
-        rest = tuple(values.shape[1:])
-        return ops.slice(values, (i * self.size,) + (0,) * len(rest), (self.size, *rest))
+        start, shape = [0] * len(values.shape), list(values.shape)
+        start[axis], shape[axis] = i * self.size, self.size
+        return ops.slice(values, start, shape)
 
-    def put(self, values: Tensor, i: Tensor, part: Tensor) -> Tensor:
-        return ops.slice_update(values, (i * self.size,) + (0,) * (len(part.shape) - 1), part)
+    def put(self, values: Tensor, i: Tensor, part: Tensor, axis: int = 0) -> Tensor:
+        start: list[Any] = [0] * len(part.shape)
+        start[axis] = i * self.size
+        return ops.slice_update(values, start, part)
 
     def masks(self, i: Tensor, j: Tensor) -> tuple[Tensor, Tensor]:
         rows = ops.expand_dims(i * self.size + ops.arange(self.size, dtype="int32"), 1)
         columns = ops.expand_dims(j * self.size + ops.arange(self.size, dtype="int32"), 0)
-        n = ops.shape(self.order)[0]
-        real = ops.logical_and(rows < n, columns < n)
+        real = ops.logical_and(rows >= self.filled(), columns >= self.filled())
         same = ops.equal(
             ops.expand_dims(self.at(self.labels, i), 1), ops.expand_dims(self.at(self.labels, j), 0)
         )
@@ -67,109 +74,130 @@ class Grid(NamedTuple):
 
     def over_tiles(
         self,
-        start: Callable[..., Any],
-        body: Callable[..., Any],
+        start: Any,
+        mixed: Callable[..., Any],
+        clean: Callable[..., Any],
         finish: Callable[..., Any],
         carry: Any,
     ) -> Any:
-        """Run `body(i, j, row, carry) -> row, carry` over the tiles j >= i.
+        """Go over the tiles j >= i by `mixed` or `clean`, (i, j, row, carry) -> row, carry.
 
-        `start(i)` is what `row` begins with in each row of tiles, and `finish(i, row, carry)` puts
-        it into the carry at the row's end.
+        Each row of tiles begins with `start` as its `row`, and `finish(i, row, carry)` puts that
+        into the carry at its end. Its mixed tiles, those that may hold positive pairs or rows that
+        were filled up, come first.
         """
         blocks = ops.shape(self.labels)[0] // self.size
+        firsts = ops.reshape(self.labels, (-1, self.size))[:, 0]
 
         def of_row(i: Tensor, carry: Any) -> Any:
-            def of_tile(j: Tensor, state: Any) -> Any:
-                return body(i, j, *state)
-
-            return finish(i, *ops.fori_loop(i, blocks, of_tile, (start(i), carry)))
+            last = self.at(self.labels, i)[-1]
+            filled = ops.logical_and(ops.equal(i, 0), self.filled() > 0)
+            meets = 1 + ops.sum(ops.cast(firsts[1:] <= last, "int32"))
+            until = ops.where(filled, blocks, ops.maximum(meets, i + 1))
+            state = ops.fori_loop(i, until, lambda j, state: mixed(i, j, *state), (start, carry))
+            return finish(
+                i, *ops.fori_loop(until, blocks, lambda j, state: clean(i, j, *state), state)
+            )
 
         return ops.fori_loop(0, blocks, of_row, carry)
 
-    def is_mixed(self, i: Tensor, j: Tensor) -> Tensor:
-        """Whether a tile may hold positive pairs or rows that were filled up."""
-        meets = ops.equal(self.at(self.labels, i)[-1], self.at(self.labels, j)[0])
-        filled = (j + 1) * self.size > ops.shape(self.order)[0]
-        return ops.logical_or(ops.logical_or(ops.equal(i, j), meets), filled)
 
+def sums(family: Family, grid: Grid) -> tuple[LogSum, LogSum]:
+    """P and N of each anchor of the grid."""
+    column = grid.x[:, 0]
+    empty = LogSum(ops.full_like(column, -float("inf")), ops.zeros_like(column))
+    nothing = LogSum(*(grid.at(part, 0) for part in empty))
 
-def sums(family: Family, grid: Grid) -> tuple[Tensor, Tensor, Tensor]:
-    """P and N of each anchor of the grid, -inf where there is none, and whether it is valid."""
-    infinite = ops.full_like(grid.x[:, 0], -float("inf"))
-    nothing = grid.at(infinite, 0)
-
-    def start(i: Tensor) -> Any:
-        return nothing, nothing
-
-    def body(i: Tensor, j: Tensor, row: Any, carry: Any) -> Any:
-        xi, xj = grid.at(grid.x, i), grid.at(grid.x, j)
-
-        def clean() -> Any:
-            ni, nj = tiles.clean_sums(family, xi, xj)
-            return nothing, ni, nothing, nj
-
-        def mixed() -> Any:
-            (pi, ni), (pj, nj) = tiles.mixed_sums(family, xi, xj, *grid.masks(i, j))
-            twice = ops.equal(i, j)  # on the diagonal, rows and columns are the same anchors
-            return pi, ni, ops.where(twice, nothing, pj), ops.where(twice, nothing, nj)
-
-        pi, ni, pj, nj = ops.cond(grid.is_mixed(i, j), mixed, clean)
-        carry = tuple(
-            grid.put(total, j, _logaddexp(grid.at(total, j), part))
-            for total, part in zip(carry, (pj, nj), strict=True)
+    def mixed(i: Tensor, j: Tensor, row: Any, carry: Any) -> Any:
+        rows, columns = tiles.mixed_sums(
+            family, grid.at(grid.x, i), grid.at(grid.x, j), *grid.masks(i, j)
         )
-        return (_logaddexp(row[0], pi), _logaddexp(row[1], ni)), carry
+        twice = ops.equal(i, j)  # on the diagonal, rows and columns are the same anchors
+
+        def once(part: LogSum) -> LogSum:
+            return LogSum(*(ops.where(twice, a, b) for a, b in zip(nothing, part, strict=True)))
+
+        row = tuple(total.merged(part) for total, part in zip(row, rows, strict=True))
+        return row, tuple(
+            add(total, j, once(part)) for total, part in zip(carry, columns, strict=True)
+        )
+
+    def clean(i: Tensor, j: Tensor, row: Any, carry: Any) -> Any:
+        ni, nj = tiles.clean_sums(family, grid.at(grid.x, i), grid.at(grid.x, j))
+        return (row[0], row[1].merged(ni)), (carry[0], add(carry[1], j, nj))
 
     def finish(i: Tensor, row: Any, carry: Any) -> Any:
-        return tuple(
-            grid.put(total, i, _logaddexp(grid.at(total, i), part))
-            for total, part in zip(carry, row, strict=True)
+        return tuple(add(total, i, part) for total, part in zip(carry, row, strict=True))
+
+    def add(total: LogSum, at: Tensor, part: LogSum) -> LogSum:
+        merged = LogSum(*(grid.at(values, at) for values in total)).merged(part)
+        return LogSum(
+            *(grid.put(values, at, new) for values, new in zip(total, merged, strict=True))
         )
 
-    positive, negative = grid.over_tiles(start, body, finish, (infinite, infinite))
-    valid = ops.logical_and(positive > -float("inf"), negative > -float("inf"))
-    return positive, negative, valid
+    return grid.over_tiles((nothing, nothing), mixed, clean, finish, (empty, empty))
 
 
-def losses(family: Family, sums: Any, valid: Tensor) -> Tensor:
-    """Loss of each anchor, from its sums where they are valid."""
-    zero = ops.zeros_like(sums[0])
-    return ops.where(valid, family.combine(*(ops.where(valid, s, zero) for s in sums)), zero)
+def valid_anchors(sums: Sums) -> Tensor:
+    """Which anchors have both kinds of pairs, boolean."""
+    positive, negative = (part.largest > -float("inf") for part in sums)
+    return ops.logical_and(positive, negative)
 
 
-def gradient(family: Family, grid: Grid, sums: Any, valid: Tensor, weights: Any) -> Tensor:
-    """dx in the grid's order, for a = w dcombine/dP and b = w dcombine/dN in `weights`."""
-    nothing = ops.full_like(grid.x[:, 0], float("inf"))  # an invalid anchor's exponentials
-    side = Side(*(ops.where(valid, s, nothing) for s in sums), *weights)
+def values(sums: Sums, valid: Tensor) -> tuple[Tensor, Tensor]:
+    """P and N as numbers, 0 for invalid anchors."""
+    zero = ops.zeros_like(sums[0].total)
+    one = ops.ones_like(zero)
+    positive, negative = (
+        LogSum(ops.where(valid, part.largest, zero), ops.where(valid, part.total, one)).value()
+        for part in sums
+    )
+    return positive, negative
 
-    zeros = ops.zeros_like(grid.x)
 
-    def start(i: Tensor) -> Tensor:
-        return grid.at(zeros, 0)
+def losses(family: Family, values: tuple[Tensor, Tensor], valid: Tensor) -> Tensor:
+    """Loss of each anchor, 0 for invalid ones."""
+    return ops.where(valid, family.combine(*values), ops.zeros_like(values[0]))
 
-    def body(i: Tensor, j: Tensor, row: Tensor, dx: Tensor) -> Any:
-        xi, xj = grid.at(grid.x, i), grid.at(grid.x, j)
-        rows, columns = (Side(*(grid.at(part, at) for part in side)) for at in (i, j))
 
-        def clean() -> Tensor:
-            return tiles.clean_gradient(family, xi, xj, rows, columns)
+def side_of(sums: Sums, valid: Tensor, weights: Any) -> Side:
+    """What a gradient takes of each anchor, for w dcombine/dP and w dcombine/dN in `weights`."""
+    nothing = ops.full_like(sums[0].largest, float("inf"))
+    one = ops.ones_like(nothing)
+    return Side(
+        *(ops.where(valid, part.largest, nothing) for part in sums),
+        *(w / ops.where(valid, part.total, one) for w, part in zip(weights, sums, strict=True)),
+    )
 
-        def mixed() -> Tensor:
-            return tiles.mixed_gradient(family, xi, xj, rows, columns, *grid.masks(i, j))
 
-        m = ops.cond(grid.is_mixed(i, j), mixed, clean)
-        part = ops.transpose(m) @ xi
-        part = ops.where(ops.equal(i, j), ops.zeros_like(part), part)
-        return row + m @ xj, grid.put(dx, j, grid.at(dx, j) + part)
+def gradient(family: Family, grid: Grid, side: Side) -> Tensor:
+    """dx in the grid's order."""
+    # Gathered transposed: XLA multiplies by m.T at half the rate of xi.T @ m.
+    transposed = ops.transpose(grid.x)
+
+    def add(dx: Tensor, at: Tensor, part: Tensor) -> Tensor:
+        return grid.put(dx, at, grid.at(dx, at, axis=1) + part, axis=1)
+
+    def pull(i: Tensor, j: Tensor, row: Tensor, dx: Tensor, m: Tensor, twice: Any) -> Any:
+        part = grid.at(transposed, i, axis=1) @ m
+        if twice is not None:
+            part = ops.where(twice, ops.zeros_like(part), part)
+        return row + m @ grid.at(grid.x, j), add(dx, j, part)
+
+    def block(i: Tensor) -> tuple[Tensor, Side]:
+        return grid.at(grid.x, i), Side(*(grid.at(part, i) for part in side))
+
+    def mixed(i: Tensor, j: Tensor, row: Tensor, dx: Tensor) -> Any:
+        (xi, rows), (xj, columns) = block(i), block(j)
+        m = tiles.mixed_gradient(family, xi, xj, rows, columns, *grid.masks(i, j))
+        return pull(i, j, row, dx, m, ops.equal(i, j))
+
+    def clean(i: Tensor, j: Tensor, row: Tensor, dx: Tensor) -> Any:
+        (xi, rows), (xj, columns) = block(i), block(j)
+        return pull(i, j, row, dx, tiles.clean_gradient(family, xi, xj, rows, columns), None)
 
     def finish(i: Tensor, row: Tensor, dx: Tensor) -> Tensor:
-        return grid.put(dx, i, grid.at(dx, i) + row)
+        return add(dx, i, ops.transpose(row))
 
-    return grid.over_tiles(start, body, finish, zeros)
-
-
-def _logaddexp(a: Tensor, b: Tensor) -> Tensor:
-    largest = ops.where(a > b, a, b)
-    largest = ops.where(largest > -float("inf"), largest, ops.zeros_like(largest))
-    return largest + ops.log(ops.exp(a - largest) + ops.exp(b - largest))
+    start = ops.zeros_like(grid.at(grid.x, 0))
+    return ops.transpose(grid.over_tiles(start, mixed, clean, finish, ops.zeros_like(transposed)))

@@ -10,7 +10,8 @@ from typing import Any
 import tensorflow as tf
 from keras import ops
 
-from kinfold.streaming import symmetric_xla
+from kinfold import pairs
+from kinfold.streaming import symmetric_xla, tiles
 from kinfold.streaming.symmetric_xla import Grid
 
 Data = tuple[tf.Tensor, ...]
@@ -94,20 +95,48 @@ def _symmetric(family: Any, diagonal: bool, size: int, x: Any, y: Any) -> Any:
     @tf.custom_gradient
     def rows(x: Any) -> Any:
         grid = Grid.of(x, y, diagonal, size)
-        *sums, valid = symmetric_xla.sums(family, grid)
-        loss = symmetric_xla.losses(family, sums, valid)
+        sums = symmetric_xla.sums(family, grid)
+        loss, valid = _combined(family, sums)
 
         def backward(g: Any, _: Any) -> Any:
             grid = Grid.of(x, y, diagonal, size)  # anew: XLA takes sizes from shapes alone
-            with tf.GradientTape(watch_accessed_variables=False) as tape:
-                tape.watch(sums)
-                again = symmetric_xla.losses(family, sums, valid)
-            weights = tape.gradient(again, sums, grid.fill(g, 0.0), unconnected_gradients="zero")
-            return grid.restore(symmetric_xla.gradient(family, grid, sums, valid, weights))
+            side = _side(family, sums, grid.fill(g, 0.0))
+            return grid.restore(symmetric_xla.gradient(family, grid, side))
 
         return (grid.restore(loss), grid.restore(valid)), backward
 
     return rows(x)
+
+
+def whole(family: Any, diagonal: bool, x: tf.Tensor, y: tf.Tensor) -> Any:
+    @tf.custom_gradient
+    def rows(x: Any) -> Any:
+        d = family.distance.of_dot(x @ tf.transpose(x))
+        masks = pairs.masks(y, y, rows=tf.range(tf.shape(y)[0]), diagonal=diagonal)
+        sums, e = tiles.whole_sums(family, d, *masks)
+
+        def backward(g: Any, _: Any) -> Any:
+            return tiles.whole_gradient(family, x, d, e, _side(family, sums, g), masks[0])
+
+        return _combined(family, sums), backward
+
+    return rows(x)
+
+
+def _combined(family: Any, sums: Any) -> Any:
+    valid = symmetric_xla.valid_anchors(sums)
+    return symmetric_xla.losses(family, symmetric_xla.values(sums, valid), valid), valid
+
+
+def _side(family: Any, sums: Any, g: Any) -> Any:
+    """What the gradient takes of each anchor, for the cotangent `g` of the losses."""
+    valid = symmetric_xla.valid_anchors(sums)
+    values = symmetric_xla.values(sums, valid)
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch(values)
+        loss = symmetric_xla.losses(family, values, valid)
+    weights = tape.gradient(loss, values, g, unconnected_gradients="zero")
+    return symmetric_xla.side_of(sums, valid, weights)
 
 
 def _block_gradients(block: Any, xt: Any, r: Any, gt: Any, data: Data) -> Any:

@@ -33,30 +33,44 @@ class Family(Protocol):
     distance: Any
 
 
+class LogSum(NamedTuple):
+    """log(sum exp) of some logits, kept apart so that large ones lose no digits to the log."""
+
+    largest: Tensor  # -inf where there are none
+    total: Tensor  # of exp(logit - largest)
+
+    def value(self) -> Tensor:
+        return self.largest + ops.log(self.total)
+
+    def merged(self, other: "LogSum") -> "LogSum":
+        """With the logits of another."""
+        largest = ops.where(self.largest > other.largest, self.largest, other.largest)
+        at = _finite(largest)
+        total = self.total * ops.exp(self.largest - at) + other.total * ops.exp(other.largest - at)
+        return LogSum(largest, total)
+
+
 class Side(NamedTuple):
-    """Of the anchors along one side of a tile, [b] each."""
+    """Of the anchors along one side of a tile, [b] each; an invalid one's largest is inf."""
 
-    positive: Tensor  # P, infinite where there is none
-    negative: Tensor  # N
-    positive_weight: Tensor  # a
-    negative_weight: Tensor  # b
+    positive: Tensor  # the largest logit
+    negative: Tensor
+    positive_weight: Tensor  # a over the total
+    negative_weight: Tensor  # b over the total
 
 
-def clean_sums(family: Family, xi: Tensor, xj: Tensor) -> tuple[Tensor, Tensor]:
+def clean_sums(family: Family, xi: Tensor, xj: Tensor) -> tuple[LogSum, LogSum]:
     """N of the rows and of the columns of a tile that holds negative pairs only."""
     n = family.negative_logit(family.distance.of_dot(xi @ ops.transpose(xj)))
-    return _lse(n, 1), _lse(n, 0)
+    return _log_sum(n, 1), _log_sum(n, 0)
 
 
 def mixed_sums(
     family: Family, xi: Tensor, xj: Tensor, positive: Tensor, negative: Tensor
-) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-    """(P, N) of the rows and of the columns of a tile; -inf where there is no such pair."""
-    d = family.distance.of_dot(xi @ ops.transpose(xj))
-    infinite = ops.full_like(d, -float("inf"))
-    p = ops.where(positive, family.positive_logit(d), infinite)
-    n = ops.where(negative, family.negative_logit(d), infinite)
-    return (_lse(p, 1), _lse(n, 1)), (_lse(p, 0), _lse(n, 0))
+) -> tuple[tuple[LogSum, LogSum], tuple[LogSum, LogSum]]:
+    """(P, N) of the rows and of the columns of a tile."""
+    p, n = _logits(family, family.distance.of_dot(xi @ ops.transpose(xj)), positive, negative)
+    return (_log_sum(p, 1), _log_sum(n, 1)), (_log_sum(p, 0), _log_sum(n, 0))
 
 
 def clean_gradient(family: Family, xi: Tensor, xj: Tensor, row: Side, column: Side) -> Tensor:
@@ -81,16 +95,16 @@ def mixed_gradient(
 ) -> Tensor:
     """M of a tile; `positive` and `negative` are the masks of its pairs."""
     d = family.distance.of_dot(xi @ ops.transpose(xj))
-    infinite, zero = ops.full_like(d, -float("inf")), ops.zeros_like(d)
-    # A logit that is not allowed is -inf, and so is its exponential nothing.
+    zero = ops.zeros_like(d)
+    p, n = _logits(family, d, positive, negative)
     p = _pull(
-        ops.where(positive, family.positive_logit(d), infinite),
+        p,
         family.positive_slope(d),
         (row.positive, row.positive_weight),
         (column.positive, column.positive_weight),
     )
     n = _pull(
-        ops.where(negative, family.negative_logit(d), infinite),
+        n,
         family.negative_slope(d),
         (row.negative, row.negative_weight),
         (column.negative, column.negative_weight),
@@ -99,17 +113,58 @@ def mixed_gradient(
     return slope * (ops.where(positive, p, zero) + ops.where(negative, n, zero))
 
 
+def whole_sums(
+    family: Family, d: Tensor, positive: Tensor, negative: Tensor
+) -> tuple[tuple[LogSum, LogSum], Tensor]:
+    """P and N of each anchor of a batch that is one tile, and exp(logit - largest) of each pair.
+
+    The gradient takes these very exponentials: computed again, a large logit rounds differently.
+    """
+    zero, nothing = ops.zeros_like(d), ops.full_like(d[:, 0], -float("inf"))
+    logits = _logits(family, d, positive, negative)
+    p, n = (_finite(ops.max(logit, axis=1, keepdims=True)) for logit in logits)
+    logit = ops.where(positive, logits[0], logits[1]) - ops.where(positive, p, n)
+    e = ops.where(ops.logical_or(positive, negative), ops.exp(logit), zero)
+
+    def log_sum(mask: Tensor, largest: Tensor) -> LogSum:
+        largest = ops.where(ops.any(mask, axis=1), ops.squeeze(largest, axis=1), nothing)
+        return LogSum(largest, ops.sum(ops.where(mask, e, zero), axis=1))
+
+    return (log_sum(positive, p), log_sum(negative, n)), e
+
+
+def whole_gradient(
+    family: Family, x: Tensor, d: Tensor, e: Tensor, side: Side, positive: Tensor
+) -> Tensor:
+    """dx of a batch that is one tile: rows alone give G, and M = G + G^T."""
+    a, b = (ops.expand_dims(w, 1) for w in (side.positive_weight, side.negative_weight))
+    slope = ops.where(positive, family.positive_slope(d), family.negative_slope(d))
+    g = e * ops.where(positive, a, b) * slope * family.distance.dot_slope(d)
+    return (g + ops.transpose(g)) @ x
+
+
+def _logits(family: Family, d: Tensor, positive: Tensor, negative: Tensor) -> tuple[Tensor, Tensor]:
+    """A logit that is not allowed is -inf, and so is its exponential nothing."""
+    infinite = ops.full_like(d, -float("inf"))
+    return (
+        ops.where(positive, family.positive_logit(d), infinite),
+        ops.where(negative, family.negative_logit(d), infinite),
+    )
+
+
 def _pull(logit: Tensor, slope: Tensor, row: Any, column: Any) -> Tensor:
-    (lse_i, weight_i), (lse_j, weight_j) = row, column
-    i = ops.exp(logit - ops.expand_dims(lse_i, 1)) * ops.expand_dims(weight_i, 1)
-    j = ops.exp(logit - ops.expand_dims(lse_j, 0)) * ops.expand_dims(weight_j, 0)
+    (largest_i, weight_i), (largest_j, weight_j) = row, column
+    i = ops.exp(logit - ops.expand_dims(largest_i, 1)) * ops.expand_dims(weight_i, 1)
+    j = ops.exp(logit - ops.expand_dims(largest_j, 0)) * ops.expand_dims(weight_j, 0)
     return slope * (i + j)
 
 
-def _lse(values: Tensor, axis: int) -> Tensor:
-    """Log-sum-exp along an axis, -inf for nothing; no gradient goes through here."""
-    largest = ops.max(values, axis=axis, keepdims=True)
-    some = largest > -float("inf")
-    largest = ops.where(some, largest, ops.zeros_like(largest))
-    total = ops.sum(ops.exp(values - largest), axis=axis)
-    return ops.squeeze(largest, axis=axis) + ops.log(total)
+def _log_sum(logits: Tensor, axis: int) -> LogSum:
+    """Along an axis; no gradient goes through here."""
+    largest = ops.max(logits, axis=axis, keepdims=True)
+    total = ops.sum(ops.exp(logits - _finite(largest)), axis=axis)
+    return LogSum(ops.squeeze(largest, axis=axis), total)
+
+
+def _finite(largest: Tensor) -> Tensor:
+    return ops.where(largest > -float("inf"), largest, ops.zeros_like(largest))
