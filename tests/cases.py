@@ -18,13 +18,21 @@ Row = Callable[[np.ndarray, np.ndarray], float]
 
 @dataclass(frozen=True)
 class Case:
-    """A loss under test: `row(positive distances, negative distances)` is its equation."""
+    """A loss under test: `row(positive distances, negative distances)` is its equation.
+
+    `count(positive distances, negative distances)` is how many terms of an anchor a mean counts.
+    Where a row of distances does not suffice (`among_references`), `row` takes the positions of
+    the anchor's positives and negatives, its row of distances, and the references' labels and
+    distances to each other.
+    """
 
     name: str
     build: Callable[..., losses.PairLoss]
-    row: Row
+    row: Callable[..., float]
     distance: str = "cosine"
     mean_counts_invalid: bool = False
+    count: Row = lambda p, n: 1.0
+    among_references: bool = False
 
     def __str__(self) -> str:
         return self.name
@@ -60,6 +68,69 @@ def _pair_contrastive(near: float, far: float) -> Row:
     )
 
 
+def _multi_similarity(alpha: float, beta: float, epsilon: float | None = None) -> Row:
+    def row(p: np.ndarray, n: np.ndarray) -> float:
+        if epsilon is not None:
+            p, n = p[p > n.min() - epsilon], n[n < p.max() + epsilon]
+            if not (len(p) and len(n)):
+                return 0.0
+        near, far = np.exp(alpha * (p - 0.5)).sum(), np.exp(beta * (0.5 - n)).sum()
+        return np.log1p(near) / alpha + np.log1p(far) / beta
+
+    return row
+
+
+def _sup_con(temperature: float) -> Row:
+    return lambda p, n: _lse(-np.concatenate([p, n]) / temperature) + np.mean(p) / temperature
+
+
+def _nt_xent(temperature: float) -> Row:
+    return lambda p, n: float(
+        np.mean([_softplus(_lse(-n / temperature) + one / temperature) for one in p])
+    )
+
+
+def _soft_nearest(temperature: float) -> Row:
+    return lambda p, n: _lse(-np.concatenate([p, n]) / temperature) - _lse(-p / temperature)
+
+
+def _lifted(p: Any, n: Any, d: np.ndarray, y: np.ndarray, among: np.ndarray) -> float:
+    own = [_lse(np.concatenate([1 - d[n], 1 - among[j, y != y[j]]])) for j in p]
+    return sum(max(o + d[j], 0) ** 2 / 2 for o, j in zip(own, p, strict=True))
+
+
+def _swapped(p: Any, n: Any, d: np.ndarray, y: np.ndarray, among: np.ndarray) -> float:
+    far, near = p[np.argmax(d[p])], n[np.argmin(d[n])]
+    return max(d[far] - min(d[near], among[far, near]) + 0.2, 0)
+
+
+def _triplet(p: np.ndarray, n: np.ndarray) -> float:
+    beyond = n[n > p.max()]
+    return max(p.max() - (beyond.min() if len(beyond) else n.max()) + 0.2, 0)
+
+
+def _triplets(p: np.ndarray, n: np.ndarray) -> list[float]:
+    return [max(a - b + 0.2, 0) for a in p for b in n]
+
+
+def _all_semi_hard(p: np.ndarray, n: np.ndarray) -> float:
+    negative = [n[n > a].min() if (n > a).any() else n.max() for a in p]
+    return sum(max(a - b + 0.2, 0) for a, b in zip(p, negative, strict=True))
+
+
+def _margins(p: np.ndarray, n: np.ndarray) -> np.ndarray:
+    return np.array([[max(a - 1.0, 0), max(1.4 - b, 0)] for a in p for b in n])
+
+
+def _fast_ap(p: np.ndarray, n: np.ndarray) -> float:
+    def histogram(d: np.ndarray) -> np.ndarray:
+        return np.array([np.maximum(1 - abs(d - e) / 0.4, 0).sum() for e in np.arange(11) * 0.4])
+
+    positives, every = np.cumsum(histogram(p)), np.cumsum(histogram(p) + histogram(n))
+    terms = [h * a / b for h, a, b in zip(histogram(p), positives, every, strict=True) if b > 0]
+    return 1 - sum(terms) / len(p)
+
+
 def _made(loss: type, **fixed: Any) -> Callable[..., losses.PairLoss]:
     return lambda **kwargs: loss(**{**fixed, **kwargs})
 
@@ -78,7 +149,7 @@ CASES = [
             _circle(gamma=10.0),
             distance,
         )
-        for distance in ("euclidean", "squared_euclidean", "inner_product", "manhattan", "snr")
+        for distance in ("euclidean", "inner_product", "manhattan", "snr")
     ),
     Case(
         "pair_contrastive", _made(losses.PairContrastiveLoss), _pair_contrastive(0, 1), "euclidean"
@@ -89,6 +160,71 @@ CASES = [
             losses.PairContrastiveLoss, positive_margin=0.2, negative_margin=0.7, distance="cosine"
         ),
         _pair_contrastive(0.2, 0.7),
+    ),
+    Case("multi_similarity", _made(losses.MultiSimilarityLoss), _multi_similarity(2.0, 50.0)),
+    Case(
+        "multi_similarity_mined",
+        _made(losses.MultiSimilarityLoss, alpha=3.0, beta=20.0, epsilon=0.1),
+        _multi_similarity(3.0, 20.0, 0.1),
+    ),
+    Case("sup_con", _made(losses.SupConLoss), _sup_con(0.1)),
+    Case("nt_xent_cold", _made(losses.NTXentLoss, temperature=0.005), _nt_xent(0.005)),
+    Case(
+        "soft_nearest_neighbor",
+        _made(losses.SoftNearestNeighborLoss, temperature=0.2),
+        _soft_nearest(0.2),
+    ),
+    Case(
+        "lifted",
+        _made(losses.LiftedStructureLoss),
+        _lifted,
+        "euclidean",
+        count=lambda p, n: float(len(p)),
+        among_references=True,
+    ),
+    Case(
+        "generalized_lifted",
+        _made(losses.GeneralizedLiftedStructureLoss),
+        lambda p, n: max(_lse(p) + _lse(1 - n), 0),
+        "euclidean",
+    ),
+    Case("triplet", _made(losses.TripletLoss), _triplet),
+    Case(
+        "triplet_soft",
+        _made(losses.TripletLoss, margin=None, positives="easy", negatives="hard"),
+        lambda p, n: _softplus(p.min() - n.min()),
+    ),
+    Case(
+        "triplet_swap",
+        _made(losses.TripletLoss, negatives="hard", swap=True),
+        _swapped,
+        among_references=True,
+    ),
+    Case(
+        "triplet_all",
+        _made(losses.TripletLoss, positives="all", negatives="all"),
+        lambda p, n: sum(_triplets(p, n)),
+        count=lambda p, n: float(sum(t > 0 for t in _triplets(p, n))),
+    ),
+    Case(
+        "triplet_all_semi_hard",
+        _made(losses.TripletLoss, positives="all", distance="euclidean"),
+        _all_semi_hard,
+        "euclidean",
+        count=lambda p, n: float(len(p)),
+    ),
+    Case(
+        "margin",
+        _made(losses.MarginLoss),
+        lambda p, n: float(_margins(p, n).sum()),
+        "euclidean",
+        count=lambda p, n: float((_margins(p, n) > 0).sum()),
+    ),
+    Case(
+        "fast_ap",
+        _made(losses.FastAPLoss, normalize=False),
+        _fast_ap,
+        "squared_euclidean",
     ),
     Case("tfsim_circle", _made(tfsim.CircleLoss), _tfsim_circle, mean_counts_invalid=True),
 ]
@@ -116,19 +252,29 @@ def expected_rows(
     ref_x: np.ndarray | None = None,
     remove_diagonal: bool = True,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Loss and validity of each anchor by the case's equation, with plain loops."""
-    d = distances(x, x if ref_x is None else ref_x, case.distance)
+    """Loss of each anchor by the case's equation, with plain loops, and what a mean counts of it.
+
+    That is its number of terms, 1 for most losses, and 0 for an invalid anchor.
+    """
+    r = x if ref_x is None else ref_x
+    d = distances(x, r, case.distance)
+    among = distances(r, r, case.distance) if case.among_references else d
     ref_y = y if ref_y is None else ref_y
-    rows, valid = np.zeros(len(y)), np.zeros(len(y), bool)
+    rows, counted = np.zeros(len(y)), np.zeros(len(y))
     for i in range(len(y)):
         same = ref_y == y[i]
         negative = ~same
         if remove_diagonal and i < len(ref_y):
             same[i] = False
-        valid[i] = same.any() and negative.any()
-        if valid[i]:
+        if not (same.any() and negative.any()):
+            continue
+        counted[i] = case.count(d[i, same], d[i, negative])
+        if case.among_references:
+            positives, negatives = np.flatnonzero(same), np.flatnonzero(negative)
+            rows[i] = case.row(positives, negatives, d[i], ref_y, among)
+        else:
             rows[i] = case.row(d[i, same], d[i, negative])
-    return rows, valid
+    return rows, counted
 
 
 def batch(

@@ -99,6 +99,25 @@ def test_floating_labels_in_fit_say_so() -> None:
         model.fit(x, y.astype("float32"), verbose=0)
 
 
+@pytest.mark.parametrize(
+    "loss",
+    [
+        losses.CircleLoss(),
+        losses.TripletLoss(positives="all", negatives="all"),
+        losses.LiftedStructureLoss(),
+        losses.NPairsLoss(distance="cosine"),
+    ],
+    ids=lambda loss: loss.name,
+)
+def test_an_unbuilt_model_with_a_batch_of_many_tiles(loss: losses.PairLoss) -> None:
+    """Keras asks for its shapes first, on PyTorch with tensors that have no values."""
+    y, x = batch(600, classes=150)
+    model = keras.Sequential([keras.layers.Dense(6), layers.L2Embedding(4)])
+    model.compile("sgd", loss=loss)
+    history = model.fit(x, y, batch_size=600, epochs=2, verbose=0)
+    assert np.all(np.isfinite(history.history["loss"]))
+
+
 def test_bare_loop_with_native_tensors() -> None:
     y, x = batch(24)
     loss = losses.CircleLoss(gamma=20.0, normalize=True)

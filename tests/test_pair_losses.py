@@ -71,11 +71,11 @@ def test_invalid_anchors_have_no_loss_and_no_gradient(case: Case, labels: list[i
     y = np.array(labels, "int32")
     x = batch(len(y), d=4)[1]
     rows, (dx,) = rows_of(case.build(), y, x)
-    expected, valid = expected_rows(case, y, x)
+    expected, counted = expected_rows(case, y, x)
     assert_close(rows, expected, 1e-5)
-    assert np.all(rows[~valid] == 0)
+    assert np.all(rows[counted == 0] == 0)
     assert np.all(np.isfinite(dx))
-    if not valid.any():
+    if not counted.any():
         assert np.all(dx == 0)
         assert float(case.build()(y, x)) == 0.0
 
@@ -106,16 +106,21 @@ def test_batch_order_and_label_names_do_not_matter(case: Case) -> None:
     assert_close(dmoved, dx[order], 1e-4)
 
 
-@every_loss
+# The reductions are the base's; what a loss brings to them is what a mean counts.
+OF_EVERY = [(c, r) for c in CASES for r in ("sum_over_batch_size", "mean_with_sample_weight")]
+OF_ONE = [(CASES[0], r) for r in ("sum", "mean", "none", None)]
+
+
 @pytest.mark.parametrize(
-    "reduction", ["sum", "sum_over_batch_size", "mean", "mean_with_sample_weight", "none", None]
+    ("case", "reduction"), [*OF_EVERY, *OF_ONE, (CASES[-1], None)], ids=lambda v: str(v)
 )
 def test_weights_and_reductions(case: Case, reduction: str | None) -> None:
     y, x = batch(13, classes=7)  # some classes with one example: invalid anchors
     loss = case.build(reduction=reduction)
-    rows, valid = expected_rows(case, y, x)
-    assert not valid.all()
-    counted = np.ones(13) if case.mean_counts_invalid else valid.astype(float)
+    rows, counted = expected_rows(case, y, x)
+    assert not counted.all()
+    if case.mean_counts_invalid:
+        counted = np.ones(13)
     weight = np.linspace(0.5, 2.0, 13).astype("float32")
     for given, w in ((None, 1.0), (0.5, 0.5), (weight, weight), (weight[:, None], weight)):
         weighted = rows * w
@@ -133,10 +138,11 @@ def test_weights_and_reductions(case: Case, reduction: str | None) -> None:
 @every_loss
 def test_labels_of_every_shape_and_integer_dtype(case: Case) -> None:
     y, x = batch(12)
-    expected = float(case.build()(y, x))
+    loss = case.build()
+    expected = float(loss(y, x))
     for labels in (y[:, None], y.tolist(), *(y.astype(t) for t in ("int8", "uint8", "uint32"))):
-        assert float(case.build()(labels, x)) == expected
-    assert float(case.build()(ops.convert_to_tensor(y.astype("int32")), x)) == expected
+        assert float(loss(labels, x)) == expected
+    assert float(loss(ops.convert_to_tensor(y.astype("int32")), x)) == expected
 
 
 @every_loss

@@ -6,4 +6,16 @@ from kinfold.losses.circle import circle_loss as circle_loss
 from kinfold.losses.contrastive import ContrastiveLoss as ContrastiveLoss
 from kinfold.losses.contrastive import PairContrastiveLoss as PairContrastiveLoss
 from kinfold.losses.contrastive import contrastive_loss as contrastive_loss
+from kinfold.losses.fast_ap import FastAPLoss as FastAPLoss
+from kinfold.losses.lifted_structure import (
+    GeneralizedLiftedStructureLoss as GeneralizedLiftedStructureLoss,
+)
+from kinfold.losses.lifted_structure import LiftedStructureLoss as LiftedStructureLoss
 from kinfold.losses.log_sum_exp import LogSumExpLoss as LogSumExpLoss
+from kinfold.losses.margin import MarginLoss as MarginLoss
+from kinfold.losses.multi_similarity import MultiSimilarityLoss as MultiSimilarityLoss
+from kinfold.losses.n_pairs import NPairsLoss as NPairsLoss
+from kinfold.losses.nt_xent import NTXentLoss as NTXentLoss
+from kinfold.losses.soft_nearest_neighbor import SoftNearestNeighborLoss as SoftNearestNeighborLoss
+from kinfold.losses.sup_con import SupConLoss as SupConLoss
+from kinfold.losses.triplet import TripletLoss as TripletLoss

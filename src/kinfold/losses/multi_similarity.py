@@ -1,0 +1,128 @@
+"""Multi-similarity loss."""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from kinfold import checks
+from kinfold.checks import Tensor
+from kinfold.losses.log_sum_exp import LogSumExpLoss
+from kinfold.numerics import softplus
+
+
+@keras.saving.register_keras_serializable("kinfold")
+class MultiSimilarityLoss(LogSumExpLoss):
+    """Multi-similarity loss: weighs each pair by how it compares with the others of its anchor.
+
+    With the distance d, for an anchor with positives P and negatives N:
+
+        log(1 + sum_P exp(alpha (d - threshold))) / alpha
+        + log(1 + sum_N exp(beta (threshold - d))) / beta
+
+    With an `epsilon`, as in the paper, only pairs that are hard to tell apart count: positives
+    further away than the nearest negative less epsilon, and negatives nearer than the furthest
+    positive plus epsilon.
+
+    Args:
+        alpha: scale of the positives' logits, greater than 0.
+        beta: scale of the negatives' logits, greater than 0.
+        threshold: the distance between what is near and what is far.
+        epsilon: margin of the pairs that count, in units of the distance; None counts all pairs.
+        distance: a name, instance or config; see `kinfold.distances.get`.
+        remove_diagonal: whether the reference at an anchor's own position is no positive of it.
+        block_size: see `PairLoss`.
+        reduction: see `PairLoss`.
+        name: optional name of the loss.
+        dtype: dtype of the computation; None means `keras.config.floatx()`.
+        normalize: whether to scale embeddings and references to unit norm first.
+
+    Raises:
+        TypeError: a parameter is not a number.
+        ValueError: alpha or beta <= 0, an unknown distance or reduction, or a similarity as the
+            distance.
+
+    Reference:
+        Wang et al., Multi-Similarity Loss with General Pair Weighting for Deep Metric Learning,
+        CVPR 2019, https://arxiv.org/abs/1904.06627
+
+    Example:
+
+    >>> import numpy as np
+    >>> from kinfold.losses import MultiSimilarityLoss
+    >>> x = np.array([[1, 0], [0.8, 0.6], [0, 1]], "float32")
+    >>> print(f"{float(MultiSimilarityLoss()(np.array([0, 0, 1]), x)):.4f}")
+    0.2688
+    """
+
+    def __init__(
+        self,
+        alpha: float = 2.0,
+        beta: float = 50.0,
+        threshold: float = 0.5,
+        epsilon: float | None = None,
+        distance: Any = "cosine",
+        remove_diagonal: bool = True,
+        block_size: int | None = None,
+        reduction: str | None = "sum_over_batch_size",
+        name: str | None = "multi_similarity_loss",
+        dtype: Any = None,
+        *,
+        normalize: bool = False,
+    ) -> None:
+        super().__init__(distance, remove_diagonal, normalize, block_size, reduction, name, dtype)
+        self.refuse_similarity()
+        self.alpha = checks.number(alpha, "alpha", above=0.0)
+        self.beta = checks.number(beta, "beta", above=0.0)
+        self.threshold = checks.number(threshold, "threshold")
+        self.epsilon = None if epsilon is None else checks.number(epsilon, "epsilon")
+
+    def positive_logit(self, distance: Tensor) -> Tensor:
+        return self.alpha * (distance - self.threshold)
+
+    def negative_logit(self, distance: Tensor) -> Tensor:
+        return self.beta * (self.threshold - distance)
+
+    def positive_slope(self, distance: Tensor) -> Tensor:
+        return self.alpha * ops.ones_like(distance)
+
+    def negative_slope(self, distance: Tensor) -> Tensor:
+        return -self.beta * ops.ones_like(distance)
+
+    def combine(self, positive: Tensor, negative: Tensor) -> Tensor:
+        return softplus(positive) / self.alpha + softplus(negative) / self.beta
+
+    def per_anchor(self, distance: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
+        if self.epsilon is None:
+            return super().per_anchor(distance, positive, negative)
+        positive, negative = _hard(ops.stop_gradient(distance), positive, negative, self.epsilon)
+        loss = super().per_anchor(distance, positive, negative)
+        kept = self.valid_anchors(positive, negative)
+        return ops.where(kept, loss, ops.zeros_like(loss))
+
+    _has_slopes = True
+
+    def _by_tiles(self, *args: Any) -> bool:
+        return self.epsilon is None and super()._by_tiles(*args)
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "alpha": self.alpha,
+            "beta": self.beta,
+            "threshold": self.threshold,
+            "epsilon": self.epsilon,
+        }
+
+
+def _hard(
+    distance: Tensor, positive: Tensor, negative: Tensor, epsilon: float
+) -> tuple[Tensor, Tensor]:
+    """The pairs that are within epsilon of the hardest pair of the other kind."""
+    infinite = ops.full_like(distance, float("inf"))
+    nearest = ops.min(ops.where(negative, distance, infinite), axis=1, keepdims=True)
+    furthest = ops.max(ops.where(positive, distance, -infinite), axis=1, keepdims=True)
+    return (
+        ops.logical_and(positive, distance > nearest - epsilon),
+        ops.logical_and(negative, distance < furthest + epsilon),
+    )

@@ -1,0 +1,102 @@
+"""N-pairs loss."""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from kinfold.checks import Tensor
+from kinfold.losses.base import PairLoss
+from kinfold.numerics import log_sum_exp, softplus
+
+
+@keras.saving.register_keras_serializable("kinfold")
+class NPairsLoss(PairLoss):
+    """N-pairs loss: the first example of each class against the second ones of all classes.
+
+    With the similarity s, for the first example i of each class and the second ones j, +:
+
+        log(1 + sum_{j of other classes} exp(s_ij - s_i+))
+
+    Any further examples of a class take no part. A mean is over classes with two examples.
+
+    Args:
+        distance: a name, instance or config; see `kinfold.distances.get`.
+        remove_diagonal: whether the reference at an anchor's own position is no positive of it.
+        block_size: see `PairLoss`.
+        reduction: see `PairLoss`.
+        name: optional name of the loss.
+        dtype: dtype of the computation; None means `keras.config.floatx()`.
+        normalize: whether to scale embeddings and references to unit norm first.
+
+    Raises:
+        ValueError: an unknown distance or reduction; references or labels other than class ids,
+            in the call.
+
+    Reference:
+        Sohn, Improved Deep Metric Learning with Multi-class N-pair Loss Objective, NIPS 2016
+
+    Example:
+
+    >>> import numpy as np
+    >>> from kinfold.losses import NPairsLoss
+    >>> x = np.array([[1, 0], [0.5, 0.5], [0, 1], [0, 2]], "float32")
+    >>> print(f"{float(NPairsLoss()(np.array([0, 0, 1, 1]), x)):.4f}")
+    0.3377
+    """
+
+    def __init__(
+        self,
+        distance: Any = "inner_product",
+        remove_diagonal: bool = True,
+        block_size: int | None = None,
+        reduction: str | None = "sum_over_batch_size",
+        name: str | None = "n_pairs_loss",
+        dtype: Any = None,
+        *,
+        normalize: bool = False,
+    ) -> None:
+        super().__init__(distance, remove_diagonal, normalize, block_size, reduction, name, dtype)
+
+    def _pairs(self, y_true: Any, y_pred: Any, ref_labels: Any, ref_embeddings: Any) -> Any:
+        if ref_labels is not None or ref_embeddings is not None:
+            raise ValueError(
+                "NPairsLoss pairs the examples of one batch and takes no references. "
+                "Use NTXentLoss with them."
+            )
+        x, r, anchors, references = super()._pairs(y_true, y_pred, None, None)
+        if len(anchors[0].shape) != 1:
+            raise ValueError(
+                "NPairsLoss needs class ids, shape [batch]. "
+                f"Received shape {tuple(anchors[0].shape)}."
+            )
+        turn = _turns(anchors[0])
+        return x, r, (*anchors, turn), (*references, turn)
+
+    def _masks(
+        self, y: Tensor, positions: Tensor, turn: Tensor, ref_y: Tensor, ref_turn: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        positive, negative = super()._masks(y, positions, ref_y)
+        takes_part = ops.logical_and(
+            ops.expand_dims(ops.equal(turn, 0), 1), ops.expand_dims(ops.equal(ref_turn, 1), 0)
+        )
+        return ops.logical_and(positive, takes_part), ops.logical_and(negative, takes_part)
+
+    def valid_anchors(self, positive: Tensor, negative: Tensor) -> Tensor:
+        return ops.any(positive, axis=1)
+
+    def per_anchor(self, distance: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
+        s = self.closeness(distance)
+        some = ops.any(negative, axis=1)
+        own = ops.sum(ops.where(positive, s, ops.zeros_like(s)), axis=1)
+        gap = log_sum_exp(s, negative) - own
+        gap = ops.where(some, gap, ops.zeros_like(gap))
+        return ops.where(some, softplus(gap), ops.zeros_like(gap))
+
+
+def _turns(y: Tensor) -> Tensor:
+    """How many examples of its class come before each, integers [n]."""
+    order = ops.argsort(y)
+    y = ops.take(y, order)
+    turn = ops.arange(ops.shape(y)[0], dtype="int32") - ops.searchsorted(y, y, side="left")
+    return ops.take(turn, ops.argsort(order))

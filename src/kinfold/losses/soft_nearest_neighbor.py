@@ -1,0 +1,83 @@
+"""Soft nearest neighbour loss."""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from kinfold import checks
+from kinfold.checks import Tensor
+from kinfold.losses.log_sum_exp import LogSumExpLoss
+from kinfold.numerics import softplus
+
+
+@keras.saving.register_keras_serializable("kinfold")
+class SoftNearestNeighborLoss(LogSumExpLoss):
+    """Soft nearest neighbour loss: how likely a neighbour drawn by distance is no positive.
+
+    With the distance d (a similarity counts as -d), for an anchor with positives P and negatives N:
+
+        -log(sum_P exp(-d / temperature) / sum_{P and N} exp(-d / temperature))
+
+    With the squared Euclidean distance this is NCA, neighbourhood components analysis.
+
+    Args:
+        temperature: scale of the distances, greater than 0.
+        distance: a name, instance or config; see `kinfold.distances.get`.
+        remove_diagonal: whether the reference at an anchor's own position is no positive of it.
+        block_size: see `PairLoss`.
+        reduction: see `PairLoss`.
+        name: optional name of the loss.
+        dtype: dtype of the computation; None means `keras.config.floatx()`.
+        normalize: whether to scale embeddings and references to unit norm first.
+
+    Raises:
+        TypeError: the temperature is not a number.
+        ValueError: temperature <= 0, an unknown distance or reduction.
+
+    Reference:
+        Frosst et al., Analyzing and Improving Representations with the Soft Nearest Neighbor Loss,
+        ICML 2019, https://arxiv.org/abs/1902.01889; Goldberger et al., Neighbourhood Components
+        Analysis, NIPS 2004
+
+    Example:
+
+    >>> import numpy as np
+    >>> from kinfold.losses import SoftNearestNeighborLoss
+    >>> x = np.array([[1, 0], [0.8, 0.6], [0, 1]], "float32")
+    >>> print(f"{float(SoftNearestNeighborLoss(temperature=0.5)(np.array([0, 0, 1]), x)):.4f}")
+    0.3485
+    """
+
+    def __init__(
+        self,
+        temperature: float = 1.0,
+        distance: Any = "cosine",
+        remove_diagonal: bool = True,
+        block_size: int | None = None,
+        reduction: str | None = "sum_over_batch_size",
+        name: str | None = "soft_nearest_neighbor_loss",
+        dtype: Any = None,
+        *,
+        normalize: bool = False,
+    ) -> None:
+        super().__init__(distance, remove_diagonal, normalize, block_size, reduction, name, dtype)
+        self.temperature = checks.number(temperature, "temperature", above=0.0)
+
+    def positive_logit(self, distance: Tensor) -> Tensor:
+        return self.closeness(distance) / self.temperature
+
+    def negative_logit(self, distance: Tensor) -> Tensor:
+        return self.closeness(distance) / self.temperature
+
+    def positive_slope(self, distance: Tensor) -> Tensor:
+        return self.closeness(ops.ones_like(distance)) / self.temperature
+
+    def negative_slope(self, distance: Tensor) -> Tensor:
+        return self.closeness(ops.ones_like(distance)) / self.temperature
+
+    def combine(self, positive: Tensor, negative: Tensor) -> Tensor:
+        return softplus(negative - positive)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "temperature": self.temperature}

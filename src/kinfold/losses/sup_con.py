@@ -1,0 +1,72 @@
+"""Supervised contrastive loss."""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from kinfold import checks
+from kinfold.checks import Tensor
+from kinfold.losses.base import PairLoss
+from kinfold.numerics import divide, log_sum_exp
+
+
+@keras.saving.register_keras_serializable("kinfold")
+class SupConLoss(PairLoss):
+    """Supervised contrastive loss: a softmax over all pairs of an anchor, averaged over positives.
+
+    With the distance d (a similarity counts as -d), for an anchor with positives P and negatives N:
+
+        mean_P d / temperature + LSE_{P and N}(-d / temperature)
+
+    Args:
+        temperature: scale of the distances, greater than 0.
+        distance: a name, instance or config; see `kinfold.distances.get`.
+        remove_diagonal: whether the reference at an anchor's own position is no positive of it.
+        block_size: see `PairLoss`.
+        reduction: see `PairLoss`.
+        name: optional name of the loss.
+        dtype: dtype of the computation; None means `keras.config.floatx()`.
+        normalize: whether to scale embeddings and references to unit norm first.
+
+    Raises:
+        TypeError: the temperature is not a number.
+        ValueError: temperature <= 0, an unknown distance or reduction.
+
+    Reference:
+        Khosla et al., Supervised Contrastive Learning, NeurIPS 2020 (its L_out),
+        https://arxiv.org/abs/2004.11362
+
+    Example:
+
+    >>> import numpy as np
+    >>> from kinfold.losses import SupConLoss
+    >>> x = np.array([[1, 0], [0.8, 0.6], [0, 1]], "float32")
+    >>> print(f"{float(SupConLoss(temperature=0.5)(np.array([0, 0, 1]), x)):.4f}")
+    0.3485
+    """
+
+    def __init__(
+        self,
+        temperature: float = 0.1,
+        distance: Any = "cosine",
+        remove_diagonal: bool = True,
+        block_size: int | None = None,
+        reduction: str | None = "sum_over_batch_size",
+        name: str | None = "sup_con_loss",
+        dtype: Any = None,
+        *,
+        normalize: bool = False,
+    ) -> None:
+        super().__init__(distance, remove_diagonal, normalize, block_size, reduction, name, dtype)
+        self.temperature = checks.number(temperature, "temperature", above=0.0)
+
+    def per_anchor(self, distance: Tensor, positive: Tensor, negative: Tensor) -> Any:
+        logit = self.closeness(distance) / self.temperature
+        every = log_sum_exp(logit, ops.logical_or(positive, negative))
+        # The differences are added up, not the logits, which may be large where these are not.
+        apart = ops.where(positive, ops.expand_dims(every, 1) - logit, ops.zeros_like(logit))
+        return divide(ops.sum(apart, axis=1), ops.sum(ops.cast(positive, logit.dtype), axis=1))
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "temperature": self.temperature}

@@ -1,0 +1,172 @@
+"""Triplet loss, with every way to choose positives and negatives."""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from kinfold import checks
+from kinfold.checks import Tensor
+from kinfold.losses import mining
+from kinfold.losses.base import PairLoss
+from kinfold.numerics import softplus
+
+POSITIVES = ("hard", "easy", "all")
+NEGATIVES = ("hard", "semi-hard", "easy", "all")
+
+
+@keras.saving.register_keras_serializable("kinfold")
+class TripletLoss(PairLoss):
+    """Triplet loss: an anchor's positive nearer than its negative, by a margin.
+
+    With the distance d, for each chosen triplet of an anchor, a positive p and a negative n:
+
+        relu(d_p - d_n + margin),   or without a margin   log(1 + exp(d_p - d_n))
+
+    Positives: "hard", the furthest; "easy", the nearest; "all". Negatives: "hard", the nearest;
+    "semi-hard", the nearest that is further away than the positive, or the furthest where none is;
+    "easy", the furthest; "all". With one triplet an anchor a mean is over anchors; with all
+    positives and a chosen negative, over pairs; with all negatives, over triplets with a loss above
+    0. Without reduction the loss of an anchor is the sum over its triplets.
+
+    Args:
+        margin: by how much a positive must be nearer, in units of the distance; None for the soft
+            form.
+        positives: how to choose positives.
+        negatives: how to choose negatives.
+        swap: whether a negative counts with its distance to the positive where that is smaller
+            than the one to the anchor (the PN loss); for one triplet an anchor.
+        distance: a name, instance or config; see `kinfold.distances.get`.
+        remove_diagonal: whether the reference at an anchor's own position is no positive of it.
+        block_size: see `PairLoss`.
+        reduction: see `PairLoss`.
+        name: optional name of the loss.
+        dtype: dtype of the computation; None means `keras.config.floatx()`.
+        normalize: whether to scale embeddings and references to unit norm first.
+
+    Raises:
+        TypeError: the margin is not a number.
+        ValueError: an unknown choice, distance or reduction; swap together with "all".
+
+    Reference:
+        Schroff et al., FaceNet, CVPR 2015, https://arxiv.org/abs/1503.03832; Hermans et al., In
+        Defense of the Triplet Loss, 2017, https://arxiv.org/abs/1703.07737; swap: Taha et al.,
+        2019, and Balntas et al., BMVC 2016
+
+    Example:
+
+    >>> import numpy as np
+    >>> from kinfold.losses import TripletLoss
+    >>> x = np.array([[0, 0], [3, 4], [0, 1]], "float32")
+    >>> loss = TripletLoss(margin=1.0, negatives="hard", distance="euclidean")
+    >>> print(f"{float(loss(np.array([0, 0, 1]), x)):.4f}")
+    3.3787
+    """
+
+    def __init__(
+        self,
+        margin: float | None = 0.2,
+        positives: str = "hard",
+        negatives: str = "semi-hard",
+        swap: bool = False,
+        distance: Any = "cosine",
+        remove_diagonal: bool = True,
+        block_size: int | None = None,
+        reduction: str | None = "sum_over_batch_size",
+        name: str | None = "triplet_loss",
+        dtype: Any = None,
+        *,
+        normalize: bool = False,
+    ) -> None:
+        super().__init__(distance, remove_diagonal, normalize, block_size, reduction, name, dtype)
+        self.margin = None if margin is None else checks.number(margin, "margin")
+        self.positives = checks.choice(positives, "positives", POSITIVES)
+        self.negatives = checks.choice(negatives, "negatives", NEGATIVES)
+        self.swap = bool(swap)
+        if self.swap and "all" in (positives, negatives):
+            raise ValueError(
+                "TripletLoss can swap where it chooses one triplet an anchor. Received: "
+                f"positives={positives!r}, negatives={negatives!r} with swap=True."
+            )
+
+    def of_embeddings(self, x: Tensor, r: Tensor, positive: Tensor, negative: Tensor) -> Any:
+        d = -self.closeness(self.distance(x, r))
+        if "all" in (self.positives, self.negatives):
+            return self._over_all(d, positive, negative)
+        p = self.chosen(d, positive)
+        near = self.near(d, p, positive)
+        n = mining.of_negatives(self.negatives, d, negative, self.beyond(d, near, positive))
+        far = mining.at(d, n)
+        if self.swap:
+            between = self.distance.paired(ops.take(r, p, axis=0), ops.take(r, n, axis=0))
+            between = -self.closeness(between)
+            far = ops.where(between < far, between, far)
+        return self._of_gap(near - far)
+
+    def chosen(self, d: Tensor, positive: Tensor) -> Tensor:
+        """Position [t] of the positive that each anchor takes."""
+        return mining.of_positives(self.positives, d, positive)
+
+    def near(self, d: Tensor, position: Tensor, positive: Tensor) -> Tensor:
+        """Distance [t] of the positive at a position [t]."""
+        return mining.at(d, position)
+
+    def beyond(self, d: Tensor, near: Tensor, positive: Tensor) -> Tensor:
+        """What a semi-hard negative lies beyond: the distance [t] of the chosen positive."""
+        return near
+
+    def _of_gap(self, gap: Tensor) -> Tensor:
+        return softplus(gap) if self.margin is None else ops.relu(gap + self.margin)
+
+    def _over_all(self, d: Tensor, positive: Tensor, negative: Tensor) -> tuple[Tensor, Tensor]:
+        """Sum over triplets and what a mean counts, one positive of each anchor after the other.
+
+        Memory stays [t, m]: the loop gathers values and the derivative in each distance, without
+        gradient, and the sum then has that gradient.
+        """
+        fixed = ops.stop_gradient(d)
+        if self.positives != "all":
+            p = mining.of_positives(self.positives, fixed, positive)
+            positive = ops.logical_and(positive, mining.is_at(p, positive))
+        turn = ops.cumsum(ops.cast(positive, "int32"), axis=1)
+        most = ops.max(turn[:, -1])
+        zero, one = ops.zeros_like(d), ops.ones_like(d)
+        nothing = zero[:, 0]
+
+        def body(k: Tensor, total: Tensor, count: Tensor, slope: Tensor) -> Any:
+            is_p = ops.logical_and(positive, ops.equal(turn, k))
+            some = ops.any(is_p, axis=1)
+            near = ops.sum(ops.where(is_p, fixed, zero), axis=1)
+            chosen = negative
+            if self.negatives != "all":
+                n = mining.of_negatives(self.negatives, fixed, negative, near)
+                chosen = ops.logical_and(negative, mining.is_at(n, negative))
+            chosen = ops.logical_and(chosen, ops.expand_dims(some, 1))
+            gap = ops.expand_dims(near, 1) - fixed
+            loss = ops.where(chosen, self._of_gap(gap), zero)
+            pull = ops.where(chosen, self._slope(gap), zero)
+            counts = ops.where(chosen, one, zero) if self.negatives != "all" else ops.sign(loss)
+            own = ops.expand_dims(ops.sum(pull, axis=1), 1)
+            slope = slope - pull + ops.where(is_p, own, zero)
+            return k + 1, total + ops.sum(loss, axis=1), count + ops.sum(counts, axis=1), slope
+
+        _, total, count, slope = ops.while_loop(
+            lambda k, *_: k <= most, body, (ops.ones_like(most), nothing, nothing, zero)
+        )
+        total, count, slope = (ops.stop_gradient(part) for part in (total, count, slope))
+        linear = ops.sum(slope * d, axis=1)
+        return total + (linear - ops.stop_gradient(linear)), count
+
+    def _slope(self, gap: Tensor) -> Tensor:
+        if self.margin is None:
+            return ops.sigmoid(gap)
+        return ops.sign(ops.relu(gap + self.margin))
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "margin": self.margin,
+            "positives": self.positives,
+            "negatives": self.negatives,
+            "swap": self.swap,
+        }
