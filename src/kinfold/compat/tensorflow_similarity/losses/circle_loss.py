@@ -3,16 +3,16 @@
 from typing import Any
 
 import keras
-from keras import ops
 
 from kinfold import losses
 from kinfold.checks import Tensor
 from kinfold.compat import keras2
+from kinfold.compat.tensorflow_similarity.losses.batch_mean import BatchMean
 from kinfold.numerics import softplus
 
 
 @keras.saving.register_keras_serializable("kinfold.tensorflow_similarity")
-class CircleLoss(losses.CircleLoss):
+class CircleLoss(BatchMean, losses.CircleLoss):
     """The circle loss of TensorFlow Similarity, which keeps positives and negatives apart.
 
     Per anchor, with the logits of `kinfold.losses.CircleLoss`:
@@ -54,10 +54,3 @@ class CircleLoss(losses.CircleLoss):
 
     def combine(self, positive: Tensor, negative: Tensor) -> Tensor:
         return softplus(positive) + softplus(negative)
-
-    def counted(self, valid: Tensor) -> Tensor:
-        return ops.ones_like(valid)
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Tensor:
-        loss = super().__call__(*args, **kwargs)
-        return ops.expand_dims(loss, 1) if self.reduction in (None, "none") else loss

@@ -1,0 +1,125 @@
+"""What pytorch-metric-learning averages otherwise than `kinfold.losses` does."""
+
+from typing import Any
+
+from keras import ops
+
+from kinfold import losses
+from kinfold.checks import Tensor
+from kinfold.losses.lifted_structure import NONE
+from kinfold.numerics import log_sum_exp, softplus
+
+
+class Hinges(losses.PairLoss):
+    """Sum of relu(d - margin) over positives, or of relu(margin - d) over negatives.
+
+    A mean counts those above 0.
+    """
+
+    def __init__(self, of_positives: bool, margin: float, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.of_positives, self.margin = of_positives, margin
+
+    def valid_anchors(self, positive: Tensor, negative: Tensor) -> Tensor:
+        return ops.any(positive if self.of_positives else negative, axis=1)
+
+    def per_anchor(self, distance: Tensor, positive: Tensor, negative: Tensor) -> Any:
+        mask, gap = negative, self.margin - distance
+        if self.of_positives:
+            mask, gap = positive, -gap
+        hinge = ops.where(mask, ops.relu(gap), ops.zeros_like(gap))
+        return ops.sum(hinge, axis=1), ops.sum(ops.sign(hinge), axis=1)
+
+
+class MultiSimilarity(losses.MultiSimilarityLoss):
+    """Each side counts where there are pairs of it, in every anchor of the batch."""
+
+    def valid_anchors(self, positive: Tensor, negative: Tensor) -> Tensor:
+        return ops.any(ops.logical_or(positive, negative), axis=1)
+
+    def counted(self, counted: Tensor) -> Tensor:
+        return ops.ones_like(counted)
+
+    def per_anchor(self, distance: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
+        sides = (
+            (self.positive_logit(distance), positive, self.alpha),
+            (self.negative_logit(distance), negative, self.beta),
+        )
+        loss = ops.zeros_like(distance[:, 0])
+        for logit, mask, scale in sides:
+            side = softplus(log_sum_exp(logit, mask)) / scale
+            loss = loss + ops.where(ops.any(mask, axis=1), side, ops.zeros_like(side))
+        return loss
+
+
+class SupCon(losses.SupConLoss):
+    """Anchors without negatives count, those with a loss of 0 do not."""
+
+    def valid_anchors(self, positive: Tensor, negative: Tensor) -> Tensor:
+        return ops.any(positive, axis=1)
+
+    def per_anchor(self, distance: Tensor, positive: Tensor, negative: Tensor) -> Any:
+        loss = super().per_anchor(distance, positive, negative)
+        return loss, ops.cast(loss > 0, loss.dtype)
+
+
+class NTXent(losses.NTXentLoss):
+    """The mean is over positive pairs; one without negatives beside it counts as 0."""
+
+    def valid_anchors(self, positive: Tensor, negative: Tensor) -> Tensor:
+        return ops.any(positive, axis=1)
+
+    def per_anchor(self, distance: Tensor, positive: Tensor, negative: Tensor) -> Any:
+        total, count = self.per_pair(distance, positive, negative)
+        return ops.where(ops.any(negative, axis=1), total, ops.zeros_like(total)), count
+
+
+class NCA(losses.SoftNearestNeighborLoss):
+    """Anchors without negatives count, as 0."""
+
+    def valid_anchors(self, positive: Tensor, negative: Tensor) -> Tensor:
+        return ops.any(positive, axis=1)
+
+    def per_anchor(self, distance: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
+        loss = super().per_anchor(distance, positive, negative)
+        return ops.where(ops.any(negative, axis=1), loss, ops.zeros_like(loss))
+
+
+class GeneralizedLifted(losses.GeneralizedLiftedStructureLoss):
+    """Every anchor counts; a side without pairs adds nothing."""
+
+    def valid_anchors(self, positive: Tensor, negative: Tensor) -> Tensor:
+        return ops.ones_like(positive[:, 0])
+
+
+class Lifted(losses.LiftedStructureLoss):
+    """A pair counts whether or not there are negatives beside it."""
+
+    def valid_anchors(self, positive: Tensor, negative: Tensor) -> Tensor:
+        return ops.any(positive, axis=1)
+
+
+class LiftedToReferences(Lifted):
+    """The peer's way: the negatives of a reference are those of the anchor of the same index.
+
+    A pair of equal indices counts them once.
+    """
+
+    def _pairs(self, *args: Any) -> Any:
+        x, r, anchors, references = super(losses.LiftedStructureLoss, self)._pairs(*args)
+        x = self._with_negatives(x, r, anchors, references)
+        n, m = ops.shape(x)[0], ops.shape(r)[0]
+        own = ops.pad(x[:, -1], [[0, max(m - n, 0)]], constant_values=NONE)[:m]
+        r = ops.concatenate([ops.cast(r, x.dtype), ops.expand_dims(own, 1)], axis=1)
+        return x, r, anchors, references
+
+    def _block(
+        self, x: Tensor, r: Tensor, y: Tensor, positions: Tensor, *ref_y: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        positive, negative = self._masks(y, positions, *ref_y)
+        columns = ops.arange(ops.shape(r)[0], dtype="int32")
+        index = ops.equal(ops.expand_dims(positions, 1), ops.expand_dims(columns, 0))
+        nowhere = ops.concatenate([r[:, :-1], ops.full_like(r[:, -1:], NONE)], axis=1)
+        once = self.of_embeddings(x, nowhere, ops.logical_and(positive, index), negative)
+        both = self.of_embeddings(x, r, ops.logical_and(positive, ops.logical_not(index)), negative)
+        return tuple(a + b for a, b in zip(once, both, strict=True))

@@ -1,0 +1,52 @@
+"""`tensorflow_similarity.losses.SoftNearestNeighborLoss`."""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from kinfold import losses
+from kinfold.checks import Tensor
+from kinfold.compat import keras2
+
+
+@keras.saving.register_keras_serializable("kinfold.tensorflow_similarity")
+class SoftNearestNeighborLoss(losses.SoftNearestNeighborLoss):
+    """The soft nearest neighbour loss of TensorFlow Similarity.
+
+    Differences from `kinfold.losses.SoftNearestNeighborLoss`: 1e-9 is added within the log, so that
+    the loss ends at 20.7, and the mean is over the whole batch.
+
+    Args:
+        distance: a name, instance or config; see `kinfold.distances.get`.
+        temperature: scale of the distances, greater than 0.
+        name: optional name of the loss.
+        **kwargs: `reduction` and `dtype`, as in Keras.
+
+    Reference:
+        TensorFlow Similarity, losses.SoftNearestNeighborLoss; https://arxiv.org/abs/1902.01889
+
+    Example:
+
+    >>> import numpy as np
+    >>> from kinfold.compat.tensorflow_similarity.losses import SoftNearestNeighborLoss
+    >>> x = np.array([[1, 0], [0.8, 0.6], [0, 1]], "float32")
+    >>> print(f"{float(SoftNearestNeighborLoss()(np.array([0, 0, 1]), x)):.4f}")
+    0.2323
+    """
+
+    def __init__(
+        self,
+        distance: Any = "squared_euclidean",
+        temperature: float = 1.0,
+        name: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        kwargs["reduction"] = keras2.reduction(kwargs.get("reduction", "sum_over_batch_size"))
+        super().__init__(temperature, distance, name=name, **kwargs)
+
+    def combine(self, positive: Tensor, negative: Tensor) -> Tensor:
+        return -ops.log(1e-9 + ops.exp(-super().combine(positive, negative)))
+
+    def counted(self, counted: Tensor) -> Tensor:
+        return ops.ones_like(counted)

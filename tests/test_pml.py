@@ -1,0 +1,59 @@
+"""What `kinfold.compat.pytorch_metric_learning` promises beyond the golden values."""
+
+import numpy as np
+import pytest
+
+from cases import batch
+from kinfold.compat.pytorch_metric_learning import losses
+from native import assert_close, value_and_gradients
+
+NAMES = [
+    "CircleLoss", "ContrastiveLoss", "SignalToNoiseRatioContrastiveLoss", "MultiSimilarityLoss",
+    "SupConLoss", "NTXentLoss", "TripletMarginLoss", "LiftedStructureLoss",
+    "GeneralizedLiftedStructureLoss", "NPairsLoss", "MarginLoss", "NCALoss", "FastAPLoss",
+]  # fmt: skip
+every_loss = pytest.mark.parametrize("name", NAMES)
+
+
+@every_loss
+@pytest.mark.parametrize("labels", [[0], [0, 0, 0], [0, 1, 2], [0, 0, 1]], ids=str)
+def test_finite_where_pairs_are_missing(name: str, labels: list[int]) -> None:
+    y, x = np.array(labels), batch(len(labels))[1]
+    loss = getattr(losses, name)()
+    value, (dx,) = value_and_gradients(lambda x: loss(x, y), x)
+    assert np.isfinite(value)
+    assert np.all(np.isfinite(dx))
+    if len(labels) == 1:
+        assert value == 0
+
+
+def test_nt_xent_is_exact_where_the_peer_saturates() -> None:
+    """At temperature 0.005 the peer gives 87.34 and no gradient; with float16 likewise."""
+    x = np.array([[1, 0], [-0.669, 0.743], [0.999, 0.045]], "float32")
+    y = np.array([0, 0, 1])
+    unit = x / np.linalg.norm(x, axis=1, keepdims=True)
+    s = (unit.astype("float64") @ unit.T.astype("float64")) / 0.005
+    pairs = [np.logaddexp(0, s[a, 2] - s[0, 1]) for a in (0, 1)]
+    for dtype in ("float32", "float16"):
+        loss = losses.NTXentLoss(temperature=0.005)
+        value, (dx,) = value_and_gradients(lambda x, loss=loss: loss(x, y), x.astype(dtype))
+        assert_close(value, np.mean(pairs), 2e-4 if dtype == "float16" else 1e-5)
+        assert np.abs(dx).max() > 10
+
+
+def test_clear_errors() -> None:
+    y, x = batch(6)
+    loss = losses.TripletMarginLoss()
+    with pytest.raises(NotImplementedError, match="miner"):
+        loss(x, y, (y, y, y))
+    with pytest.raises(NotImplementedError, match="miner"):
+        loss(x, y, indices_tuple=(y, y, y))
+    with pytest.raises(ValueError, match="both `ref_emb` and `ref_labels`"):
+        loss(x, y, x)
+    with pytest.raises(NotImplementedError, match="TripletLoss"):
+        losses.TripletMarginLoss(swap=True)
+    with pytest.raises(NotImplementedError, match="nu"):
+        losses.MarginLoss(nu=0.1)
+    for name in ("NPairsLoss", "FastAPLoss"):
+        with pytest.raises(ValueError, match=f"{name} takes no ref_emb"):
+            getattr(losses, name)()(x, y, x, y)
