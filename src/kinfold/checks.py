@@ -128,10 +128,10 @@ def _check_32_bits(value: np.ndarray, name: str) -> None:
 
 def compute_dtype(value: Any) -> str:
     """Dtype for the functions to compute with: float64 for float64 where it is to be had."""
-    given = str(getattr(value, "dtype", "float32"))
-    if given == "float64":  # of NumPy; JAX without x64 has none
+    given = keras.backend.standardize_dtype(getattr(value, "dtype", "float32"))
+    if given == "float64" and isinstance(value, np.ndarray):  # of NumPy; JAX without x64 has none
         given = _dtype(ops.convert_to_tensor(np.zeros(0, np.float64)))
-    return "float64" if given.endswith("float64") else "float32"
+    return "float64" if given == "float64" else "float32"
 
 
 def embeddings(value: Any, name: str, dtype: str) -> Tensor:
