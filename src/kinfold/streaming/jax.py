@@ -136,7 +136,7 @@ def _symmetric(family: Any, diagonal: bool, size: int, x: Any, y: Any) -> Any:
 def _symmetric_forward(family: Any, diagonal: bool, size: int, x: Any, y: Any) -> Any:
     grid = Grid.of(x, y, diagonal, size)
     sums = symmetric_xla.sums(family, grid)
-    loss, valid = _combined(family, sums)
+    loss, valid = symmetric_xla.combined(family, sums)
     return (grid.restore(loss), grid.restore(valid)), (x, y, sums)
 
 
@@ -159,7 +159,7 @@ def _whole_forward(family: Any, diagonal: bool, x: Any, y: Any) -> Any:
     d = family.distance.of_dot(x @ x.T)
     masks = pairs.masks(y, y, rows=jnp.arange(len(y)), diagonal=diagonal)
     sums, e = tiles.whole_sums(family, d, *masks)
-    return _combined(family, sums), (x, d, e, masks[0], sums)
+    return symmetric_xla.combined(family, sums), (x, d, e, masks[0], sums)
 
 
 def _whole_backward(family: Any, diagonal: bool, saved: Any, cotangents: Any) -> Any:
@@ -169,11 +169,6 @@ def _whole_backward(family: Any, diagonal: bool, saved: Any, cotangents: Any) ->
 
 
 _whole.defvjp(_whole_forward, _whole_backward)
-
-
-def _combined(family: Any, sums: Any) -> Any:
-    valid = symmetric_xla.valid_anchors(sums)
-    return symmetric_xla.losses(family, symmetric_xla.values(sums, valid), valid), valid
 
 
 def _side(family: Any, sums: Any, g: Any) -> Any:

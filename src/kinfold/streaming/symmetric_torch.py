@@ -23,9 +23,15 @@ def whole(family: Family, diagonal: bool, x: torch.Tensor, y: torch.Tensor) -> A
 @torch.compiler.disable
 def symmetric(family: Family, diagonal: bool, size: int, x: torch.Tensor, y: torch.Tensor) -> Any:
     """As `whole`, in tiles of `size` rows and columns."""
-    if x.is_meta:  # as in `kinfold.streaming.torch`
-        return x[:, 0], x[:, 0] > 0
+    if x.is_meta:
+        return only_shapes(x)
     return _Rows.apply(_Sorted(family, diagonal, size, x.detach(), y), x)
+
+
+def only_shapes(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """What stands for losses and validity of an `x` without values (see `checks.is_concrete`)."""
+    rows = x[:, 0]
+    return rows, rows > 0
 
 
 class _Rows(torch.autograd.Function):

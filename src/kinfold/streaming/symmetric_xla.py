@@ -160,6 +160,12 @@ def losses(family: Family, values: tuple[Tensor, Tensor], valid: Tensor) -> Tens
     return ops.where(valid, family.combine(*values), ops.zeros_like(values[0]))
 
 
+def combined(family: Family, sums: Sums) -> tuple[Tensor, Tensor]:
+    """Loss of each anchor, and which of them are valid."""
+    valid = valid_anchors(sums)
+    return losses(family, values(sums, valid), valid), valid
+
+
 def side_of(sums: Sums, valid: Tensor, weights: Any) -> Side:
     """What a gradient takes of each anchor, for w dcombine/dP and w dcombine/dN in `weights`."""
     nothing = ops.full_like(sums[0].largest, float("inf"))

@@ -96,7 +96,7 @@ def _symmetric(family: Any, diagonal: bool, size: int, x: Any, y: Any) -> Any:
     def rows(x: Any) -> Any:
         grid = Grid.of(x, y, diagonal, size)
         sums = symmetric_xla.sums(family, grid)
-        loss, valid = _combined(family, sums)
+        loss, valid = symmetric_xla.combined(family, sums)
 
         def backward(g: Any, _: Any) -> Any:
             grid = Grid.of(x, y, diagonal, size)  # anew: XLA takes sizes from shapes alone
@@ -118,14 +118,9 @@ def whole(family: Any, diagonal: bool, x: tf.Tensor, y: tf.Tensor) -> Any:
         def backward(g: Any, _: Any) -> Any:
             return tiles.whole_gradient(family, x, d, e, _side(family, sums, g), masks[0])
 
-        return _combined(family, sums), backward
+        return symmetric_xla.combined(family, sums), backward
 
     return rows(x)
-
-
-def _combined(family: Any, sums: Any) -> Any:
-    valid = symmetric_xla.valid_anchors(sums)
-    return symmetric_xla.losses(family, symmetric_xla.values(sums, valid), valid), valid
 
 
 def _side(family: Any, sums: Any, g: Any) -> Any:

@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 
+from kinfold.streaming.symmetric_torch import only_shapes
 from kinfold.streaming.symmetric_torch import symmetric as symmetric
 from kinfold.streaming.symmetric_torch import whole as whole
 
@@ -12,7 +13,7 @@ Data = tuple[torch.Tensor, ...]
 
 def dense(block: Any, x: torch.Tensor, r: torch.Tensor, anchors: Data, references: Data) -> Any:
     """One block, differentiated as it is."""
-    return _rows(x) if x.is_meta else block(x, r, *anchors, *references)
+    return only_shapes(x) if x.is_meta else block(x, r, *anchors, *references)
 
 
 @torch.compiler.disable
@@ -20,7 +21,7 @@ def per_anchor(
     block: Any, size: int, x: torch.Tensor, r: torch.Tensor, anchors: Data, references: Data
 ) -> Any:
     if x.is_meta:
-        return _rows(x)
+        return only_shapes(x)
     return _PerAnchor.apply(block, size, x, r, anchors, references)
 
 
@@ -35,15 +36,9 @@ def weighted_sum(
     references: Data,
 ) -> Any:
     if x.is_meta:
-        loss, valid = _rows(x)
+        loss, valid = only_shapes(x)
         return loss.sum(), valid
     return _WeightedSum.apply(block, size, x, r, weights, anchors, references)
-
-
-def _rows(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Of the right shapes, for an `x` without values (see `checks.is_concrete`)."""
-    rows = x[:, 0]
-    return rows, rows > 0
 
 
 class _PerAnchor(torch.autograd.Function):
