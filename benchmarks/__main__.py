@@ -1,4 +1,4 @@
-"""`python -m benchmarks losses`: measure, print the tables, write JSON and plots."""
+"""`python -m benchmarks losses` or `quality`: measure, print tables, write JSON and plots."""
 
 import argparse
 import sys
@@ -6,24 +6,45 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from benchmarks import losses, machine, measure, plots, tables, targets
+from benchmarks import losses, machine, measure, plots, survey, tables, targets
+from benchmarks.quality import recipes, run
 
 RESULTS = Path(__file__).resolve().parent / "results"
+STEPS = 250  # of a training of the quality benchmark: about 11 s on two CPU cores
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     command = commands.add_parser("losses", help="Circle loss, ours and the peers'")
-    command.add_argument("--quick", action="store_true", help=f"batches {losses.QUICK} only")
+    extent = command.add_mutually_exclusive_group()
+    extent.add_argument("--quick", action="store_true", help=f"batches {losses.QUICK} only")
+    extent.add_argument("--all", action="store_true", help="every loss, beside its namesakes")
     command.add_argument("--backends", default=",".join(losses.BACKENDS), help="comma-separated")
     command.add_argument("--out", type=Path, help="folder (with --quick build/benchmarks)")
+    command = commands.add_parser("quality", help="unseen characters found, ours and the peer's")
+    command.add_argument("--steps", type=int, default=STEPS, help=f"of a training ({STEPS})")
+    command.add_argument("--seeds", type=int, default=3, help="trainings of each loss (3)")
+    command.add_argument("--losses", help="comma-separated (all)")
+    command.add_argument("--out", type=Path, default=RESULTS, help="folder")
     arguments = parser.parse_args()
+    if arguments.command == "quality":
+        names = arguments.losses.split(",") if arguments.losses else list(recipes.LOSSES)
+        if unknown := set(names) - set(recipes.LOSSES):
+            known = ", ".join(recipes.LOSSES)
+            parser.error(f"unknown loss {sorted(unknown)[0]!r}; known: {known}")
+        if min(arguments.steps, arguments.seeds) < 1:
+            parser.error("--steps and --seeds must be at least 1")
+        run.run(names, arguments.steps, arguments.seeds, arguments.out)
+        return
     backends = tuple(arguments.backends.split(","))
     if unknown := set(backends) - set(losses.BACKENDS):
         parser.error(f"unknown backend {sorted(unknown)[0]!r}; known: {', '.join(losses.BACKENDS)}")
     default = Path("build/benchmarks") if arguments.quick else RESULTS
-    run_losses(backends, arguments.quick, arguments.out or default)
+    if arguments.all:
+        print(survey.report(survey.run(backends, arguments.out or RESULTS)))
+    else:
+        run_losses(backends, arguments.quick, arguments.out or default)
 
 
 def run_losses(backends: tuple[str, ...], quick: bool, out: Path) -> None:

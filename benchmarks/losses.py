@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks import steps
+
 OURS, KERAS, PML = "kinfold", "keras", "pytorch-metric-learning"
 IMPLEMENTATIONS = (OURS, KERAS, PML)
 GRADIENT, EVALUATION = "gradient", "evaluation"
@@ -19,8 +21,6 @@ QUICK = (32, 512, 2048)
 DIM = 128
 CLASS_SIZE = 4
 GAMMA, MARGIN = 80.0, 0.4
-
-Step = Callable[[], Any]
 
 
 def jobs(backends: tuple[str, ...], quick: bool) -> Iterator[dict[str, Any]]:
@@ -76,13 +76,13 @@ def loss(implementation: str) -> Callable[[Any, Any], Any]:
     return lambda y, x: peer(x, y)
 
 
-def step(backend: str, implementation: str, batch: int, kind: str) -> Step:
+def step(backend: str, implementation: str, batch: int, kind: str) -> steps.Step:
     """One step of a loss that returns when its result is there; compiled where that is apart."""
-    prepare = {"jax": _jax, "torch": _torch, "tensorflow": _tensorflow}[backend]
-    return prepare(loss(implementation), *inputs(batch), kind == GRADIENT)
+    y, x = inputs(batch)
+    return steps.prepare(backend, loss(implementation), y, [x], kind == GRADIENT)
 
 
-def product(backend: str, batch: int) -> Step:
+def product(backend: str, batch: int) -> steps.Step:
     """x @ x.T of [batch, d] embeddings, to time the machine's own rate with."""
     x = inputs(batch)[1]
     if backend == "jax":
@@ -100,51 +100,3 @@ def product(backend: str, batch: int) -> Step:
     constant = tf.constant(x)
     graph = tf.function(lambda a: tf.matmul(a, a, transpose_b=True))
     return lambda: graph(constant).numpy()
-
-
-def _jax(loss: Any, y: np.ndarray, x: np.ndarray, gradient: bool) -> Step:
-    import jax
-
-    def value(x: Any, y: Any) -> Any:
-        return loss(y, x)
-
-    there = jax.block_until_ready((jax.numpy.asarray(x), jax.numpy.asarray(y)))
-    compiled = jax.jit(jax.value_and_grad(value) if gradient else value).lower(*there).compile()
-
-    return lambda: jax.block_until_ready(compiled(*there))
-
-
-def _tensorflow(loss: Any, y: np.ndarray, x: np.ndarray, gradient: bool) -> Step:
-    import tensorflow as tf
-
-    @tf.function
-    def value(x: Any, y: Any) -> Any:
-        return (loss(y, x),)
-
-    @tf.function
-    def value_and_gradient(x: Any, y: Any) -> Any:
-        with tf.GradientTape() as tape:
-            tape.watch(x)
-            total = loss(y, x)
-        return total, tape.gradient(total, x)
-
-    there = tf.constant(x), tf.constant(y)
-    graph = value_and_gradient if gradient else value
-    graph.get_concrete_function(*there)
-    return lambda: [part.numpy() for part in graph(*there)]
-
-
-def _torch(loss: Any, y: np.ndarray, x: np.ndarray, gradient: bool) -> Step:
-    import torch
-
-    labels, embeddings = torch.from_numpy(y), torch.from_numpy(x).requires_grad_(gradient)
-
-    def backward() -> None:
-        embeddings.grad = None
-        loss(labels, embeddings).backward()
-
-    def value() -> None:
-        with torch.no_grad():
-            loss(labels, embeddings)
-
-    return backward if gradient else value

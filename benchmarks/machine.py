@@ -13,6 +13,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("kinfold", "keras", "numpy", "jax", "jaxlib", "torch", "tensorflow", "tensorflow-cpu")
 PEERS = ("pytorch-metric-learning",)
+DRAWING = ("matplotlib", "pillow")  # on which the pictures of the glyphs depend
 
 
 def describe() -> dict[str, Any]:
@@ -41,7 +42,7 @@ def write(path: Path, record: dict[str, Any]) -> None:
 
 def _versions() -> dict[str, str]:
     versions = {"python": platform.python_version()}
-    for name in PACKAGES + PEERS:
+    for name in PACKAGES + PEERS + DRAWING:
         try:
             versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:

@@ -14,8 +14,8 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from benchmarks import losses
-from benchmarks.losses import Step
+from benchmarks import catalogue, losses
+from benchmarks.steps import Step
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -26,24 +26,26 @@ WARM = 1024  # the batch of the first step, which starts up what a process start
 ROUND = 0.02  # seconds of calls that are timed together, where steps are short
 
 
-def in_process(job: dict[str, Any], budget: float = BUDGET) -> list[dict[str, Any]]:
+def in_process(job: dict[str, Any], budget: float | None = None) -> list[dict[str, Any]]:
     """Measure the steps of a job here, with KERAS_BACKEND set to its backend.
+
+    Args:
+        job: as of `losses.jobs`; with a "loss" the steps are of that loss of the catalogue.
+        budget: seconds spent on the repeats of a step; None means the job's own, or `BUDGET`.
 
     Returns:
         A row a step: median and minimum seconds, `extra_bytes` at the peak of the first, the rate
         of a matrix product in this process, and `to_first`, the step's time over that of the first.
     """
-    backend, batch = job["backend"], job["batch"]
-    rows: list[dict[str, Any]] = [
-        {"implementation": name, "backend": backend, "batch": batch, "step": kind}
-        for name, kind in job["steps"]
-    ]
+    batch, rows = job["batch"], unmeasured(job)
+    if budget is None:
+        budget = job.get("budget", BUDGET)
     runs: list[tuple[dict[str, Any], Step]] = []
     for row in rows:
         try:
             # Thread pools and compilers start up here, and so count neither as time nor memory.
-            losses.step(backend, row["implementation"], min(batch, WARM), row["step"])()
-            run = losses.step(backend, row["implementation"], batch, row["step"])
+            step(row, min(batch, WARM))()
+            run = step(row, batch)
             extra, row["first_seconds"] = weighed(run)
             if row is rows[0]:
                 row["extra_bytes"] = extra
@@ -60,10 +62,23 @@ def in_process(job: dict[str, Any], budget: float = BUDGET) -> list[dict[str, An
         if len(runs) > 1 and runs[0][0] is rows[0]:
             pairs = zip(seconds, times[0], strict=True)
             row["to_first"] = statistics.median(own / first for own, first in pairs)
-    product = rate(backend, budget / 4)
+    product = rate(job["backend"], budget / 4)
     for row, _ in runs:
         row["product_gflops"] = product
     return rows
+
+
+def unmeasured(job: dict[str, Any]) -> list[dict[str, Any]]:
+    """A row a step of a job, with what it is to measure."""
+    what = {name: job[name] for name in ("loss", "backend", "batch") if name in job}
+    return [{"implementation": name, **what, "step": kind} for name, kind in job["steps"]]
+
+
+def step(row: dict[str, Any], batch: int) -> Step:
+    """The step that a row measures, at a batch."""
+    if "loss" in row:
+        return catalogue.step(row["backend"], row["loss"], row["implementation"], batch)
+    return losses.step(row["backend"], row["implementation"], batch, row["step"])
 
 
 def weighed(run: Step) -> tuple[int, float]:
@@ -166,16 +181,7 @@ def in_subprocess(job: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def failed(job: dict[str, Any], error: str) -> list[dict[str, Any]]:
-    return [
-        {
-            "implementation": name,
-            "backend": job["backend"],
-            "batch": job["batch"],
-            "step": kind,
-            "error": error,
-        }
-        for name, kind in job["steps"]
-    ]
+    return [{**row, "error": error} for row in unmeasured(job)]
 
 
 if __name__ == "__main__":

@@ -24,13 +24,16 @@ WIDTH, HEIGHT = 9.0, 3.9  # inches at 100 pixels
 
 def draw(rows: Sequence[Row], out: Path) -> list[Path]:
     """Write losses_time.svg and losses_memory.svg; return where."""
-    out.mkdir(parents=True, exist_ok=True)
     figures = {"losses_time.svg": time(rows), "losses_memory.svg": memory(rows)}
-    for name, figure in figures.items():
-        beside = out / f"{name}.part"
-        figure.savefig(beside, format="svg", metadata={"Date": None})
-        beside.replace(out / name)
-    return [out / name for name in figures]
+    return [save(figure, out / name) for name, figure in figures.items()]
+
+
+def save(figure: Any, path: Path) -> Path:
+    """Write an SVG beside the file and put it in its place; return where."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_suffix(".svg.part")
+    figure.savefig(beside, format="svg", metadata={"Date": None})
+    return beside.replace(path)
 
 
 def time(rows: Sequence[Row]) -> Any:
@@ -77,18 +80,23 @@ def _panels(
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_minor_formatter(NullFormatter())
         axes.minorticks_off()
-        axes.tick_params(colors=MUTED, labelsize=9, length=3)
-        axes.grid(color=RULE, linewidth=0.8)
-        axes.set_axisbelow(True)
-        for side in ("top", "right"):
-            axes.spines[side].set_visible(False)
-        for side in ("left", "bottom"):
-            axes.spines[side].set_color(MUTED)
+        plain(axes)
         axes.set_xlabel("batch", color=MUTED, fontsize=9)
     _legend(figure, {row["implementation"] for row in shown})
     figure.text(0.012, 0.955, title, color=INK, fontsize=12, weight="bold", va="center")
     figure.subplots_adjust(left=0.075, right=0.975, top=0.77, bottom=0.135, wspace=0.08)
     return figure
+
+
+def plain(axes: Any) -> None:
+    """Muted ticks, a light grid and no box."""
+    axes.tick_params(colors=MUTED, labelsize=9, length=3)
+    axes.grid(color=RULE, linewidth=0.8)
+    axes.set_axisbelow(True)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    for side in ("left", "bottom"):
+        axes.spines[side].set_color(MUTED)
 
 
 def _legend(figure: Any, names: set[str]) -> None:

@@ -104,6 +104,13 @@ def _swapped(p: Any, n: Any, d: np.ndarray, y: np.ndarray, among: np.ndarray) ->
     return max(d[far] - min(d[near], among[far, near]) + 0.2, 0)
 
 
+def _angular(p: Any, n: Any, d: np.ndarray, y: np.ndarray, among: np.ndarray) -> float:
+    t = np.tan(np.radians(40.0)) ** 2
+    return sum(
+        _softplus(_lse(4 * t * (2 - d[n] - among[j, n]) - 2 * (1 + t) * (1 - d[j]))) for j in p
+    )
+
+
 def _triplet(p: np.ndarray, n: np.ndarray) -> float:
     beyond = n[n > p.max()]
     return max(p.max() - (beyond.min() if len(beyond) else n.max()) + 0.2, 0)
@@ -181,6 +188,13 @@ CASES = [
         _made(losses.GeneralizedLiftedStructureLoss),
         lambda p, n: max(_lse(p) + _lse(1 - n), 0),
         "euclidean",
+    ),
+    Case(
+        "angular",
+        _made(losses.AngularLoss),
+        _angular,
+        count=lambda p, n: float(len(p)),
+        among_references=True,
     ),
     Case("triplet", _made(losses.TripletLoss), _triplet),
     Case(

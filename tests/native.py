@@ -60,6 +60,11 @@ def value_and_gradients(
     return ops.convert_to_numpy(value), [ops.convert_to_numpy(g) for g in gradients]
 
 
+def number(value: Any) -> float:
+    """A scalar tensor or variable as a float (PyTorch warns where it has a gradient)."""
+    return float(ops.convert_to_numpy(value))
+
+
 def assert_close(actual: Any, expected: Any, rtol: float, what: str = "") -> None:
     """Compare by the largest error against the largest value, as suits sums that cancel."""
     actual, expected = np.asarray(actual, np.float64), np.asarray(expected, np.float64)

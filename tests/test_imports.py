@@ -11,7 +11,7 @@ SRC = Path(kinfold.__file__).parent
 
 # Each room imports from those before it only.
 ROOMS = [
-    "checks", "numerics", "distances", "pairs", "streaming", "losses", "layers", "compat",
+    "checks", "numerics", "distances", "pairs", "streaming", "losses", "model", "layers", "compat",
     "datasets", "batches", "ranking", "metrics", "callbacks", "encoders", "settings", "sources",
     "evaluation", "progress", "runs", "report", "fit", "training",
 ]  # fmt: skip

@@ -12,8 +12,8 @@ from keras import ops
 Tensor = Any
 
 
-def number(value: Any, name: str, above: float | None = None) -> float:
-    """Return `value` as a finite float, above `above` where that is given."""
+def number(value: Any, name: str, above: float | None = None, least: float | None = None) -> float:
+    """Return `value` as a finite float, above `above` or at least `least` where that is given."""
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, Real):
         raise TypeError(f"`{name}` must be a number. Received: {name}={value!r}.")
     value = float(value)
@@ -21,7 +21,19 @@ def number(value: Any, name: str, above: float | None = None) -> float:
         raise ValueError(f"`{name}` must be finite. Received: {name}={value!r}.")
     if above is not None and value <= above:
         raise ValueError(f"`{name}` must be greater than {above:g}. Received: {name}={value!r}.")
+    if least is not None and value < least:
+        raise ValueError(f"`{name}` must be at least {least:g}. Received: {name}={value!r}.")
     return value
+
+
+def count(value: Any, name: str, least: int = 1) -> int:
+    """Return `value`, a whole number of at least `least`."""
+    whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+    if not whole or value < least:
+        raise ValueError(
+            f"`{name}` must be a whole number of at least {least}. Received: {name}={value!r}."
+        )
+    return int(value)
 
 
 def choice(value: Any, name: str, known: tuple[str, ...]) -> str:
@@ -166,6 +178,29 @@ def same_count(a: Tensor, b: Tensor, names: tuple[str, str], axis: int = 0) -> N
         raise ValueError(
             f"`{names[0]}` and `{names[1]}` must have the same number of {what}. "
             f"Received {n} and {m}."
+        )
+
+
+def size(value: Tensor, expected: int, name: str, expected_name: str) -> None:
+    """Raise unless the rows of `value` have `expected` numbers, as far as that is known."""
+    if value.shape[1] not in (None, expected):
+        raise ValueError(
+            f"`{name}` must have shape [batch, {expected_name}], with {expected_name}={expected}. "
+            f"Received shape {tuple(value.shape)}."
+        )
+
+
+def class_ids(labels: Tensor, num_classes: int, name: str) -> None:
+    """Raise unless `labels` are from 0 to num_classes - 1, where they can be looked at."""
+    if not is_concrete(labels) or 0 in labels.shape:
+        return
+    values = ops.convert_to_numpy(labels)
+    wrong = values[(values < 0) | (values >= num_classes)]
+    if wrong.size:
+        raise ValueError(
+            f"`{name}` must hold class ids from 0 to {num_classes - 1}, because num_classes is "
+            f"{num_classes}. Received the id {int(wrong[0])}; pass "
+            "np.unique(labels, return_inverse=True)[1], or a larger num_classes."
         )
 
 

@@ -110,6 +110,54 @@ def symmetric(
     return _backend().symmetric(family, diagonal, block_size or TILE, x, y)
 
 
+def log_sums(
+    logits: Callable[..., tuple[Tensor, Tensor]],
+    x: Tensor,
+    r: Tensor,
+    anchors: Sequence[Tensor] = (),
+    references: Sequence[Tensor] = (),
+    block_size: int | None = None,
+    cost: int = 1,
+) -> tuple[Tensor, Tensor]:
+    """Log-sum-exps of each anchor's logits, by blocks of references; for many references.
+
+    The backward pass computes each block again. Where an anchor has no logit of a kind, -inf.
+
+    Args:
+        logits: a hashable function of `keras.ops`, from `x`, a block of `r`, `*anchors` and the
+            blocks of `*references` to two tensors [n, b], -inf where a pair is of the other kind.
+        x: anchors [n, d], float32 or float64, all in each block.
+        r: references [m, ...], of the dtype of `x`.
+        anchors: tensors [n, ...].
+        references: tensors [m, ...] that are cut into blocks with `r`.
+        block_size: references a block; None chooses by the number of anchors.
+        cost: numbers that a pair takes in a block.
+
+    Returns:
+        Two tensors [n], differentiable with respect to `x` and `r`.
+    """
+    n, later = keras.ops.shape(x)[0], Later(block_size, cost)
+    size = later.anchors(n) if isinstance(n, int) else later
+    return _backend().log_sums(logits, size, x, r, tuple(anchors), tuple(references))
+
+
+def repeated(
+    fn: Callable[..., Tensor], count: Tensor, tensors: Sequence[Tensor], data: Sequence[Tensor]
+) -> Tensor:
+    """Sum of `fn(k, *tensors, *data)` over k from 0 to count - 1, in the memory of one.
+
+    Args:
+        fn: a hashable function of `keras.ops` that returns floating [n].
+        count: an integer scalar; it may depend on the data.
+        tensors: floating, that gradients go to; the first is [n, d].
+        data: those that none go to.
+
+    Returns:
+        Floating [n], of the dtype of the first tensor.
+    """
+    return _backend().repeated(fn, count, tuple(tensors), tuple(data))
+
+
 def _size(x: Tensor, r: Tensor, block_size: int | None, cost: int) -> Any:
     """Anchors a block, or None for one dense block; a `Later` where a size is not known yet."""
     n, m = keras.ops.shape(x)[0], keras.ops.shape(r)[0]
@@ -121,13 +169,13 @@ def _size(x: Tensor, r: Tensor, block_size: int | None, cost: int) -> Any:
 
 
 class Later(NamedTuple):
-    """What decides on the anchors a block once the batch size is known."""
+    """What decides on the rows a block once the batch size is known."""
 
     block_size: int | None
     cost: int
 
     def anchors(self, m: Any) -> Any:
-        """Anchors a block, for `m` references, a number or a tensor."""
+        """Anchors a block for `m` references, or the reverse; a number or a tensor."""
         if self.block_size is not None:
             return self.block_size
         return PAIRS // (m * self.cost + 1) + 1

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from kinfold import pairs
 from kinfold.streaming import symmetric_xla, tiles
 from kinfold.streaming.symmetric_xla import Grid
+from kinfold.streaming.tiles import LogSum
 
 Data = tuple[jax.Array, ...]
 
@@ -47,6 +48,18 @@ def symmetric(family: Any, diagonal: bool, size: int, x: jax.Array, y: jax.Array
 @partial(jax.jit, static_argnums=(0, 1))
 def whole(family: Any, diagonal: bool, x: jax.Array, y: jax.Array) -> Any:
     return _whole(family, diagonal, x, y)
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def log_sums(
+    logits: Any, size: int, x: jax.Array, r: jax.Array, anchors: Data, references: Data
+) -> Any:
+    return _log_sums(logits, size, x, r, anchors, references)
+
+
+@partial(jax.jit, static_argnums=0)
+def repeated(fn: Any, count: jax.Array, tensors: Data, data: Data) -> Any:
+    return _repeated(fn, count, tensors, data)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1))
@@ -126,6 +139,77 @@ def _weighted_sum_backward(block: Any, size: int, saved: Any, cotangents: Any) -
 
 
 _weighted_sum.defvjp(_weighted_sum_forward, _weighted_sum_backward, symbolic_zeros=True)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _log_sums(logits: Any, size: int, x: Any, r: Any, anchors: Data, references: Data) -> Any:
+    return _log_sums_forward(logits, size, x, r, anchors, references)[0]
+
+
+def _log_sums_forward(
+    logits: Any, size: int, x: Any, r: Any, anchors: Data, references: Data
+) -> Any:
+    size = min(size, len(r))
+    nothing = LogSum(jnp.full(len(x), -jnp.inf, x.dtype), jnp.zeros(len(x), x.dtype))
+
+    def step(i: Any, sums: Any) -> Any:
+        _, rt, data, new = _columns(i, size, r, references)
+        found = logits(x, rt, *anchors, *data)
+        return tuple(
+            s.merged(tiles.log_sum(jnp.where(new, a, -jnp.inf), 1))
+            for s, a in zip(sums, found, strict=True)
+        )
+
+    sums = jax.lax.fori_loop(0, -(-len(r) // size), step, (nothing, nothing))
+    return tuple(s.value() for s in sums), (x, r, anchors, references, sums)
+
+
+def _log_sums_backward(logits: Any, size: int, saved: Any, cotangents: Any) -> Any:
+    x, r, anchors, references, sums = saved
+    size = min(size, len(r))
+
+    def step(i: Any, gradients: Any) -> Any:
+        dx, dr = gradients
+        start, rt, data, new = _columns(i, size, r, references)
+        found, pull = jax.vjp(lambda x, rt: logits(x, rt, *anchors, *data), x, rt)
+        parts = pull(
+            tuple(
+                jnp.where(new, tiles.shares(a, s, g), 0)
+                for a, s, g in zip(found, sums, cotangents, strict=True)
+            )
+        )
+        old = jax.lax.dynamic_slice_in_dim(dr, start, size)
+        return dx + parts[0], jax.lax.dynamic_update_slice_in_dim(dr, old + parts[1], start, 0)
+
+    blocks = -(-len(r) // size)
+    dx, dr = jax.lax.fori_loop(0, blocks, step, (jnp.zeros_like(x), jnp.zeros_like(r)))
+    return dx, dr, None, None
+
+
+_log_sums.defvjp(_log_sums_forward, _log_sums_backward)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _repeated(fn: Any, count: Any, tensors: Data, data: Data) -> Any:
+    start = jnp.zeros(len(tensors[0]), tensors[0].dtype)
+    return jax.lax.fori_loop(0, count, lambda k, total: total + fn(k, *tensors, *data), start)
+
+
+def _repeated_forward(fn: Any, count: Any, tensors: Data, data: Data) -> Any:
+    return _repeated(fn, count, tensors, data), (count, tensors, data)
+
+
+def _repeated_backward(fn: Any, saved: Any, g: Any) -> Any:
+    count, tensors, data = saved
+
+    def step(k: Any, sums: Any) -> Any:
+        _, pull = jax.vjp(lambda *tensors: fn(k, *tensors, *data), *tensors)
+        return jax.tree.map(jnp.add, sums, pull(g))
+
+    return None, jax.lax.fori_loop(0, count, step, jax.tree.map(jnp.zeros_like, tensors)), None
+
+
+_repeated.defvjp(_repeated_forward, _repeated_backward)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
@@ -220,6 +304,16 @@ def _chunks(size: int, *arrays: Any) -> Any:
         return jnp.pad(a, fill).reshape(blocks, size, *a.shape[1:])
 
     return tuple(cut(a) for a in arrays)
+
+
+def _columns(i: Any, size: int, r: Any, references: Data) -> Any:
+    """Block `i` of the references: where it starts, its parts, and which have not been before.
+
+    The last block ends with the references, and so needs no padded copy of them.
+    """
+    start = jnp.minimum(i * size, len(r) - size)
+    rt, *data = (jax.lax.dynamic_slice_in_dim(a, start, size) for a in (r, *references))
+    return start, rt, data, jnp.arange(size) + start >= i * size
 
 
 def _joined(outputs: Any, n: int) -> Any:

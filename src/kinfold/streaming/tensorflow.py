@@ -50,6 +50,39 @@ def symmetric(family: Any, diagonal: bool, size: int, x: tf.Tensor, y: tf.Tensor
     return _compiled(_symmetric, family, diagonal, size)(x, y)
 
 
+def log_sums(
+    logits: Any, size: Any, x: tf.Tensor, r: tf.Tensor, anchors: Data, references: Data
+) -> Any:
+    return _compiled(_log_sums, logits, size)(x, r, anchors, references)
+
+
+def repeated(fn: Any, count: tf.Tensor, tensors: Data, data: Data) -> Any:
+    @tf.custom_gradient
+    def total(*tensors: Any) -> Any:
+        def forward(k: Any, total: Any) -> Any:
+            return k + 1, total + fn(k, *tensors, *data)
+
+        def backward(g: Any) -> Any:
+            def step(k: Any, sums: Any) -> Any:
+                # Copies, as one tensor may be given twice, and its two gradients are apart.
+                at = tuple(map(tf.identity, tensors))
+                with tf.GradientTape(watch_accessed_variables=False) as tape:
+                    tape.watch(at)
+                    value = fn(k, *at, *data)
+                parts = tape.gradient(value, at, g, unconnected_gradients="zero")
+                return k + 1, tuple(
+                    s + tf.convert_to_tensor(p) for s, p in zip(sums, parts, strict=True)
+                )
+
+            start = tuple(tf.zeros_like(t) for t in tensors)
+            return tf.while_loop(lambda k, _: k < count, step, (0, start))[1]
+
+        start = tf.zeros_like(tensors[0][:, 0])
+        return tf.while_loop(lambda k, _: k < count, forward, (0, start))[1], backward
+
+    return total(*tensors)
+
+
 def _per_anchor(block: Any, size: Any, x: Any, r: Any, anchors: Data, references: Data) -> Any:
     @tf.custom_gradient
     def rows(x: Any, r: Any) -> Any:
@@ -89,6 +122,63 @@ def _weighted_sum(
         return (tf.reduce_sum(loss * weights), valid), backward
 
     return total(x, r, weights)
+
+
+def _log_sums(logits: Any, size: Any, x: Any, r: Any, anchors: Data, references: Data) -> Any:
+    @tf.custom_gradient
+    def values(x: Any, r: Any) -> Any:
+        infinite = tf.constant(-float("inf"), x.dtype)
+
+        def sizes() -> tuple[Any, Any]:
+            """References, and those of a block; anew for each loop, as XLA knows only shapes."""
+            n, m = (a.shape[0] or tf.shape(a)[0] for a in (x, r))
+            b = size if isinstance(size, int) else size.anchors(n)
+            return m, min(b, m) if isinstance(b, int) and isinstance(m, int) else tf.minimum(b, m)
+
+        def block(i: Any, m: Any, b: Any) -> Any:
+            # The last one ends with the references, and so needs no padded copy of them.
+            start = tf.minimum(i * b, m - b)
+            parts = [
+                tf.slice(a, [start] + [0] * (a.shape.rank - 1), [b, *a.shape[1:]])
+                for a in (r, *references)
+            ]
+            return start, parts, tf.range(b) + start >= i * b
+
+        def merge(i: Any, sums: Any) -> Any:
+            _, (rt, *data), new = block(i, m, b)
+            found = logits(x, rt, *anchors, *data)
+            return i + 1, tuple(
+                s.merged(tiles.log_sum(tf.where(new, a, infinite), 1))
+                for s, a in zip(sums, found, strict=True)
+            )
+
+        m, b = sizes()
+        nothing = tiles.LogSum(tf.fill(tf.shape(x)[:1], infinite), tf.zeros_like(x[:, 0]))
+        _, sums = tf.while_loop(lambda i, _: i * b < m, merge, (0, (nothing, nothing)))
+
+        def backward(*cotangents: Any) -> Any:
+            m, b = sizes()
+
+            def step(i: Any, dx: Any, dr: Any) -> Any:
+                start, (rt, *data), new = block(i, m, b)
+                with tf.GradientTape(watch_accessed_variables=False) as tape:
+                    tape.watch((x, rt))
+                    found = logits(x, rt, *anchors, *data)
+                shares = [
+                    tf.where(new, tiles.shares(a, s, g), 0)
+                    for a, s, g in zip(found, sums, cotangents, strict=True)
+                ]
+                parts = tape.gradient(found, (x, rt), shares)
+                at = [start] + [0] * (r.shape.rank - 1)
+                old = tf.slice(dr, at, [b, *r.shape[1:]])
+                return i + 1, dx + parts[0], ops.slice_update(dr, at, old + parts[1])
+
+            start = 0, tf.zeros_like(x), tf.zeros_like(r)
+            return tf.while_loop(lambda i, *_: i * b < m, step, start)[1:]
+
+        return tuple(s.value() for s in sums), backward
+
+    return values(x, r)
 
 
 def _symmetric(family: Any, diagonal: bool, size: int, x: Any, y: Any) -> Any:

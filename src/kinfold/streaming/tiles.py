@@ -19,6 +19,7 @@ from typing import Any, NamedTuple, Protocol
 from keras import ops
 
 from kinfold.checks import Tensor
+from kinfold.numerics import divide
 
 
 class Family(Protocol):
@@ -62,7 +63,7 @@ class Side(NamedTuple):
 def clean_sums(family: Family, xi: Tensor, xj: Tensor) -> tuple[LogSum, LogSum]:
     """N of the rows and of the columns of a tile that holds negative pairs only."""
     n = family.negative_logit(family.distance.of_dot(xi @ ops.transpose(xj)))
-    return _log_sum(n, 1), _log_sum(n, 0)
+    return log_sum(n, 1), log_sum(n, 0)
 
 
 def mixed_sums(
@@ -70,7 +71,7 @@ def mixed_sums(
 ) -> tuple[tuple[LogSum, LogSum], tuple[LogSum, LogSum]]:
     """(P, N) of the rows and of the columns of a tile."""
     p, n = _logits(family, family.distance.of_dot(xi @ ops.transpose(xj)), positive, negative)
-    return (_log_sum(p, 1), _log_sum(n, 1)), (_log_sum(p, 0), _log_sum(n, 0))
+    return (log_sum(p, 1), log_sum(n, 1)), (log_sum(p, 0), log_sum(n, 0))
 
 
 def clean_gradient(family: Family, xi: Tensor, xj: Tensor, row: Side, column: Side) -> Tensor:
@@ -126,11 +127,11 @@ def whole_sums(
     logit = ops.where(positive, logits[0], logits[1]) - ops.where(positive, p, n)
     e = ops.where(ops.logical_or(positive, negative), ops.exp(logit), zero)
 
-    def log_sum(mask: Tensor, largest: Tensor) -> LogSum:
+    def of_side(mask: Tensor, largest: Tensor) -> LogSum:
         largest = ops.where(ops.any(mask, axis=1), ops.squeeze(largest, axis=1), nothing)
         return LogSum(largest, ops.sum(ops.where(mask, e, zero), axis=1))
 
-    return (log_sum(positive, p), log_sum(negative, n)), e
+    return (of_side(positive, p), of_side(negative, n)), e
 
 
 def whole_gradient(
@@ -159,11 +160,17 @@ def _pull(logit: Tensor, slope: Tensor, row: Any, column: Any) -> Tensor:
     return slope * (i + j)
 
 
-def _log_sum(logits: Tensor, axis: int) -> LogSum:
-    """Along an axis; no gradient goes through here."""
+def log_sum(logits: Tensor, axis: int) -> LogSum:
+    """Of logits along an axis, -inf where there is none; no gradient goes through here."""
     largest = ops.max(logits, axis=axis, keepdims=True)
     total = ops.sum(ops.exp(logits - _finite(largest)), axis=axis)
     return LogSum(ops.squeeze(largest, axis=axis), total)
+
+
+def shares(logits: Tensor, of: LogSum, g: Tensor) -> Tensor:
+    """Gradient of `sum(g * of.value())` with respect to logits [n, b] that are among it."""
+    weight = divide(g, of.total)
+    return ops.exp(logits - ops.expand_dims(_finite(of.largest), 1)) * ops.expand_dims(weight, 1)
 
 
 def _finite(largest: Tensor) -> Tensor:

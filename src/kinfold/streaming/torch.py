@@ -4,9 +4,11 @@ from typing import Any
 
 import torch
 
+from kinfold.streaming import tiles
 from kinfold.streaming.symmetric_torch import only_shapes
 from kinfold.streaming.symmetric_torch import symmetric as symmetric
 from kinfold.streaming.symmetric_torch import whole as whole
+from kinfold.streaming.tiles import LogSum
 
 Data = tuple[torch.Tensor, ...]
 
@@ -39,6 +41,22 @@ def weighted_sum(
         loss, valid = only_shapes(x)
         return loss.sum(), valid
     return _WeightedSum.apply(block, size, x, r, weights, anchors, references)
+
+
+@torch.compiler.disable
+def log_sums(
+    logits: Any, size: int, x: torch.Tensor, r: torch.Tensor, anchors: Data, references: Data
+) -> Any:
+    if x.is_meta:
+        return (only_shapes(x)[0],) * 2
+    return _LogSums.apply(logits, size, x, r, anchors, references)
+
+
+@torch.compiler.disable
+def repeated(fn: Any, count: torch.Tensor, tensors: Data, data: Data) -> Any:
+    if tensors[0].is_meta:
+        return only_shapes(tensors[0])[0]
+    return _Repeated.apply(fn, int(count), data, *tensors)
 
 
 class _PerAnchor(torch.autograd.Function):
@@ -93,6 +111,62 @@ class _WeightedSum(torch.autograd.Function):
         (loss,) = ctx.saved_tensors
         dx, dr = (None if part is None else g * part for part in ctx.gradients)
         return None, None, dx, dr, g * loss if ctx.needs_input_grad[4] else None, None, None
+
+
+class _LogSums(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, logits: Any, size: int, x: Any, r: Any, anchors: Any, references: Any
+    ) -> Any:
+        nothing = LogSum(x.new_full((len(x),), -torch.inf), x.new_zeros(len(x)))
+        ctx.sums = nothing, nothing
+        for cut in _cuts(len(r), size):
+            found = logits(x, r[cut], *anchors, *(a[cut] for a in references))
+            ctx.sums = tuple(
+                s.merged(tiles.log_sum(a, 1)) for s, a in zip(ctx.sums, found, strict=True)
+            )
+        ctx.logits, ctx.size, ctx.anchors, ctx.references = logits, size, anchors, references
+        ctx.save_for_backward(x, r)
+        return tuple(s.value() for s in ctx.sums)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, *g: Any) -> Any:
+        x, r = ctx.saved_tensors
+        dx, dr = torch.zeros_like(x), torch.empty_like(r)
+        for cut in _cuts(len(r), ctx.size):
+            with torch.enable_grad():
+                xs, rt = (t.detach().requires_grad_() for t in (x, r[cut]))
+                found = ctx.logits(xs, rt, *ctx.anchors, *(a[cut] for a in ctx.references))
+            shares = [
+                tiles.shares(a.detach(), s, w) for a, s, w in zip(found, ctx.sums, g, strict=True)
+            ]
+            part, dr[cut] = torch.autograd.grad(found, (xs, rt), shares)
+            dx += part
+        return None, None, dx, dr, None, None
+
+
+class _Repeated(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, fn: Any, count: int, data: Any, *tensors: Any) -> Any:
+        ctx.fn, ctx.count, ctx.data = fn, count, data
+        ctx.save_for_backward(*tensors)
+        total = torch.zeros_like(tensors[0][:, 0])
+        for k in range(count):
+            total += fn(k, *tensors, *data)
+        return total
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, g: Any) -> Any:
+        sums = [torch.zeros_like(t) for t in ctx.saved_tensors]
+        for k in range(ctx.count):
+            with torch.enable_grad():
+                tensors = [t.detach().requires_grad_() for t in ctx.saved_tensors]
+                value = ctx.fn(k, *tensors, *ctx.data)
+            for total, part in zip(sums, torch.autograd.grad(value, tensors, g), strict=True):
+                total += part
+        return None, None, None, *sums
 
 
 class _Gradients:

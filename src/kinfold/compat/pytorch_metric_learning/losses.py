@@ -145,6 +145,13 @@ class NTXentLoss(Loss):
         super().__init__(lambda **k: (terms.NTXent(temperature, **k),))
 
 
+class AngularLoss(Loss):
+    """Angular loss, its mean over positive pairs; as in the peer, negatives keep their norms."""
+
+    def __init__(self, alpha: float = 40) -> None:
+        super().__init__(lambda **k: (terms.Angular(alpha, **k),), needs_negatives=True)
+
+
 class TripletMarginLoss(Loss):
     """All triplets, the mean over those that violate the margin; memory is linear in the batch."""
 

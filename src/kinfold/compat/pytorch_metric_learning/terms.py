@@ -7,7 +7,7 @@ from keras import ops
 from kinfold import losses
 from kinfold.checks import Tensor
 from kinfold.losses.lifted_structure import NONE
-from kinfold.numerics import log_sum_exp, softplus
+from kinfold.numerics import log_sum_exp, softplus, unit_rows
 
 
 class Hinges(losses.PairLoss):
@@ -72,6 +72,20 @@ class NTXent(losses.NTXentLoss):
     def per_anchor(self, distance: Tensor, positive: Tensor, negative: Tensor) -> Any:
         total, count = self.per_pair(distance, positive, negative)
         return ops.where(ops.any(negative, axis=1), total, ops.zeros_like(total)), count
+
+
+class Angular(losses.AngularLoss):
+    """Anchors and positives of unit norm, negatives as they are; every positive pair counts."""
+
+    def __init__(self, alpha: float, *, normalize: bool, **kwargs: Any) -> None:
+        super().__init__(alpha, **kwargs)
+        self._norms_checked = True
+
+    def _tensors(self, x: Tensor, r: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return unit_rows(x), unit_rows(r), r
+
+    def counted_pairs(self, pairs: Tensor, some_negative: Tensor) -> Tensor:
+        return pairs
 
 
 class NCA(losses.SoftNearestNeighborLoss):

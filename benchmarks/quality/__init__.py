@@ -1,0 +1,1 @@
+"""How well each loss finds unseen characters, beside pytorch-metric-learning's namesake."""

@@ -1,0 +1,147 @@
+"""Angular loss, over the angle at a negative."""
+
+import math
+from typing import Any
+
+import keras
+from keras import ops
+
+from kinfold import checks, streaming
+from kinfold.checks import Tensor
+from kinfold.losses.base import PairLoss
+from kinfold.numerics import log_sum_exp, softplus
+
+
+@keras.saving.register_keras_serializable("kinfold")
+class AngularLoss(PairLoss):
+    """Angular loss: bounds the angle that a positive pair is seen under from a negative.
+
+    For an anchor a with positives P and negatives N, and t = tan(alpha)^2, for each positive p:
+
+        log(1 + sum_{n in N} exp(4 t (a + p).n - 2 (1 + t) a.p))
+
+    A mean is over positive pairs, and without reduction the loss of an anchor is the sum over its
+    pairs. Time grows with the largest class of a batch, memory does not.
+
+    Args:
+        alpha: the angle in degrees, above 0 and below 90.
+        remove_diagonal: whether the reference at an anchor's own position is no positive of it.
+        block_size: see `PairLoss`.
+        reduction: see `PairLoss`.
+        name: optional name of the loss.
+        dtype: dtype of the computation; None means `keras.config.floatx()`.
+        normalize: whether to scale embeddings and references to unit norm first.
+
+    Raises:
+        TypeError: alpha is not a number.
+        ValueError: alpha out of range, or labels that are not class ids.
+
+    Reference:
+        Wang et al., Deep Metric Learning with Angular Loss, ICCV 2017,
+        https://arxiv.org/abs/1708.01682
+
+    Example:
+
+    >>> import numpy as np
+    >>> from kinfold.losses import AngularLoss
+    >>> x = np.array([[1, 0], [0.8, 0.6], [0, 1]], "float32")
+    >>> print(f"{float(AngularLoss()(np.array([0, 0, 1]), x)):.4f}")
+    0.3197
+    """
+
+    def __init__(
+        self,
+        alpha: float = 40.0,
+        remove_diagonal: bool = True,
+        block_size: int | None = None,
+        reduction: str | None = "sum_over_batch_size",
+        name: str | None = "angular_loss",
+        dtype: Any = None,
+        *,
+        normalize: bool = False,
+    ) -> None:
+        super().__init__("cosine", remove_diagonal, normalize, block_size, reduction, name, dtype)
+        self.alpha = checks.number(alpha, "alpha", above=0.0)
+        if self.alpha >= 90:
+            raise ValueError(f"`alpha` must be below 90 degrees. Received: alpha={alpha}.")
+
+    def _rows(self, x: Tensor, r: Tensor, anchors: Any, references: Any) -> Tensor:
+        return self._rows_and_pairs(x, r, anchors, references)[0]
+
+    def _weighted_sum(
+        self, x: Tensor, r: Tensor, weights: Tensor, anchors: Any, references: Any
+    ) -> tuple[Tensor, Tensor]:
+        rows, pairs = self._rows_and_pairs(x, r, anchors, references)
+        return ops.sum(rows * weights), pairs
+
+    def _rows_and_pairs(
+        self, x: Tensor, r: Tensor, anchors: Any, references: Any
+    ) -> tuple[Tensor, Tensor]:
+        """Sum over the pairs of each anchor [n], and how many a mean counts of it [n]."""
+        y, positions = anchors
+        if len(y.shape) != 1:
+            raise ValueError(
+                f"AngularLoss needs class ids, shape [batch]. Received shape {tuple(y.shape)}."
+            )
+        (ref_y,) = references
+        m = ops.shape(ref_y)[0]
+        if 0 in (x.shape[0], r.shape[0]):
+            nothing = ops.sum(x, axis=1) * 0.0
+            return nothing, nothing
+        # References of one class stand together in this order.
+        order = ops.cast(ops.argsort(ref_y), "int32")
+        in_order = ops.take(ref_y, order)
+        first = ops.cast(ops.searchsorted(in_order, y, side="left"), "int32")
+        same = ops.cast(ops.searchsorted(in_order, y, side="right"), "int32") - first
+        data = (y, positions, ref_y, order, first, same)
+        rows = streaming.repeated(self._kth, ops.max(same), self._tensors(x, r), data)
+        itself = ops.equal(ops.take(ref_y, ops.minimum(positions, m - 1)), y)
+        itself = ops.logical_and(itself, positions < m)
+        pairs = same - ops.cast(itself, "int32") if self.remove_diagonal else same
+        return rows, ops.cast(self.counted_pairs(pairs, same < m), rows.dtype)
+
+    def _tensors(self, x: Tensor, r: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Anchors, references as positives and references as negatives."""
+        return x, r, r
+
+    def counted_pairs(self, pairs: Tensor, some_negative: Tensor) -> Tensor:
+        """How many pairs of each anchor a mean counts, integers [n]."""
+        return ops.where(some_negative, pairs, ops.zeros_like(pairs))
+
+    def _kth(
+        self,
+        k: Any,
+        x: Tensor,
+        r: Tensor,
+        far: Tensor,
+        y: Tensor,
+        positions: Tensor,
+        ref_y: Tensor,
+        order: Tensor,
+        first: Tensor,
+        same: Tensor,
+    ) -> Tensor:
+        """Loss of each anchor with the k-th reference of its class [n]."""
+        index = ops.take(order, ops.minimum(first + k, ops.shape(order)[0] - 1))
+        pair = same > k
+        if self.remove_diagonal:
+            pair = ops.logical_and(pair, ops.not_equal(index, positions))
+        t = math.tan(math.radians(self.alpha)) ** 2
+        p = ops.take(r, index, axis=0)
+        # The part without negatives is one more column of the dot product.
+        near = ops.sum(x * p, axis=1, keepdims=True) * (-2.0 * (1.0 + t))
+        both = ops.concatenate([(x + p) * (4.0 * t), near], axis=1)
+        far = ops.concatenate([far, ops.ones_like(far[:, :1])], axis=1)
+        rows, _ = streaming.per_anchor(self._negatives, both, far, (y,), (ref_y,), self.block_size)
+        return ops.where(pair, rows, ops.zeros_like(rows))
+
+    def _negatives(self, x: Tensor, r: Tensor, y: Tensor, ref_y: Tensor) -> tuple[Tensor, Tensor]:
+        negative = ops.not_equal(ops.expand_dims(y, 1), ops.expand_dims(ref_y, 0))
+        some = ops.any(negative, axis=1)
+        rows = softplus(log_sum_exp(x @ ops.transpose(r), negative))
+        return ops.where(some, rows, ops.zeros_like(rows)), some
+
+    def get_config(self) -> dict[str, Any]:
+        config = {**super().get_config(), "alpha": self.alpha}
+        del config["distance"]
+        return config

@@ -1,0 +1,133 @@
+"""InfoNCE for paired embeddings, in one direction or both."""
+
+import math
+from typing import Any
+
+import keras
+from keras import ops
+
+from kinfold import checks, streaming
+from kinfold.checks import Tensor
+from kinfold.losses.paired import PairedLoss
+from kinfold.losses.reduction import reduced
+from kinfold.losses.trainable import current
+from kinfold.numerics import log_sum_exp
+
+
+@keras.saving.register_keras_serializable("kinfold")
+class InfoNCELoss(PairedLoss):
+    """InfoNCE loss: finds each embedding's partner among all partners of the batch.
+
+    With s_ij the dot product of x_i and the partner r_j, over the temperature, for pair i the mean
+    of both directions:
+
+        -log(exp(s_ii) / sum_j exp(s_ij)),  -log(exp(s_ii) / sum_j exp(s_ji))
+
+    or the first alone. CLIP's loss is that of both directions with a trained temperature.
+
+    Args:
+        temperature: scale of the dot products, greater than 0; where it is trained, its start.
+        both_directions: whether partners look for their embeddings too.
+        train_temperature: whether the temperature is trained, by its logarithm.
+        normalize: whether to scale both sides to unit norm first.
+        block_size: embeddings that are compared with all partners at once; None chooses.
+        reduction: as in Keras; "mean_with_sample_weight" divides by the weights.
+        name: optional name of the loss.
+        dtype: dtype of the computation; None means `keras.config.floatx()`.
+
+    Raises:
+        TypeError: the temperature is not a number.
+        ValueError: temperature <= 0.
+
+    Reference:
+        van den Oord et al., Representation Learning with Contrastive Predictive Coding, 2018,
+        https://arxiv.org/abs/1807.03748; Radford et al., Learning Transferable Visual Models From
+        Natural Language Supervision, ICML 2021, https://arxiv.org/abs/2103.00020
+
+    Example:
+
+    >>> import numpy as np
+    >>> from kinfold.losses import InfoNCELoss
+    >>> x = np.array([[1, 0], [0, 1]], "float32")
+    >>> r = np.array([[0.8, 0.6], [0, 1]], "float32")
+    >>> print(f"{float(InfoNCELoss(temperature=0.5)(None, x, ref_embeddings=r)):.4f}")
+    0.2660
+    """
+
+    def __init__(
+        self,
+        temperature: float = 0.07,
+        both_directions: bool = True,
+        train_temperature: bool = False,
+        normalize: bool = False,
+        block_size: int | None = None,
+        reduction: str | None = "sum_over_batch_size",
+        name: str | None = "info_nce_loss",
+        dtype: Any = None,
+    ) -> None:
+        super().__init__(normalize, block_size, reduction, name, dtype)
+        self.temperature = checks.number(temperature, "temperature", above=0.0)
+        self.both_directions = bool(both_directions)
+        self.train_temperature = bool(train_temperature)
+        start = -math.log(self.temperature)
+        if self.train_temperature:
+            self.log_scale = self._add_variable("log_scale", (), keras.initializers.Constant(start))
+
+    def _scaled(self, x: Tensor, r: Tensor) -> tuple[Tensor, Tensor]:
+        if self.train_temperature:
+            return x * ops.exp(current(self.log_scale)), r
+        return x / self.temperature, r
+
+    def _rows(self, x: Tensor, r: Tensor) -> Tensor:
+        rows = super()._rows(x, r)
+        return (rows + super()._rows(r, x)) / 2.0 if self.both_directions else rows
+
+    def _reduced(self, x: Tensor, r: Tensor, weights: Tensor, reduction: str) -> Tensor:
+        if not self.both_directions:
+            return super()._reduced(x, r, weights, reduction)
+        # Four products where two passes would take six: the sums of the partners' direction come
+        # first, and their gradient is then taken among the rows of the other one.
+        sums, _ = streaming.per_anchor(
+            self._sums, ops.stop_gradient(r), ops.stop_gradient(x), block_size=self.block_size
+        )
+        total, _ = streaming.weighted_sum(
+            self._both,
+            x,
+            r,
+            ops.ones_like(weights),
+            (self._at(x), weights),
+            (sums, weights),
+            block_size=self.block_size,
+        )
+        counted = ops.ones_like(weights, dtype="bool")
+        return reduced(total, counted, weights, reduction)
+
+    def row(self, logit: Tensor, own: Tensor) -> Tensor:
+        every = ops.ones_like(own)
+        return log_sum_exp(logit, every) - ops.sum(ops.where(own, logit, 0.0 * logit), axis=1)
+
+    def _sums(self, x: Tensor, r: Tensor) -> tuple[Tensor, Tensor]:
+        logit = x @ ops.transpose(r)
+        some = ops.ones_like(logit, dtype="bool")
+        return log_sum_exp(logit, some), some[:, 0]
+
+    def _both(
+        self, x: Tensor, r: Tensor, at: Tensor, w: Tensor, sums: Tensor, weights: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Both directions of a block, weighted; each partner's is counted in its own row."""
+        logit, own = self._logits(x, r, at)
+        zero = ops.zeros_like(logit)
+        to_own = ops.sum(ops.where(own, logit, zero), axis=1)
+        partner = ops.sum(ops.where(own, ops.expand_dims(sums, 0) + zero, zero), axis=1) - to_own
+        # Of value 0; its gradient is that of the partners' sums.
+        pull = ops.sum(ops.exp(logit - sums) * weights, axis=1)
+        rows = w * (log_sum_exp(logit, ops.ones_like(own)) - to_own + partner)
+        return (rows + pull - ops.stop_gradient(pull)) / 2.0, own[:, 0]
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "temperature": self.temperature,
+            "both_directions": self.both_directions,
+            "train_temperature": self.train_temperature,
+        }

@@ -1,0 +1,128 @@
+"""PairedLoss: what the losses share that take pairs of embeddings, such as image and text."""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from kinfold import checks, streaming
+from kinfold.checks import Tensor
+from kinfold.losses.base import refuse_replicas
+from kinfold.losses.reduction import anchor_weights, reduced
+from kinfold.losses.trainable import TrainableLoss
+from kinfold.numerics import unit_rows, wide
+
+
+class PairedLoss(TrainableLoss):
+    """A loss over pairs (x_i, r_i), where each x_i is compared with every r_j of the batch.
+
+    A subclass defines `row`, the loss of an embedding from its row of logits.
+    """
+
+    def __init__(
+        self,
+        normalize: bool,
+        block_size: int | None,
+        reduction: str | None,
+        name: str | None,
+        dtype: Any,
+    ) -> None:
+        super().__init__(checks.text(name, "name"), reduction, dtype)
+        self.normalize = bool(normalize)
+        self.block_size = checks.block_size(block_size)
+
+    def row(self, logit: Tensor, own: Tensor) -> Tensor:
+        """Loss of each embedding of a block.
+
+        Args:
+            logit: floating [t, m].
+            own: boolean [t, m], where the column is the row's partner.
+
+        Returns:
+            Floating [t].
+        """
+        raise NotImplementedError
+
+    def __call__(
+        self, y_true: Any, y_pred: Any, sample_weight: Any = None, *, ref_embeddings: Any = None
+    ) -> Tensor:
+        """Compute the loss.
+
+        Args:
+            y_true: not looked at, as the pairs say themselves what belongs together; None will do.
+            y_pred: both sides of each pair, [batch, 2, d]; or one side [batch, d].
+            sample_weight: optional weight of each pair, a scalar, [batch] or [batch, 1].
+            ref_embeddings: the other side [batch, d], where `y_pred` holds one.
+
+        Returns:
+            A scalar, or [batch] where the reduction is "none" or None.
+
+        Raises:
+            ValueError: wrong ranks, or counts that differ.
+        """
+        self._warn_if_untrained()
+        with keras.name_scope(self.name):
+            x, r = self._sides(y_pred, ref_embeddings)
+            weights = anchor_weights(sample_weight, like=x[:, 0])
+            if self.reduction in (None, "none"):
+                return ops.cast(self._rows(x, r) * weights, self.dtype)
+            return ops.cast(self._reduced(x, r, weights, self.reduction), self.dtype)
+
+    def call(self, y_true: Any, y_pred: Any, ref_embeddings: Any = None) -> Tensor:
+        """Return the loss of each pair [batch], neither weighted nor reduced."""
+        return ops.cast(self._rows(*self._sides(y_pred, ref_embeddings)), self.dtype)
+
+    def _sides(self, y_pred: Any, ref_embeddings: Any) -> tuple[Tensor, Tensor]:
+        refuse_replicas()
+        x = ops.convert_to_tensor(y_pred, dtype=self.dtype)
+        if ref_embeddings is None:
+            if len(x.shape) != 3 or x.shape[1] not in (None, 2):
+                raise ValueError(
+                    "`y_pred` must hold both sides of each pair, shape [batch, 2, d], or one side "
+                    "[batch, d] with the other one in `ref_embeddings`. "
+                    f"Received shape {tuple(x.shape)}."
+                )
+            x, r = x[:, 0], x[:, 1]
+        else:
+            x = checks.embeddings(x, "y_pred", self.dtype)
+            r = checks.embeddings(ref_embeddings, "ref_embeddings", self.dtype)
+            for axis in (0, 1):
+                checks.same_count(x, r, ("y_pred", "ref_embeddings"), axis=axis)
+        x, r = wide(x), wide(r)
+        return self._scaled(*((unit_rows(x), unit_rows(r)) if self.normalize else (x, r)))
+
+    def _scaled(self, x: Tensor, r: Tensor) -> tuple[Tensor, Tensor]:
+        """Both sides so that their dot products are the logits."""
+        raise NotImplementedError
+
+    def _rows(self, x: Tensor, r: Tensor) -> Tensor:
+        return streaming.per_anchor(self._block, x, r, (self._at(x),), block_size=self.block_size)[
+            0
+        ]
+
+    def _reduced(self, x: Tensor, r: Tensor, weights: Tensor, reduction: str) -> Tensor:
+        total, counted = streaming.weighted_sum(
+            self._block, x, r, weights, (self._at(x),), block_size=self.block_size
+        )
+        return reduced(total, counted, weights, reduction)
+
+    def _block(self, x: Tensor, r: Tensor, at: Tensor) -> tuple[Tensor, Tensor]:
+        logit, own = self._logits(x, r, at)
+        return self.row(logit, own), ops.any(own, axis=1)
+
+    def _logits(self, x: Tensor, r: Tensor, at: Tensor) -> tuple[Tensor, Tensor]:
+        columns = ops.arange(ops.shape(r)[0], dtype=at.dtype)
+        own = ops.equal(ops.expand_dims(at, 1), ops.expand_dims(columns, 0))
+        return x @ ops.transpose(r), own
+
+    def _at(self, x: Tensor) -> Tensor:
+        return ops.arange(ops.shape(x)[0], dtype="int32")
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            "normalize": self.normalize,
+            "block_size": self.block_size,
+            "reduction": self.reduction,
+            "name": self.name,
+            "dtype": self.dtype,
+        }

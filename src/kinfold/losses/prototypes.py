@@ -1,0 +1,157 @@
+"""PrototypeLoss: what the losses share that compare examples with a prototype of each class."""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from kinfold import checks, streaming
+from kinfold.checks import Tensor
+from kinfold.losses.reduction import anchor_weights, reduced
+from kinfold.losses.trainable import TrainableLoss, current
+from kinfold.numerics import softplus, unit_rows, wide
+
+
+class PrototypeLoss(TrainableLoss):
+    """A cross entropy over classes, by similarity to their prototypes, which it trains.
+
+    With s_c the similarity of an example to class c, y its class:
+
+        -log(exp(p(s_y)) / (exp(p(s_y)) + sum_{c != y} exp(n(s_c))))
+
+    A subclass defines the logits p and n. Embeddings and prototypes are scaled to unit norm. The
+    classes are gone through in blocks, so that no [batch, classes] matrix is held.
+
+    Args:
+        num_classes: number of classes; labels are ids from 0 up to it.
+        embedding_size: dimensions of the embeddings.
+        block_size: classes that are compared at once; None chooses. The result does not depend on
+            it.
+        reduction: as in Keras; "mean_with_sample_weight" divides by the weights.
+        name: optional name of the loss.
+        dtype: dtype that embeddings are taken in and losses returned in; None means
+            `keras.config.floatx()`. Similarities, logits and sums are in float32 at least.
+        prototypes_per_class: how many each class has.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        embedding_size: int,
+        block_size: int | None,
+        reduction: str | None,
+        name: str | None,
+        dtype: Any,
+        *,
+        prototypes_per_class: int = 1,
+    ) -> None:
+        super().__init__(checks.text(name, "name"), reduction, dtype)
+        self.num_classes = checks.count(num_classes, "num_classes", least=2)
+        self.embedding_size = checks.count(embedding_size, "embedding_size")
+        self.block_size = checks.block_size(block_size)
+        self.prototypes_per_class = prototypes_per_class
+        several = (prototypes_per_class,) if prototypes_per_class > 1 else ()
+        self.prototypes = self._add_variable(
+            "prototypes",
+            (self.num_classes, *several, self.embedding_size),
+            # Of unit length about, as the embeddings are: neither learns much faster.
+            keras.initializers.RandomNormal(stddev=self.embedding_size**-0.5),
+        )
+
+    def positive_logit(self, similarity: Tensor) -> Tensor:
+        """Logit of an example's own class, elementwise in the similarity to it."""
+        raise NotImplementedError
+
+    def negative_logit(self, similarity: Tensor) -> Tensor:
+        """Logit of another class, elementwise in the similarity to it."""
+        raise NotImplementedError
+
+    def similarity(self, x: Tensor, prototypes: Tensor) -> Tensor:
+        """Similarity of examples to classes.
+
+        Args:
+            x: floating [n, d], of unit norm.
+            prototypes: floating [b, d] or [b, prototypes_per_class, d], of unit norm.
+
+        Returns:
+            Floating [n, b].
+        """
+        return x @ ops.transpose(prototypes)
+
+    def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Tensor:
+        """Compute the loss.
+
+        Args:
+            y_true: integer class ids [batch] or [batch, 1], from 0 to num_classes - 1. Another id
+                raises, or gives a loss of NaN where a compiled step hides the ids.
+            y_pred: embeddings [batch, embedding_size], of any norm.
+            sample_weight: optional weight of each example, a scalar, [batch] or [batch, 1].
+
+        Returns:
+            A scalar, or [batch] where the reduction is "none" or None.
+
+        Raises:
+            TypeError: labels that are not integers.
+            ValueError: ids of no class, wrong ranks, or counts that differ.
+        """
+        self._warn_if_untrained()
+        with keras.name_scope(self.name):
+            y, x = self._checked(y_true, y_pred)
+            rows = self._rows(y, x)
+            weights = anchor_weights(sample_weight, like=x[:, 0])
+            if self.reduction in (None, "none"):
+                return ops.cast(rows * weights, self.dtype)
+            counted = ops.ones_like(rows, dtype="bool")
+            loss = reduced(ops.sum(rows * weights), counted, weights, self.reduction)
+            return ops.cast(loss, self.dtype)
+
+    def call(self, y_true: Any, y_pred: Any) -> Tensor:
+        """Return the loss of each example [batch], neither weighted nor reduced."""
+        return ops.cast(self._rows(*self._checked(y_true, y_pred)), self.dtype)
+
+    def _checked(self, y_true: Any, y_pred: Any) -> tuple[Tensor, Tensor]:
+        y = checks.labels(y_true, "y_true")
+        x = checks.embeddings(y_pred, "y_pred", self.dtype)
+        checks.same_count(y, x, ("y_true", "y_pred"))
+        checks.size(x, self.embedding_size, "y_pred", "embedding_size")
+        checks.class_ids(y, self.num_classes, "y_true")
+        return y, unit_rows(wide(x))
+
+    def _rows(self, y: Tensor, x: Tensor) -> Tensor:
+        own, other = streaming.log_sums(
+            self._logits,
+            x,
+            current(self.prototypes),
+            (y,),
+            (ops.arange(self.num_classes, dtype=y.dtype),),
+            self.block_size,
+            self.prototypes_per_class,
+        )
+        known = ops.logical_and(y >= 0, y < self.num_classes)
+        return ops.where(known, softplus(other - own), ops.full_like(own, float("nan")))
+
+    def _logits(self, x: Tensor, prototypes: Tensor, y: Tensor, ids: Tensor) -> Any:
+        similarity = self.similarity(x, unit_rows(prototypes))
+        own = ops.equal(ops.expand_dims(y, 1), ops.expand_dims(ids, 0))
+        nothing = ops.full_like(similarity, -float("inf"))
+        return (
+            ops.where(own, self.positive_logit(similarity), nothing),
+            ops.where(own, nothing, self.negative_logit(similarity)),
+        )
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            "num_classes": self.num_classes,
+            "embedding_size": self.embedding_size,
+            "block_size": self.block_size,
+            "reduction": self.reduction,
+            "name": self.name,
+            "dtype": self.dtype,
+        }
+
+
+def of_each_prototype(x: Tensor, prototypes: Tensor) -> Tensor:
+    """Dot products [n, b, k] of examples [n, d] with the prototypes [b, k, d] of classes."""
+    several, d = prototypes.shape[1:]
+    every = x @ ops.transpose(ops.reshape(prototypes, (-1, d)))
+    return ops.reshape(every, (ops.shape(x)[0], ops.shape(prototypes)[0], several))

@@ -1,0 +1,69 @@
+"""ProxyNCA++: neighbourhood components analysis with a proxy of each class."""
+
+from typing import Any
+
+import keras
+
+from kinfold import checks
+from kinfold.checks import Tensor
+from kinfold.losses.prototypes import PrototypeLoss
+
+
+@keras.saving.register_keras_serializable("kinfold")
+class ProxyNCALoss(PrototypeLoss):
+    """ProxyNCA++ loss: how unlikely an example's own proxy is among all, by distance.
+
+    With d_c the squared Euclidean distance between an example and the proxy of class c, both of
+    unit norm, y its class:
+
+        -log(exp(-d_y / temperature) / sum_c exp(-d_c / temperature))
+
+    Args:
+        num_classes: number of classes; labels are ids from 0 up to it.
+        embedding_size: dimensions of the embeddings.
+        temperature: scale of the distances, greater than 0.
+        block_size: classes that are compared at once; see `PrototypeLoss`.
+        reduction: see `PrototypeLoss`.
+        name: optional name of the loss.
+        dtype: dtype of the computation; None means `keras.config.floatx()`.
+
+    Raises:
+        TypeError: the temperature is not a number.
+        ValueError: fewer than two classes, or temperature <= 0.
+
+    Reference:
+        Teh et al., ProxyNCA++: Revisiting and Revitalizing Proxy Neighborhood Component Analysis,
+        ECCV 2020, https://arxiv.org/abs/2004.01113
+
+    Example:
+
+    >>> import numpy as np
+    >>> from kinfold.losses import ProxyNCALoss
+    >>> loss = ProxyNCALoss(num_classes=2, embedding_size=2, temperature=0.5)
+    >>> _ = loss.trainable_variables[0].assign([[1, 0], [0, 1]])
+    >>> x = np.array([[0.8, 0.6], [0, 1]], "float32")
+    >>> print(f"{float(loss(np.array([0, 1]), x)):.4f}")
+    0.1948
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        embedding_size: int,
+        temperature: float = 1 / 9,
+        block_size: int | None = None,
+        reduction: str | None = "sum_over_batch_size",
+        name: str | None = "proxy_nca_loss",
+        dtype: Any = None,
+    ) -> None:
+        super().__init__(num_classes, embedding_size, block_size, reduction, name, dtype)
+        self.temperature = checks.number(temperature, "temperature", above=0.0)
+
+    def positive_logit(self, similarity: Tensor) -> Tensor:
+        return 2.0 * (similarity - 1.0) / self.temperature
+
+    def negative_logit(self, similarity: Tensor) -> Tensor:
+        return 2.0 * (similarity - 1.0) / self.temperature
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "temperature": self.temperature}

@@ -1,0 +1,92 @@
+"""SigLIP: a sigmoid for every pair of paired embeddings."""
+
+import math
+from typing import Any
+
+import keras
+from keras import ops
+
+from kinfold import checks
+from kinfold.checks import Tensor
+from kinfold.losses.paired import PairedLoss
+from kinfold.losses.trainable import current
+from kinfold.numerics import softplus
+
+
+@keras.saving.register_keras_serializable("kinfold")
+class SigLIPLoss(PairedLoss):
+    """SigLIP loss: tells for each pair of embeddings alone whether they are partners.
+
+    With s_ij = scale x_i.r_j + bias, z_ij = 1 for partners (i = j) and -1 else, for pair i:
+
+        sum_j log(1 + exp(-z_ij s_ij))
+
+    Args:
+        scale: of the dot products, greater than 0; where it is trained, its start.
+        bias: added to them; where it is trained, its start.
+        train_scale_and_bias: whether both are trained, the scale by its logarithm.
+        normalize: whether to scale both sides to unit norm first.
+        block_size: embeddings that are compared with all partners at once; None chooses.
+        reduction: as in Keras; "mean_with_sample_weight" divides by the weights.
+        name: optional name of the loss.
+        dtype: dtype of the computation; None means `keras.config.floatx()`.
+
+    Raises:
+        TypeError: the scale or the bias is not a number.
+        ValueError: scale <= 0.
+
+    Reference:
+        Zhai et al., Sigmoid Loss for Language Image Pre-Training, ICCV 2023,
+        https://arxiv.org/abs/2303.15343
+
+    Example:
+
+    >>> import numpy as np
+    >>> from kinfold.losses import SigLIPLoss
+    >>> x = np.array([[1, 0], [0, 1]], "float32")
+    >>> r = np.array([[0.8, 0.6], [0, 1]], "float32")
+    >>> loss = SigLIPLoss(scale=4.0, bias=-2.0, train_scale_and_bias=False)
+    >>> print(f"{float(loss(None, x, ref_embeddings=r)):.4f}")
+    0.6536
+    """
+
+    def __init__(
+        self,
+        scale: float = 10.0,
+        bias: float = -10.0,
+        train_scale_and_bias: bool = True,
+        normalize: bool = False,
+        block_size: int | None = None,
+        reduction: str | None = "sum_over_batch_size",
+        name: str | None = "sig_lip_loss",
+        dtype: Any = None,
+    ) -> None:
+        super().__init__(normalize, block_size, reduction, name, dtype)
+        self.scale = checks.number(scale, "scale", above=0.0)
+        self.bias = checks.number(bias, "bias")
+        self.train_scale_and_bias = bool(train_scale_and_bias)
+        if self.train_scale_and_bias:
+            constant = keras.initializers.Constant
+            self.log_scale = self._add_variable("log_scale", (), constant(math.log(self.scale)))
+            self.trained_bias = self._add_variable("bias", (), constant(self.bias))
+
+    def _scaled(self, x: Tensor, r: Tensor) -> tuple[Tensor, Tensor]:
+        # The bias is one more column of the dot product, so that its gradient is the engine's.
+        one = ops.ones_like(x[:, :1])
+        if self.train_scale_and_bias:
+            scale = ops.exp(current(self.log_scale))
+            bias = one * current(self.trained_bias)
+        else:
+            scale, bias = self.scale, one * self.bias
+        return ops.concatenate([x * scale, bias], axis=1), ops.concatenate([r, one], axis=1)
+
+    def row(self, logit: Tensor, own: Tensor) -> Tensor:
+        return ops.sum(softplus(ops.where(own, -logit, logit)), axis=1)
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "scale": self.scale,
+            "bias": self.bias,
+            "train_scale_and_bias": self.train_scale_and_bias,
+        }
