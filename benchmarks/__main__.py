@@ -10,7 +10,7 @@ from benchmarks import losses, machine, measure, plots, survey, tables, targets
 from benchmarks.quality import recipes, run
 
 RESULTS = Path(__file__).resolve().parent / "results"
-STEPS = 250  # of a training of the quality benchmark: about 11 s on two CPU cores
+STEPS = 150  # of a training of the quality benchmark
 
 
 def main() -> None:

@@ -45,6 +45,8 @@ def test_call(case: Case, y, x, kwargs, error, says) -> None:
     ],
 )
 def test_construction(case: Case, kwargs, error, says) -> None:
+    if "distance" in kwargs and "distance" not in case.build().get_config():
+        error, says = TypeError, "unexpected keyword argument 'distance'"  # of AngularLoss
     with pytest.raises(error, match=says):
         case.build(**kwargs)
 

@@ -386,7 +386,7 @@ def test_classes_are_compared_in_blocks() -> None:
             return super().similarity(x, prototypes)
 
     y, x = batch(512, classes=7)
-    loss = Watched(num_classes=5000, embedding_size=8)
+    loss = Watched(num_classes=20_000, embedding_size=8)
     value, gradients = loss_and_gradients(loss, y, x)
     assert np.isfinite(value)
     assert np.abs(gradients[1]).max() > 0

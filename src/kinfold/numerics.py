@@ -66,7 +66,9 @@ def unit_rows(x: Tensor) -> Tensor:
 
 
 def softplus(x: Tensor) -> Tensor:
-    """log(1 + exp(x)), to the last digit (torch's own is x above 20)."""
+    """log(1 + exp(x)), to the last digit (torch's own is x above 20, which float64 can tell)."""
+    if keras.backend.standardize_dtype(x.dtype) != "float64":
+        return ops.softplus(x)
     positive = x > 0
     return ops.relu(x) + ops.log1p(ops.exp(ops.where(positive, -x, x)))
 
@@ -81,13 +83,10 @@ def log_sum_exp(logit: Tensor, mask: Tensor) -> Tensor:
     Returns:
         Floating [t].
     """
-    # The largest allowed logit, not the largest of all, or the allowed ones could underflow.
-    lowest = ops.full_like(logit, -float("inf"))
-    some = ops.any(mask, axis=1, keepdims=True)
-    largest = ops.max(ops.where(mask, logit, lowest), axis=1, keepdims=True)
-    largest = ops.stop_gradient(ops.where(some, largest, ops.zeros_like(largest)))
-    # Where it is masked the exponent is replaced before exp, so that no infinity meets a gradient.
-    shifted = ops.where(mask, logit - largest, ops.zeros_like(logit))
-    total = ops.sum(ops.where(mask, ops.exp(shifted), ops.zeros_like(logit)), axis=1, keepdims=True)
-    total = ops.where(some, total, ops.ones_like(total))
-    return ops.squeeze(largest + ops.log(total), axis=1)
+    # What is not allowed is -inf, or the allowed ones could underflow beside it; but in a row of
+    # nothing else 0, whose gradient is not NaN.
+    some = ops.any(mask, axis=1)
+    nothing = ops.where(some, -float("inf"), 0.0)
+    allowed = ops.where(mask, logit, ops.expand_dims(ops.cast(nothing, logit.dtype), 1))
+    total = ops.logsumexp(allowed, axis=1)
+    return ops.where(some, total, ops.zeros_like(total))

@@ -46,7 +46,7 @@ class AngularLoss(PairLoss):
     >>> from kinfold.losses import AngularLoss
     >>> x = np.array([[1, 0], [0.8, 0.6], [0, 1]], "float32")
     >>> print(f"{float(AngularLoss()(np.array([0, 0, 1]), x)):.4f}")
-    0.3197
+    0.3035
     """
 
     def __init__(
@@ -88,17 +88,23 @@ class AngularLoss(PairLoss):
         if 0 in (x.shape[0], r.shape[0]):
             nothing = ops.sum(x, axis=1) * 0.0
             return nothing, nothing
-        # References of one class stand together in this order.
+        # References of one class stand together in this order, an anchor's own class from `first`.
         order = ops.cast(ops.argsort(ref_y), "int32")
         in_order = ops.take(ref_y, order)
         first = ops.cast(ops.searchsorted(in_order, y, side="left"), "int32")
-        same = ops.cast(ops.searchsorted(in_order, y, side="right"), "int32") - first
-        data = (y, positions, ref_y, order, first, same)
-        rows = streaming.repeated(self._kth, ops.max(same), self._tensors(x, r), data)
-        itself = ops.equal(ops.take(ref_y, ops.minimum(positions, m - 1)), y)
-        itself = ops.logical_and(itself, positions < m)
-        pairs = same - ops.cast(itself, "int32") if self.remove_diagonal else same
-        return rows, ops.cast(self.counted_pairs(pairs, same < m), rows.dtype)
+        pairs = ops.cast(ops.searchsorted(in_order, y, side="right"), "int32") - first
+        some_negative = pairs < m
+        # Where an anchor itself stands among them, to step over it; beyond them where it does not.
+        itself = ops.full_like(pairs, m)
+        if self.remove_diagonal:
+            at = ops.minimum(positions, m - 1)
+            among = ops.logical_and(ops.equal(ops.take(ref_y, at), y), positions < m)
+            place = ops.cast(ops.take(ops.argsort(order), at), "int32") - first
+            itself = ops.where(among, place, itself)
+            pairs = pairs - ops.cast(among, "int32")
+        data = (y, ref_y, order, first, itself, pairs)
+        rows = streaming.repeated(self._kth, ops.max(pairs), self._tensors(x, r), data)
+        return rows, ops.cast(self.counted_pairs(pairs, some_negative), rows.dtype)
 
     def _tensors(self, x: Tensor, r: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Anchors, references as positives and references as negatives."""
@@ -115,17 +121,15 @@ class AngularLoss(PairLoss):
         r: Tensor,
         far: Tensor,
         y: Tensor,
-        positions: Tensor,
         ref_y: Tensor,
         order: Tensor,
         first: Tensor,
-        same: Tensor,
+        itself: Tensor,
+        pairs: Tensor,
     ) -> Tensor:
-        """Loss of each anchor with the k-th reference of its class [n]."""
-        index = ops.take(order, ops.minimum(first + k, ops.shape(order)[0] - 1))
-        pair = same > k
-        if self.remove_diagonal:
-            pair = ops.logical_and(pair, ops.not_equal(index, positions))
+        """Loss of each anchor with its k-th positive [n]."""
+        place = first + k + ops.cast(itself <= k, "int32")
+        index = ops.take(order, ops.minimum(place, ops.shape(order)[0] - 1))
         t = math.tan(math.radians(self.alpha)) ** 2
         p = ops.take(r, index, axis=0)
         # The part without negatives is one more column of the dot product.
@@ -133,7 +137,7 @@ class AngularLoss(PairLoss):
         both = ops.concatenate([(x + p) * (4.0 * t), near], axis=1)
         far = ops.concatenate([far, ops.ones_like(far[:, :1])], axis=1)
         rows, _ = streaming.per_anchor(self._negatives, both, far, (y,), (ref_y,), self.block_size)
-        return ops.where(pair, rows, ops.zeros_like(rows))
+        return ops.where(pairs > k, rows, ops.zeros_like(rows))
 
     def _negatives(self, x: Tensor, r: Tensor, y: Tensor, ref_y: Tensor) -> tuple[Tensor, Tensor]:
         negative = ops.not_equal(ops.expand_dims(y, 1), ops.expand_dims(ref_y, 0))

@@ -190,9 +190,10 @@ class PairContrastiveLoss(PairLoss):
         self.negative_margin = checks.number(negative_margin, "negative_margin")
 
     def per_anchor(self, distance: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
-        near = ops.square(ops.relu(distance - self.positive_margin))
-        far = ops.square(ops.relu(self.negative_margin - distance))
-        return _mean_where(near, positive) + _mean_where(far, negative)
+        gap = ops.where(positive, distance - self.positive_margin, self.negative_margin - distance)
+        near, far = (_one_over_count(mask, gap) for mask in (positive, negative))
+        weight = ops.where(positive, near, ops.where(negative, far, ops.zeros_like(far)))
+        return ops.sum(ops.square(ops.relu(gap)) * weight, axis=1)
 
     def get_config(self) -> dict[str, Any]:
         return {
@@ -202,8 +203,7 @@ class PairContrastiveLoss(PairLoss):
         }
 
 
-def _mean_where(values: Tensor, mask: Tensor) -> Tensor:
-    """Mean of each row's entries that `mask` allows; 0 for a row without any."""
-    count = ops.sum(ops.cast(mask, values.dtype), axis=1)
-    total = ops.sum(ops.where(mask, values, ops.zeros_like(values)), axis=1)
-    return divide(total, count)
+def _one_over_count(mask: Tensor, like: Tensor) -> Tensor:
+    """1 over how many each row of `mask` allows [t, 1]; 0 for a row without any."""
+    count = ops.cast(ops.sum(mask, axis=1), like.dtype)
+    return ops.expand_dims(divide(ops.ones_like(count), count), 1)

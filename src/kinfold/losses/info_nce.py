@@ -11,7 +11,6 @@ from kinfold.checks import Tensor
 from kinfold.losses.paired import PairedLoss
 from kinfold.losses.reduction import reduced
 from kinfold.losses.trainable import current
-from kinfold.numerics import log_sum_exp
 
 
 @keras.saving.register_keras_serializable("kinfold")
@@ -47,11 +46,13 @@ class InfoNCELoss(PairedLoss):
     Example:
 
     >>> import numpy as np
+    >>> from keras import ops
     >>> from kinfold.losses import InfoNCELoss
     >>> x = np.array([[1, 0], [0, 1]], "float32")
     >>> r = np.array([[0.8, 0.6], [0, 1]], "float32")
-    >>> print(f"{float(InfoNCELoss(temperature=0.5)(None, x, ref_embeddings=r)):.4f}")
-    0.2660
+    >>> value = InfoNCELoss(temperature=0.5)(None, x, ref_embeddings=r)
+    >>> print(f"{ops.convert_to_numpy(value):.4f}")
+    0.2987
     """
 
     def __init__(
@@ -85,44 +86,49 @@ class InfoNCELoss(PairedLoss):
     def _reduced(self, x: Tensor, r: Tensor, weights: Tensor, reduction: str) -> Tensor:
         if not self.both_directions:
             return super()._reduced(x, r, weights, reduction)
+        n = x.shape[0]
+        if self.block_size is None and n is not None and n * n <= streaming.PAIRS:
+            logit = x @ ops.transpose(r)
+            sums = ops.logsumexp(logit, axis=1) + ops.logsumexp(logit, axis=0)
+            total = ops.sum((sums / 2.0 - _at(logit, self._at(x))) * weights)
+        else:
+            total = self._streamed(x, r, weights)
+        return reduced(total, ops.ones_like(weights, dtype="bool"), weights, reduction)
+
+    def _streamed(self, x: Tensor, r: Tensor, weights: Tensor) -> Tensor:
         # Four products where two passes would take six: the sums of the partners' direction come
         # first, and their gradient is then taken among the rows of the other one.
         sums, _ = streaming.per_anchor(
             self._sums, ops.stop_gradient(r), ops.stop_gradient(x), block_size=self.block_size
         )
-        total, _ = streaming.weighted_sum(
+        anchors, references = (self._at(x), weights), (sums, weights)
+        return streaming.weighted_sum(
             self._both,
             x,
             r,
             ops.ones_like(weights),
-            (self._at(x), weights),
-            (sums, weights),
+            anchors,
+            references,
             block_size=self.block_size,
-        )
-        counted = ops.ones_like(weights, dtype="bool")
-        return reduced(total, counted, weights, reduction)
+        )[0]
 
-    def row(self, logit: Tensor, own: Tensor) -> Tensor:
-        every = ops.ones_like(own)
-        return log_sum_exp(logit, every) - ops.sum(ops.where(own, logit, 0.0 * logit), axis=1)
+    def row(self, logit: Tensor, at: Tensor) -> Tensor:
+        return ops.logsumexp(logit, axis=1) - _at(logit, at)
 
     def _sums(self, x: Tensor, r: Tensor) -> tuple[Tensor, Tensor]:
-        logit = x @ ops.transpose(r)
-        some = ops.ones_like(logit, dtype="bool")
-        return log_sum_exp(logit, some), some[:, 0]
+        sums = ops.logsumexp(x @ ops.transpose(r), axis=1)
+        return sums, ops.ones_like(sums, dtype="bool")
 
     def _both(
         self, x: Tensor, r: Tensor, at: Tensor, w: Tensor, sums: Tensor, weights: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Both directions of a block, weighted; each partner's is counted in its own row."""
-        logit, own = self._logits(x, r, at)
-        zero = ops.zeros_like(logit)
-        to_own = ops.sum(ops.where(own, logit, zero), axis=1)
-        partner = ops.sum(ops.where(own, ops.expand_dims(sums, 0) + zero, zero), axis=1) - to_own
+        logit = x @ ops.transpose(r)
+        rows = self.row(logit, at) + ops.take(sums, at) - _at(logit, at)
         # Of value 0; its gradient is that of the partners' sums.
         pull = ops.sum(ops.exp(logit - sums) * weights, axis=1)
-        rows = w * (log_sum_exp(logit, ops.ones_like(own)) - to_own + partner)
-        return (rows + pull - ops.stop_gradient(pull)) / 2.0, own[:, 0]
+        rows = w * rows + pull - ops.stop_gradient(pull)
+        return rows / 2.0, ops.ones_like(w, dtype="bool")
 
     def get_config(self) -> dict[str, Any]:
         return {
@@ -131,3 +137,8 @@ class InfoNCELoss(PairedLoss):
             "both_directions": self.both_directions,
             "train_temperature": self.train_temperature,
         }
+
+
+def _at(logit: Tensor, columns: Tensor) -> Tensor:
+    """The entry of each row in its column."""
+    return ops.squeeze(ops.take_along_axis(logit, ops.expand_dims(columns, 1), axis=1), axis=1)

@@ -98,9 +98,6 @@ class LiftedStructureLoss(PairLoss):
         self, x: Tensor, r: Tensor, y: Tensor, positions: Tensor, ref_y: Tensor
     ) -> tuple[Tensor, Tensor]:
         x, r = wide(x), wide(r)
-        if 0 in (x.shape[0], r.shape[0]):
-            rows = ops.sum(x, axis=1) * 0.0
-            return rows, ops.zeros_like(rows, dtype="bool")
         _, negative = self._masks(y, positions, ref_y)
         some = ops.any(negative, axis=1)
         rows = log_sum_exp(self.negative_margin - self.distance(x, r), negative)

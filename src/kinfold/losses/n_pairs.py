@@ -3,8 +3,10 @@
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
+from kinfold import checks
 from kinfold.checks import Tensor
 from kinfold.losses.base import PairLoss
 from kinfold.numerics import log_sum_exp, softplus
@@ -72,6 +74,28 @@ class NPairsLoss(PairLoss):
             )
         turn = _turns(anchors[0])
         return x, r, (*anchors, turn), (*references, turn)
+
+    def _weighted_sum(
+        self, x: Tensor, r: Tensor, weights: Tensor, anchors: Any, references: Any
+    ) -> tuple[Tensor, Tensor]:
+        """Where labels can be looked at, of the first and second examples of each class alone."""
+        y, positions, turn = anchors
+        if not checks.is_concrete(turn):
+            return super()._weighted_sum(x, r, weights, anchors, references)
+        turns = ops.convert_to_numpy(turn)
+        first, second = (np.flatnonzero(turns == k).astype("int32") for k in (0, 1))
+        nowhere = ops.full_like(positions, -1)  # no first example is a second one
+        total, valid = super()._weighted_sum(
+            ops.take(x, first, axis=0),
+            ops.take(r, second, axis=0),
+            ops.take(weights, first),
+            tuple(ops.take(a, first) for a in (y, nowhere, turn)),
+            tuple(ops.take(a, second) for a in references),
+        )
+        place = np.full(len(turns), len(first), "int32")  # that of the False added behind
+        place[first] = np.arange(len(first))
+        valid = ops.concatenate([valid, ops.zeros_like(weights[:1], dtype="bool")])
+        return total, ops.take(valid, place)
 
     def _masks(
         self, y: Tensor, positions: Tensor, turn: Tensor, ref_y: Tensor, ref_turn: Tensor

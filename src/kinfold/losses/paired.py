@@ -31,12 +31,12 @@ class PairedLoss(TrainableLoss):
         self.normalize = bool(normalize)
         self.block_size = checks.block_size(block_size)
 
-    def row(self, logit: Tensor, own: Tensor) -> Tensor:
+    def row(self, logit: Tensor, at: Tensor) -> Tensor:
         """Loss of each embedding of a block.
 
         Args:
             logit: floating [t, m].
-            own: boolean [t, m], where the column is the row's partner.
+            at: integers [t], the column of each row's partner.
 
         Returns:
             Floating [t].
@@ -107,13 +107,8 @@ class PairedLoss(TrainableLoss):
         return reduced(total, counted, weights, reduction)
 
     def _block(self, x: Tensor, r: Tensor, at: Tensor) -> tuple[Tensor, Tensor]:
-        logit, own = self._logits(x, r, at)
-        return self.row(logit, own), ops.any(own, axis=1)
-
-    def _logits(self, x: Tensor, r: Tensor, at: Tensor) -> tuple[Tensor, Tensor]:
-        columns = ops.arange(ops.shape(r)[0], dtype=at.dtype)
-        own = ops.equal(ops.expand_dims(at, 1), ops.expand_dims(columns, 0))
-        return x @ ops.transpose(r), own
+        rows = self.row(x @ ops.transpose(r), at)
+        return rows, ops.ones_like(rows, dtype="bool")
 
     def _at(self, x: Tensor) -> Tensor:
         return ops.arange(ops.shape(x)[0], dtype="int32")

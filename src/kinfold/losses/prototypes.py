@@ -118,8 +118,8 @@ class PrototypeLoss(TrainableLoss):
         return y, unit_rows(wide(x))
 
     def _rows(self, y: Tensor, x: Tensor) -> Tensor:
-        own, other = streaming.log_sums(
-            self._logits,
+        own, other = streaming.sum_and_log_sum(
+            self._block,
             x,
             current(self.prototypes),
             (y,),
@@ -128,15 +128,18 @@ class PrototypeLoss(TrainableLoss):
             self.prototypes_per_class,
         )
         known = ops.logical_and(y >= 0, y < self.num_classes)
-        return ops.where(known, softplus(other - own), ops.full_like(own, float("nan")))
+        rows = softplus(other - self.positive_logit(own))
+        return ops.where(known, rows, ops.full_like(rows, float("nan")))
 
-    def _logits(self, x: Tensor, prototypes: Tensor, y: Tensor, ids: Tensor) -> Any:
+    def _block(self, x: Tensor, prototypes: Tensor, y: Tensor, ids: Tensor) -> Any:
+        """Similarities to the own class, 0 for others [n, b]; logits of the others, else -inf."""
         similarity = self.similarity(x, unit_rows(prototypes))
         own = ops.equal(ops.expand_dims(y, 1), ops.expand_dims(ids, 0))
-        nothing = ops.full_like(similarity, -float("inf"))
         return (
-            ops.where(own, self.positive_logit(similarity), nothing),
-            ops.where(own, nothing, self.negative_logit(similarity)),
+            ops.where(own, similarity, ops.zeros_like(similarity)),
+            ops.where(
+                own, ops.full_like(similarity, -float("inf")), self.negative_logit(similarity)
+            ),
         )
 
     def get_config(self) -> dict[str, Any]:

@@ -50,11 +50,13 @@ class SoftTripleLoss(PrototypeLoss):
     Example:
 
     >>> import numpy as np
+    >>> from keras import ops
     >>> from kinfold.losses import SoftTripleLoss
     >>> loss = SoftTripleLoss(num_classes=2, embedding_size=2, centers_per_class=2, scale=4.0)
     >>> _ = loss.trainable_variables[0].assign([[[1, 0], [0, -1]], [[0, 1], [-1, 0]]])
     >>> x = np.array([[0.8, 0.6], [0, 1]], "float32")
-    >>> print(f"{float(loss(np.array([0, 1]), x)):.4f}")
+    >>> value = loss(np.array([0, 1]), x)
+    >>> print(f"{ops.convert_to_numpy(value):.4f}")
     0.3427
     """
 

@@ -12,12 +12,16 @@ from typing import Any, NamedTuple
 import keras
 
 from kinfold.checks import Tensor
+from kinfold.numerics import wide
 from kinfold.streaming.tiles import Family
 
 Block = Callable[..., tuple[Tensor, Tensor]]
 
 # Pairs of a block: its handful of float32 buffers then stays near a core's cache.
 PAIRS = 2**20
+
+# One block may be this many times larger, where none then need be computed twice.
+ONE_BLOCK = 4
 
 # Rows and columns of a symmetric tile: a megabyte of float32.
 TILE = 512
@@ -37,7 +41,8 @@ def per_anchor(
 ) -> tuple[Tensor, Tensor]:
     """Loss of each anchor and what a mean counts; the backward pass computes each block again.
 
-    Equal to `block(x, r, *anchors, *references)`, without allocating [n, m].
+    Equal to `block(x, r, *anchors, *references)`, without allocating [n, m]. Without anchors or
+    without references no block is run: losses are 0, and a mean counts none.
 
     Args:
         block: see this module; a hashable function of `keras.ops`.
@@ -51,6 +56,8 @@ def per_anchor(
     Returns:
         Losses [n], differentiable with respect to `x` and `r`, and what a mean counts [n].
     """
+    if 0 in (x.shape[0], r.shape[0]):
+        return _nothing(x)
     size = _size(x, r, block_size, cost)
     if size is None:
         return _backend().dense(block, x, r, tuple(anchors), tuple(references))
@@ -79,6 +86,9 @@ def weighted_sum(
         The sum, a scalar, differentiable with respect to `x`, `r` and `weights`, and what a mean
         counts of the anchors [n]. The other arguments are those of `per_anchor`.
     """
+    if 0 in (x.shape[0], r.shape[0]):
+        loss, valid = _nothing(x)
+        return keras.ops.sum(loss * weights), valid
     size = _size(x, r, block_size, cost)
     if size is None:
         loss, valid = _backend().dense(block, x, r, tuple(anchors), tuple(references))
@@ -110,8 +120,8 @@ def symmetric(
     return _backend().symmetric(family, diagonal, block_size or TILE, x, y)
 
 
-def log_sums(
-    logits: Callable[..., tuple[Tensor, Tensor]],
+def sum_and_log_sum(
+    block: Callable[..., tuple[Tensor, Tensor]],
     x: Tensor,
     r: Tensor,
     anchors: Sequence[Tensor] = (),
@@ -119,13 +129,14 @@ def log_sums(
     block_size: int | None = None,
     cost: int = 1,
 ) -> tuple[Tensor, Tensor]:
-    """Log-sum-exps of each anchor's logits, by blocks of references; for many references.
+    """A sum and a log-sum-exp over the references, by blocks of them; where they are many.
 
-    The backward pass computes each block again. Where an anchor has no logit of a kind, -inf.
+    The backward pass computes each block again, unless there is but one.
 
     Args:
-        logits: a hashable function of `keras.ops`, from `x`, a block of `r`, `*anchors` and the
-            blocks of `*references` to two tensors [n, b], -inf where a pair is of the other kind.
+        block: a hashable function of `keras.ops`, from `x`, a block of `r`, `*anchors` and the
+            blocks of `*references` to the terms of the sum [n, b] and to logits [n, b], -inf where
+            there is none.
         x: anchors [n, d], float32 or float64, all in each block.
         r: references [m, ...], of the dtype of `x`.
         anchors: tensors [n, ...].
@@ -134,11 +145,16 @@ def log_sums(
         cost: numbers that a pair takes in a block.
 
     Returns:
-        Two tensors [n], differentiable with respect to `x` and `r`.
+        The sum [n], and the log-sum-exp [n], -inf for no logit; differentiable with respect to `x`
+        and `r`.
     """
-    n, later = keras.ops.shape(x)[0], Later(block_size, cost)
+    n, m, later = keras.ops.shape(x)[0], r.shape[0], Later(block_size, cost)
     size = later.anchors(n) if isinstance(n, int) else later
-    return _backend().log_sums(logits, size, x, r, tuple(anchors), tuple(references))
+    at_once = size * ONE_BLOCK if block_size is None and isinstance(size, int) else size
+    if isinstance(at_once, int) and m is not None and at_once >= m:
+        terms, logits = _backend().dense(block, x, r, tuple(anchors), tuple(references))
+        return keras.ops.sum(terms, axis=1), keras.ops.logsumexp(logits, axis=1)
+    return _backend().sum_and_log_sum(block, size, x, r, tuple(anchors), tuple(references))
 
 
 def repeated(
@@ -156,6 +172,11 @@ def repeated(
         Floating [n], of the dtype of the first tensor.
     """
     return _backend().repeated(fn, count, tuple(tensors), tuple(data))
+
+
+def _nothing(x: Tensor) -> tuple[Tensor, Tensor]:
+    loss = keras.ops.sum(wide(x), axis=1) * 0.0
+    return loss, keras.ops.zeros_like(loss, dtype="bool")
 
 
 def _size(x: Tensor, r: Tensor, block_size: int | None, cost: int) -> Any:

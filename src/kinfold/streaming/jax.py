@@ -51,10 +51,10 @@ def whole(family: Any, diagonal: bool, x: jax.Array, y: jax.Array) -> Any:
 
 
 @partial(jax.jit, static_argnums=(0, 1))
-def log_sums(
-    logits: Any, size: int, x: jax.Array, r: jax.Array, anchors: Data, references: Data
+def sum_and_log_sum(
+    block: Any, size: int, x: jax.Array, r: jax.Array, anchors: Data, references: Data
 ) -> Any:
-    return _log_sums(logits, size, x, r, anchors, references)
+    return _sum_and_log_sum(block, size, x, r, anchors, references)
 
 
 @partial(jax.jit, static_argnums=0)
@@ -142,42 +142,39 @@ _weighted_sum.defvjp(_weighted_sum_forward, _weighted_sum_backward, symbolic_zer
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _log_sums(logits: Any, size: int, x: Any, r: Any, anchors: Data, references: Data) -> Any:
-    return _log_sums_forward(logits, size, x, r, anchors, references)[0]
+def _sum_and_log_sum(block: Any, size: int, x: Any, r: Any, anchors: Data, references: Data) -> Any:
+    return _sum_and_log_sum_forward(block, size, x, r, anchors, references)[0]
 
 
-def _log_sums_forward(
-    logits: Any, size: int, x: Any, r: Any, anchors: Data, references: Data
+def _sum_and_log_sum_forward(
+    block: Any, size: int, x: Any, r: Any, anchors: Data, references: Data
 ) -> Any:
     size = min(size, len(r))
-    nothing = LogSum(jnp.full(len(x), -jnp.inf, x.dtype), jnp.zeros(len(x), x.dtype))
 
     def step(i: Any, sums: Any) -> Any:
         _, rt, data, new = _columns(i, size, r, references)
-        found = logits(x, rt, *anchors, *data)
-        return tuple(
-            s.merged(tiles.log_sum(jnp.where(new, a, -jnp.inf), 1))
-            for s, a in zip(sums, found, strict=True)
-        )
+        terms, logits = block(x, rt, *anchors, *data)
+        part = jnp.sum(jnp.where(new, terms, 0), axis=1)
+        found = tiles.log_sum(jnp.where(new, logits, -jnp.inf), 1)
+        return sums[0] + part, sums[1].merged(found)
 
-    sums = jax.lax.fori_loop(0, -(-len(r) // size), step, (nothing, nothing))
-    return tuple(s.value() for s in sums), (x, r, anchors, references, sums)
+    nothing = jnp.zeros(len(x), x.dtype)
+    start = nothing, LogSum(nothing - jnp.inf, nothing)
+    total, log_sum = jax.lax.fori_loop(0, -(-len(r) // size), step, start)
+    return (total, log_sum.value()), (x, r, anchors, references, log_sum)
 
 
-def _log_sums_backward(logits: Any, size: int, saved: Any, cotangents: Any) -> Any:
-    x, r, anchors, references, sums = saved
+def _sum_and_log_sum_backward(block: Any, size: int, saved: Any, cotangents: Any) -> Any:
+    x, r, anchors, references, log_sum = saved
     size = min(size, len(r))
 
     def step(i: Any, gradients: Any) -> Any:
         dx, dr = gradients
         start, rt, data, new = _columns(i, size, r, references)
-        found, pull = jax.vjp(lambda x, rt: logits(x, rt, *anchors, *data), x, rt)
-        parts = pull(
-            tuple(
-                jnp.where(new, tiles.shares(a, s, g), 0)
-                for a, s, g in zip(found, sums, cotangents, strict=True)
-            )
-        )
+        (_, logits), pull = jax.vjp(lambda x, rt: block(x, rt, *anchors, *data), x, rt)
+        terms = jnp.broadcast_to(cotangents[0][:, None], logits.shape)
+        shares = tiles.shares(logits, log_sum, cotangents[1])
+        parts = pull(tuple(jnp.where(new, part, 0) for part in (terms, shares)))
         old = jax.lax.dynamic_slice_in_dim(dr, start, size)
         return dx + parts[0], jax.lax.dynamic_update_slice_in_dim(dr, old + parts[1], start, 0)
 
@@ -186,7 +183,7 @@ def _log_sums_backward(logits: Any, size: int, saved: Any, cotangents: Any) -> A
     return dx, dr, None, None
 
 
-_log_sums.defvjp(_log_sums_forward, _log_sums_backward)
+_sum_and_log_sum.defvjp(_sum_and_log_sum_forward, _sum_and_log_sum_backward)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))

@@ -50,10 +50,10 @@ def symmetric(family: Any, diagonal: bool, size: int, x: tf.Tensor, y: tf.Tensor
     return _compiled(_symmetric, family, diagonal, size)(x, y)
 
 
-def log_sums(
-    logits: Any, size: Any, x: tf.Tensor, r: tf.Tensor, anchors: Data, references: Data
+def sum_and_log_sum(
+    block: Any, size: Any, x: tf.Tensor, r: tf.Tensor, anchors: Data, references: Data
 ) -> Any:
-    return _compiled(_log_sums, logits, size)(x, r, anchors, references)
+    return _compiled(_sum_and_log_sum, block, size)(x, r, anchors, references)
 
 
 def repeated(fn: Any, count: tf.Tensor, tensors: Data, data: Data) -> Any:
@@ -124,18 +124,16 @@ def _weighted_sum(
     return total(x, r, weights)
 
 
-def _log_sums(logits: Any, size: Any, x: Any, r: Any, anchors: Data, references: Data) -> Any:
+def _sum_and_log_sum(block: Any, size: Any, x: Any, r: Any, anchors: Data, references: Data) -> Any:
     @tf.custom_gradient
     def values(x: Any, r: Any) -> Any:
-        infinite = tf.constant(-float("inf"), x.dtype)
-
         def sizes() -> tuple[Any, Any]:
             """References, and those of a block; anew for each loop, as XLA knows only shapes."""
             n, m = (a.shape[0] or tf.shape(a)[0] for a in (x, r))
             b = size if isinstance(size, int) else size.anchors(n)
             return m, min(b, m) if isinstance(b, int) and isinstance(m, int) else tf.minimum(b, m)
 
-        def block(i: Any, m: Any, b: Any) -> Any:
+        def cut(i: Any, m: Any, b: Any) -> Any:
             # The last one ends with the references, and so needs no padded copy of them.
             start = tf.minimum(i * b, m - b)
             parts = [
@@ -144,31 +142,29 @@ def _log_sums(logits: Any, size: Any, x: Any, r: Any, anchors: Data, references:
             ]
             return start, parts, tf.range(b) + start >= i * b
 
-        def merge(i: Any, sums: Any) -> Any:
-            _, (rt, *data), new = block(i, m, b)
-            found = logits(x, rt, *anchors, *data)
-            return i + 1, tuple(
-                s.merged(tiles.log_sum(tf.where(new, a, infinite), 1))
-                for s, a in zip(sums, found, strict=True)
-            )
+        def add(i: Any, total: Any, log_sum: Any) -> Any:
+            _, (rt, *data), new = cut(i, m, b)
+            terms, logits = block(x, rt, *anchors, *data)
+            part = tf.reduce_sum(tf.where(new, terms, 0), axis=1)
+            found = tiles.log_sum(tf.where(new, logits, -float("inf")), 1)
+            return i + 1, total + part, log_sum.merged(found)
 
         m, b = sizes()
-        nothing = tiles.LogSum(tf.fill(tf.shape(x)[:1], infinite), tf.zeros_like(x[:, 0]))
-        _, sums = tf.while_loop(lambda i, _: i * b < m, merge, (0, (nothing, nothing)))
+        nothing = tf.zeros_like(x[:, 0])
+        start = 0, nothing, tiles.LogSum(nothing - float("inf"), nothing)
+        _, total, log_sum = tf.while_loop(lambda i, *_: i * b < m, add, start)
 
-        def backward(*cotangents: Any) -> Any:
+        def backward(g: Any, g_log_sum: Any) -> Any:
             m, b = sizes()
 
             def step(i: Any, dx: Any, dr: Any) -> Any:
-                start, (rt, *data), new = block(i, m, b)
+                start, (rt, *data), new = cut(i, m, b)
                 with tf.GradientTape(watch_accessed_variables=False) as tape:
                     tape.watch((x, rt))
-                    found = logits(x, rt, *anchors, *data)
-                shares = [
-                    tf.where(new, tiles.shares(a, s, g), 0)
-                    for a, s, g in zip(found, sums, cotangents, strict=True)
-                ]
-                parts = tape.gradient(found, (x, rt), shares)
+                    terms, logits = block(x, rt, *anchors, *data)
+                both = g[:, None] + tf.zeros_like(terms), tiles.shares(logits, log_sum, g_log_sum)
+                given = [tf.where(new, part, 0) for part in both]
+                parts = tape.gradient((terms, logits), (x, rt), given)
                 at = [start] + [0] * (r.shape.rank - 1)
                 old = tf.slice(dr, at, [b, *r.shape[1:]])
                 return i + 1, dx + parts[0], ops.slice_update(dr, at, old + parts[1])
@@ -176,7 +172,7 @@ def _log_sums(logits: Any, size: Any, x: Any, r: Any, anchors: Data, references:
             start = 0, tf.zeros_like(x), tf.zeros_like(r)
             return tf.while_loop(lambda i, *_: i * b < m, step, start)[1:]
 
-        return tuple(s.value() for s in sums), backward
+        return (total, log_sum.value()), backward
 
     return values(x, r)
 

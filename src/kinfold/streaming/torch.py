@@ -44,12 +44,12 @@ def weighted_sum(
 
 
 @torch.compiler.disable
-def log_sums(
-    logits: Any, size: int, x: torch.Tensor, r: torch.Tensor, anchors: Data, references: Data
+def sum_and_log_sum(
+    block: Any, size: int, x: torch.Tensor, r: torch.Tensor, anchors: Data, references: Data
 ) -> Any:
     if x.is_meta:
         return (only_shapes(x)[0],) * 2
-    return _LogSums.apply(logits, size, x, r, anchors, references)
+    return _SumAndLogSum.apply(block, size, x, r, anchors, references)
 
 
 @torch.compiler.disable
@@ -113,35 +113,33 @@ class _WeightedSum(torch.autograd.Function):
         return None, None, dx, dr, g * loss if ctx.needs_input_grad[4] else None, None, None
 
 
-class _LogSums(torch.autograd.Function):
+class _SumAndLogSum(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, logits: Any, size: int, x: Any, r: Any, anchors: Any, references: Any
+        ctx: Any, block: Any, size: int, x: Any, r: Any, anchors: Any, references: Any
     ) -> Any:
-        nothing = LogSum(x.new_full((len(x),), -torch.inf), x.new_zeros(len(x)))
-        ctx.sums = nothing, nothing
+        total = x.new_zeros(len(x))
+        ctx.log_sum = LogSum(torch.full_like(total, -torch.inf), torch.zeros_like(total))
         for cut in _cuts(len(r), size):
-            found = logits(x, r[cut], *anchors, *(a[cut] for a in references))
-            ctx.sums = tuple(
-                s.merged(tiles.log_sum(a, 1)) for s, a in zip(ctx.sums, found, strict=True)
-            )
-        ctx.logits, ctx.size, ctx.anchors, ctx.references = logits, size, anchors, references
+            terms, logits = block(x, r[cut], *anchors, *(a[cut] for a in references))
+            total += terms.sum(1)
+            ctx.log_sum = ctx.log_sum.merged(tiles.log_sum(logits, 1))
+        ctx.block, ctx.size, ctx.anchors, ctx.references = block, size, anchors, references
         ctx.save_for_backward(x, r)
-        return tuple(s.value() for s in ctx.sums)
+        return total, ctx.log_sum.value()
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, *g: Any) -> Any:
+    def backward(ctx: Any, g: Any, g_log_sum: Any) -> Any:
         x, r = ctx.saved_tensors
         dx, dr = torch.zeros_like(x), torch.empty_like(r)
         for cut in _cuts(len(r), ctx.size):
             with torch.enable_grad():
                 xs, rt = (t.detach().requires_grad_() for t in (x, r[cut]))
-                found = ctx.logits(xs, rt, *ctx.anchors, *(a[cut] for a in ctx.references))
-            shares = [
-                tiles.shares(a.detach(), s, w) for a, s, w in zip(found, ctx.sums, g, strict=True)
-            ]
-            part, dr[cut] = torch.autograd.grad(found, (xs, rt), shares)
+                terms, logits = ctx.block(xs, rt, *ctx.anchors, *(a[cut] for a in ctx.references))
+            shares = tiles.shares(logits.detach(), ctx.log_sum, g_log_sum)
+            both = g[:, None].expand_as(terms), shares
+            part, dr[cut] = torch.autograd.grad((terms, logits), (xs, rt), both)
             dx += part
         return None, None, dx, dr, None, None
 

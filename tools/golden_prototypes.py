@@ -1,4 +1,4 @@
-"""Computes `prototypes.npz` with pytorch-metric-learning: python tests/golden/make_prototypes.py
+"""Computes `prototypes.npz` with pytorch-metric-learning: python tools/golden_prototypes.py
 
 Float64, gradients with respect to the embeddings (dx), references (dref) and prototypes (dw).
 """
@@ -51,7 +51,7 @@ def main() -> None:
         found = {"y": y, "x": x, "value": value.item(), "dx": at.grad}
         found |= {"ref_y": ref_y, "ref_x": ref_x, "dref": r.grad} if refs else {}
         arrays |= {f"case{i}/{key}": np.asarray(a) for key, a in found.items()}
-    path = Path(__file__).with_name("prototypes.npz")
+    path = Path(__file__).parent.parent / "tests" / "golden" / "prototypes.npz"
     np.savez_compressed(path, cases=json.dumps(cases), **arrays)
 
 
