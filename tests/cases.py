@@ -62,10 +62,8 @@ def _tfsim_circle(p: np.ndarray, n: np.ndarray) -> float:
     return sum(map(_softplus, _circle_logits(p, n)))
 
 
-def _pair_contrastive(near: float, far: float) -> Row:
-    return lambda p, n: float(
-        np.mean(np.maximum(p - near, 0) ** 2) + np.mean(np.maximum(far - n, 0) ** 2)
-    )
+def _pair_contrastive(p: np.ndarray, n: np.ndarray) -> float:
+    return float(np.mean(p) + (np.mean(1 - n[n < 1]) if (n < 1).any() else 0))
 
 
 def _multi_similarity(alpha: float, beta: float, epsilon: float | None = None) -> Row:
@@ -159,9 +157,7 @@ CASES = [
         )
         for distance in ("inner_product", "manhattan", "snr")
     ),
-    Case(
-        "pair_contrastive", _made(losses.PairContrastiveLoss), _pair_contrastive(0, 1), "euclidean"
-    ),
+    Case("pair_contrastive", _made(losses.PairContrastiveLoss), _pair_contrastive, "euclidean"),
     Case("multi_similarity", _made(losses.MultiSimilarityLoss), _multi_similarity(2.0, 50.0)),
     Case(
         "multi_similarity_mined",

@@ -86,8 +86,11 @@ LOSSES: dict[str, tuple[Ours, Peer]] = {
     "SupConLoss": _same("SupConLoss"),
     "NTXentLoss": _same("NTXentLoss"),
     "TripletLoss": (Ours("TripletLoss"), Peer("TripletMarginLoss")),
-    "TripletLoss(all)": (
-        Ours("TripletLoss", {"positives": "all", "negatives": "all"}),
+    "TripletLoss(all, 0.05)": (  # the peer's margin and distance
+        Ours(
+            "TripletLoss",
+            {"margin": 0.05, "positives": "all", "negatives": "all", "distance": "euclidean"},
+        ),
         Peer("TripletMarginLoss"),
     ),
     "LiftedStructureLoss": _same("LiftedStructureLoss"),

@@ -137,11 +137,11 @@ class PairContrastiveLoss(PairLoss):
 
     With the distance d, for an anchor with positives P and negatives N:
 
-        mean_P relu(d - positive_margin)^2 + mean_N relu(negative_margin - d)^2
+        mean_P relu(d - positive_margin) + sum_N relu(negative_margin - d) / |{N: d < negative_margin}|
 
-    Each anchor's positives and negatives weigh the same, however many there are of each. The
-    means are over all its pairs, whether or not they are within the margin, so that rounding never
-    moves a divisor.
+    Each anchor's positives and negatives weigh the same, however many there are of each, and of
+    the negatives only those within the margin count, which are few later in training. The hinges
+    are not squared, unlike those of `ContrastiveLoss`: so they teach an encoder far more.
 
     Args:
         positive_margin: distance below which a positive costs nothing.
@@ -168,7 +168,7 @@ class PairContrastiveLoss(PairLoss):
     >>> from kinfold.losses import PairContrastiveLoss
     >>> x = np.array([[0, 0], [3, 4], [0, 0.5]], "float32")
     >>> float(PairContrastiveLoss(reduction="sum")(np.array([0, 0, 1]), x))
-    50.25
+    10.5
     """
 
     def __init__(
@@ -191,9 +191,10 @@ class PairContrastiveLoss(PairLoss):
 
     def per_anchor(self, distance: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
         gap = ops.where(positive, distance - self.positive_margin, self.negative_margin - distance)
-        near, far = (_one_over_count(mask, gap) for mask in (positive, negative))
-        weight = ops.where(positive, near, ops.where(negative, far, ops.zeros_like(far)))
-        return ops.sum(ops.square(ops.relu(gap)) * weight, axis=1)
+        within = ops.logical_and(negative, gap > 0)
+        near, far = (_one_over_count(mask, gap) for mask in (positive, within))
+        weight = ops.where(positive, near, ops.where(within, far, ops.zeros_like(far)))
+        return ops.sum(ops.relu(gap) * weight, axis=1)
 
     def get_config(self) -> dict[str, Any]:
         return {

@@ -54,8 +54,9 @@ class PrototypeLoss(TrainableLoss):
         self.prototypes = self._add_variable(
             "prototypes",
             (self.num_classes, *several, self.embedding_size),
-            # Of unit length about, as the embeddings are: neither learns much faster.
-            keras.initializers.RandomNormal(stddev=self.embedding_size**-0.5),
+            # Long: an optimizer of Adam's kind moves each number by the learning rate, whatever
+            # the gradient, and would turn short ones about.
+            keras.initializers.RandomNormal(stddev=1.0),
         )
 
     def positive_logit(self, similarity: Tensor) -> Tensor:
