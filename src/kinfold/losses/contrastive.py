@@ -137,7 +137,8 @@ class PairContrastiveLoss(PairLoss):
 
     With the distance d, for an anchor with positives P and negatives N:
 
-        mean_P relu(d - positive_margin) + sum_N relu(negative_margin - d) / |{N: d < negative_margin}|
+        mean_P relu(d - positive_margin) + mean_M (negative_margin - d),
+        M = {n in N: d_n < negative_margin}
 
     Each anchor's positives and negatives weigh the same, however many there are of each, and of
     the negatives only those within the margin count, which are few later in training. The hinges
