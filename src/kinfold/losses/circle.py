@@ -1,6 +1,5 @@
 """Circle loss."""
 
-import functools
 from typing import Any
 
 import keras
@@ -9,6 +8,7 @@ from keras import ops
 from kinfold import checks, distances
 from kinfold.checks import Tensor
 from kinfold.losses.log_sum_exp import LogSumExpLoss
+from kinfold.losses.made import made
 from kinfold.numerics import softplus
 
 
@@ -160,7 +160,8 @@ def circle_loss(
     >>> ops.convert_to_numpy(circle_loss(np.array([0, 0, 1]), x, gamma=10.0)).round(3)
     array([0.059, 1.171, 0.   ], dtype=float32)
     """
-    loss = _circle(
+    loss = made(
+        CircleLoss,
         checks.number(gamma, "gamma"),
         checks.number(margin, "margin"),
         distances.get(distance),
@@ -171,6 +172,3 @@ def circle_loss(
         normalize=bool(normalize),
     )
     return loss.call(y_true, y_pred, ref_labels, ref_embeddings)
-
-
-_circle = functools.lru_cache(maxsize=64)(CircleLoss)  # JAX and TensorFlow compile once for each

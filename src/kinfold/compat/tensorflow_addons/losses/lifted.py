@@ -1,6 +1,5 @@
 """`tfa.losses.LiftedStructLoss` and `lifted_struct_loss`."""
 
-import functools
 from typing import Any
 
 import keras
@@ -8,6 +7,7 @@ import keras
 from kinfold import checks, losses
 from kinfold.checks import Tensor
 from kinfold.compat import keras2
+from kinfold.losses.made import made
 
 
 @keras.saving.register_keras_serializable("kinfold.tensorflow_addons")
@@ -32,7 +32,7 @@ class LiftedStructLoss(losses.LiftedStructureLoss):
     """
 
     def __init__(self, margin: float = 1.0, name: str | None = None, **kwargs: Any) -> None:
-        kwargs["reduction"] = keras2.reduction(kwargs.get("reduction", "sum_over_batch_size"))
+        keras2.rename_reduction(kwargs)
         super().__init__(margin, name=name, **kwargs)
 
     def get_config(self) -> dict[str, Any]:
@@ -52,9 +52,6 @@ def lifted_struct_loss(labels: Any, embeddings: Any, margin: float = 1.0) -> Ten
     Returns:
         A scalar.
     """
-    return _made(float(margin), checks.compute_dtype(embeddings))(labels, embeddings)
-
-
-@functools.lru_cache(maxsize=64)  # JAX and TensorFlow compile once for each
-def _made(margin: float, dtype: str) -> LiftedStructLoss:
-    return LiftedStructLoss(margin, dtype=dtype)
+    return made(LiftedStructLoss, float(margin), dtype=checks.compute_dtype(embeddings))(
+        labels, embeddings
+    )

@@ -1,6 +1,5 @@
 """`tfa.losses.TripletSemiHardLoss`, `TripletHardLoss` and their functions."""
 
-import functools
 from typing import Any
 
 import keras
@@ -9,6 +8,7 @@ from keras import ops
 from kinfold import checks, losses
 from kinfold.checks import Tensor
 from kinfold.compat import keras2
+from kinfold.losses.made import made
 from kinfold.numerics import softplus
 
 METRICS: dict[str, dict[str, Any]] = {
@@ -72,7 +72,7 @@ class TripletSemiHardLoss(_ByMetric, losses.TripletLoss):
         **kwargs: Any,
     ) -> None:
         self.distance_metric = distance_metric
-        kwargs["reduction"] = keras2.reduction(kwargs.get("reduction", "sum_over_batch_size"))
+        keras2.rename_reduction(kwargs)
         super().__init__(
             margin, "all", "semi-hard", name=name, **_metric(distance_metric), **kwargs
         )
@@ -114,7 +114,7 @@ class TripletHardLoss(_ByMetric, losses.TripletLoss):
         **kwargs: Any,
     ) -> None:
         self.distance_metric, self.soft = distance_metric, bool(soft)
-        kwargs["reduction"] = keras2.reduction(kwargs.get("reduction", "sum_over_batch_size"))
+        keras2.rename_reduction(kwargs)
         super().__init__(margin, "hard", "hard", name=name, **_metric(distance_metric), **kwargs)
 
     def valid_anchors(self, positive: Tensor, negative: Tensor) -> Tensor:
@@ -150,7 +150,7 @@ def triplet_semihard_loss(
     Returns:
         A scalar.
     """
-    loss = _made(
+    loss = made(
         TripletSemiHardLoss, float(margin), distance_metric, dtype=checks.compute_dtype(y_pred)
     )
     return loss(y_true, y_pred)
@@ -176,10 +176,5 @@ def triplet_hard_loss(
         A scalar.
     """
     dtype = checks.compute_dtype(y_pred)
-    loss = _made(TripletHardLoss, float(margin), bool(soft), distance_metric, dtype=dtype)
+    loss = made(TripletHardLoss, float(margin), bool(soft), distance_metric, dtype=dtype)
     return loss(y_true, y_pred)
-
-
-@functools.lru_cache(maxsize=64)  # JAX and TensorFlow compile once for each
-def _made(kind: Any, *args: Any, **kwargs: Any) -> Any:
-    return kind(*args, **kwargs)

@@ -49,7 +49,7 @@ class CircleLoss(BatchMean, losses.CircleLoss):
         name: str | None = None,
         **kwargs: Any,
     ) -> None:
-        kwargs["reduction"] = keras2.reduction(kwargs.get("reduction", "sum_over_batch_size"))
+        keras2.rename_reduction(kwargs)
         super().__init__(gamma, margin, distance, name=name, **kwargs)
 
     def combine(self, positive: Tensor, negative: Tensor) -> Tensor:

@@ -49,7 +49,7 @@ class MultiSimilarityLoss(BatchMean, losses.MultiSimilarityLoss):
         name: str | None = None,
         **kwargs: Any,
     ) -> None:
-        kwargs["reduction"] = keras2.reduction(kwargs.get("reduction", "sum_over_batch_size"))
+        keras2.rename_reduction(kwargs)
         self.lmda = checks.number(lmda, "lmda")
         self.center = checks.number(center, "center")
         super().__init__(

@@ -42,7 +42,7 @@ class SoftNearestNeighborLoss(losses.SoftNearestNeighborLoss):
         name: str | None = None,
         **kwargs: Any,
     ) -> None:
-        kwargs["reduction"] = keras2.reduction(kwargs.get("reduction", "sum_over_batch_size"))
+        keras2.rename_reduction(kwargs)
         super().__init__(temperature, distance, name=name, **kwargs)
 
     def combine(self, positive: Tensor, negative: Tensor) -> Tensor:

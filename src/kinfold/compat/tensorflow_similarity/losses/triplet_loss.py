@@ -52,7 +52,7 @@ class TripletLoss(BatchMean, losses.TripletLoss):
         name: str | None = None,
         **kwargs: Any,
     ) -> None:
-        kwargs["reduction"] = keras2.reduction(kwargs.get("reduction", "sum_over_batch_size"))
+        keras2.rename_reduction(kwargs)
         super().__init__(
             margin,
             positive_mining_strategy,
