@@ -182,7 +182,12 @@ def test_ctrl_c_exits_with_130_and_names_the_way_to_go_on(
 
     monkeypatch.setattr(Lines, "epoch", press)
     monkeypatch.setattr(fit, "write_report", lambda path, report: path.write_text("", "utf-8"))
-    result = kinfold("train", data, "--out", out, *SMALL)
+    # A shell starts a background job with SIGINT ignored, and these tests may be one.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        result = kinfold("train", data, "--out", out, *SMALL)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert result.exit_code == 130, result.output
     assert "Interrupted. Epoch 1 is whole and kept." in result.stdout
     assert f"is in {out / 'model.keras'}" in result.stdout

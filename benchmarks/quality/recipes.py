@@ -86,7 +86,7 @@ LOSSES: dict[str, tuple[Ours, Peer]] = {
     "SupConLoss": _same("SupConLoss"),
     "NTXentLoss": _same("NTXentLoss"),
     "TripletLoss": (Ours("TripletLoss"), Peer("TripletMarginLoss")),
-    "TripletLoss(all, 0.05)": (  # the peer's margin and distance
+    "TripletLoss(all)": (  # the peer's margin and distance
         Ours(
             "TripletLoss",
             {"margin": 0.05, "positives": "all", "negatives": "all", "distance": "euclidean"},

@@ -64,11 +64,8 @@ def _square(x: Tensor) -> Tensor:
 
 
 def _squared(x: Tensor, r: Tensor) -> Tensor:
-    # The squares are two more columns of the product, which saves passes over [t, m].
-    x_square, r_square = (ops.expand_dims(_square(a), 1) for a in (x, r))
-    left = ops.concatenate([-2.0 * x, x_square, ops.ones_like(x_square)], axis=1)
-    right = ops.concatenate([r, ops.ones_like(r_square), r_square], axis=1)
-    return ops.relu(_dot(left, right))
+    square = ops.expand_dims(_square(x), 1) - 2.0 * _dot(x, r) + ops.expand_dims(_square(r), 0)
+    return ops.relu(square)
 
 
 class Cosine(Distance):

@@ -9,7 +9,7 @@ from keras import ops
 from kinfold import checks, streaming
 from kinfold.checks import Tensor
 from kinfold.losses.base import PairLoss
-from kinfold.numerics import log_sum_exp, softplus
+from kinfold.numerics import log_sum_exp, softplus, wide
 
 
 @keras.saving.register_keras_serializable("kinfold")
@@ -84,6 +84,7 @@ class AngularLoss(PairLoss):
                 f"AngularLoss needs class ids, shape [batch]. Received shape {tuple(y.shape)}."
             )
         (ref_y,) = references
+        x, r = wide(x), wide(r)
         m = ops.shape(ref_y)[0]
         if 0 in (x.shape[0], r.shape[0]):
             nothing = ops.sum(x, axis=1) * 0.0
