@@ -7,6 +7,7 @@ from keras import ops
 
 from kinfold import checks, streaming
 from kinfold.checks import Tensor
+from kinfold.losses.base import refuse_replicas
 from kinfold.losses.prototypes import PrototypeLoss
 from kinfold.losses.reduction import anchor_weights
 from kinfold.losses.trainable import current
@@ -87,6 +88,7 @@ class ProxyAnchorLoss(PrototypeLoss):
         return ops.cast(self._loss(y_true, y_pred, None), self.dtype)
 
     def _loss(self, y_true: Any, y_pred: Any, sample_weight: Any) -> Tensor:
+        refuse_replicas()
         y, x = self._checked(y_true, y_pred)
         weight = anchor_weights(sample_weight, like=x[:, 0])
         ids = ops.arange(self.num_classes, dtype=y.dtype)
