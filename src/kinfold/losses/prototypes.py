@@ -128,9 +128,12 @@ class PrototypeLoss(TrainableLoss):
             self.block_size,
             self.prototypes_per_class,
         )
-        known = ops.logical_and(y >= 0, y < self.num_classes)
         rows = softplus(other - self.positive_logit(own))
-        return ops.where(known, rows, ops.full_like(rows, float("nan")))
+        return ops.where(self._known(y), rows, ops.full_like(rows, float("nan")))
+
+    def _known(self, y: Tensor) -> Tensor:
+        """Which ids are those of a class, boolean [n]."""
+        return ops.logical_and(y >= 0, y < self.num_classes)
 
     def _block(self, x: Tensor, prototypes: Tensor, y: Tensor, ids: Tensor) -> Any:
         """Similarities to the own class, 0 for others [n, b]; logits of the others, else -inf."""

@@ -93,7 +93,7 @@ class ProxyAnchorLoss(PrototypeLoss):
         weight = anchor_weights(sample_weight, like=x[:, 0])
         ids = ops.arange(self.num_classes, dtype=y.dtype)
         prototypes = current(self.prototypes)
-        known = ops.logical_and(y >= 0, y < self.num_classes)
+        known = self._known(y)
         here = ops.segment_max(
             ops.cast(weight > 0, x.dtype),
             ops.where(known, y, ops.zeros_like(y)),
