@@ -21,6 +21,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 LIMIT = 120  # seconds a step may take
 ONCE = 20.0  # a step that takes longer is timed by its first run alone
+LONG = 5.0  # rounds that take longer are three
 BUDGET = 1.5  # seconds spent on the repeats of a step
 WARM = 1024  # the batch of the first step, which starts up what a process starts once
 ROUND = 0.02  # seconds of calls that are timed together, where steps are short
@@ -115,7 +116,8 @@ def rounds(runs: list[tuple[Step, float]], budget: float) -> list[list[float]]:
     ]
     times: list[list[float]] = [[] for _ in runs]
     end = perf_counter() + budget * len(runs)
-    while len(times[0]) < 5 or perf_counter() < end:
+    least = 5 if sum(first for _, first in runs) < LONG else 3
+    while len(times[0]) < least or perf_counter() < end:
         order = range(len(runs))
         for i in order if len(times[0]) % 2 == 0 else reversed(order):
             times[i].append(timed(runs[i][0], calls[i]))

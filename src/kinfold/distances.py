@@ -5,6 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from kinfold import numerics
 from kinfold.checks import Tensor
 from kinfold.numerics import divide, square_root
 
@@ -64,8 +65,10 @@ def _square(x: Tensor) -> Tensor:
 
 
 def _squared(x: Tensor, r: Tensor) -> Tensor:
-    square = ops.expand_dims(_square(x), 1) - 2.0 * _dot(x, r) + ops.expand_dims(_square(r), 0)
-    return ops.relu(square)
+    """||x||^2 + ||r||^2 - 2 x.r, which rounding may leave a little below 0."""
+    if hand := numerics.by_hand():
+        return hand.Squared.apply(x, r)
+    return ops.expand_dims(_square(x), 1) - 2.0 * _dot(x, r) + ops.expand_dims(_square(r), 0)
 
 
 class Cosine(Distance):
@@ -106,7 +109,7 @@ class SquaredEuclidean(Distance):
     name = "squared_euclidean"
 
     def pairwise(self, x: Tensor, r: Tensor) -> Tensor:
-        return _squared(x, r)
+        return ops.relu(_squared(x, r))
 
     def paired(self, x: Tensor, r: Tensor) -> Tensor:
         return _square(x - r)
@@ -157,7 +160,7 @@ class SNR(Distance):
 
     def pairwise(self, x: Tensor, r: Tensor) -> Tensor:
         x, r = _centred(x), _centred(r)
-        return divide(_squared(x, r), ops.expand_dims(_square(x), 1))
+        return divide(ops.relu(_squared(x, r)), ops.expand_dims(_square(x), 1))
 
     def paired(self, x: Tensor, r: Tensor) -> Tensor:
         x, r = _centred(x), _centred(r)

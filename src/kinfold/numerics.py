@@ -6,10 +6,22 @@ functions of `keras.ops` turn float64 into float32 under the default floatx (mat
 logaddexp, divide_no_nan), so operators and one-argument functions are used instead.
 """
 
+from typing import Any
+
 import keras
 from keras import ops
 
 from kinfold.checks import Tensor
+
+if keras.backend.backend() == "torch":
+    from kinfold import numerics_torch
+
+
+def by_hand() -> Any:
+    """`numerics_torch` where it serves: on PyTorch, unless torch.compile fuses what is here."""
+    if keras.backend.backend() != "torch" or numerics_torch.compiling():
+        return None
+    return numerics_torch
 
 
 def wide(x: Tensor) -> Tensor:
@@ -19,7 +31,9 @@ def wide(x: Tensor) -> Tensor:
 
 
 def square_root(square: Tensor) -> Tensor:
-    """sqrt, with value and gradient 0 at 0 (the plain form gives NaN on every backend)."""
+    """sqrt, with value and gradient 0 at 0 and below (the plain form gives NaN, on any backend)."""
+    if hand := by_hand():
+        return hand.SquareRoot.apply(square)
     some = square > 0
     root = ops.sqrt(ops.where(some, square, ops.ones_like(square)))
     return ops.where(some, root, ops.zeros_like(square))
@@ -55,6 +69,8 @@ def unit_rows(x: Tensor) -> Tensor:
     x = ops.convert_to_tensor(x)
     dtype = keras.backend.standardize_dtype(x.dtype)
     y = wide(x)
+    if hand := by_hand():
+        return ops.cast(hand.UnitRows.apply(y), dtype)
     # Scaled first, so that the square neither overflows nor vanishes; a subnormal row counts as 0.
     largest = ops.stop_gradient(ops.max(ops.abs(y), axis=-1, keepdims=True))
     some = largest > 1.2e-38
@@ -73,16 +89,39 @@ def softplus(x: Tensor) -> Tensor:
     return ops.relu(x) + ops.log1p(ops.exp(ops.where(positive, -x, x)))
 
 
-def log_sum_exp(logit: Tensor, mask: Tensor) -> Tensor:
+def largest(x: Tensor, axis: int) -> Tensor:
+    """Largest entry along an axis; equal ones share its gradient."""
+    hand = by_hand()
+    return hand.Largest.apply(x, axis) if hand else ops.max(x, axis=axis)
+
+
+def any_in_row(mask: Tensor) -> Tensor:
+    """Whether any entry of each row of `mask` [t, m] is True, boolean [t]."""
+    hand = by_hand()
+    return hand.some(mask) if hand else ops.any(mask, axis=1)
+
+
+def count_in_row(mask: Tensor) -> Tensor:
+    """How many entries of each row of `mask` [t, m] are True, integers [t]."""
+    hand = by_hand()
+    return hand.count(mask) if hand else ops.sum(mask, axis=1)
+
+
+def log_sum_exp(logit: Tensor, mask: Tensor | None = None) -> Tensor:
     """Log of the sum of exp(logit) over the allowed entries of each row; 0 for a row without any.
 
     Args:
         logit: floating [t, m].
-        mask: boolean [t, m], the allowed entries.
+        mask: boolean [t, m], the allowed entries; None allows all, of which those of -inf count
+            nothing, and gives -inf for a row of those alone.
 
     Returns:
         Floating [t].
     """
+    if hand := by_hand():
+        return hand.LogSumExp.apply(logit, mask)
+    if mask is None:
+        return ops.logsumexp(logit, axis=1)
     # What is not allowed is -inf, or the allowed ones could underflow beside it; but in a row of
     # nothing else 0, whose gradient is not NaN.
     some = ops.any(mask, axis=1)

@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from kinfold.checks import Tensor
+from kinfold.numerics import any_in_row
 
 
 def are_pairs(labels: Tensor) -> bool:
@@ -45,4 +46,4 @@ def masks(
 
 def valid_anchors(positive: Tensor, negative: Tensor) -> Tensor:
     """Anchors of a block that have at least one positive and one negative: boolean [t]."""
-    return ops.logical_and(ops.any(positive, axis=1), ops.any(negative, axis=1))
+    return ops.logical_and(any_in_row(positive), any_in_row(negative))

@@ -9,7 +9,7 @@ from keras import ops
 from kinfold import checks, streaming
 from kinfold.checks import Tensor
 from kinfold.losses.base import PairLoss
-from kinfold.numerics import log_sum_exp, softplus, wide
+from kinfold.numerics import any_in_row, log_sum_exp, softplus, wide
 
 
 @keras.saving.register_keras_serializable("kinfold")
@@ -142,7 +142,7 @@ class AngularLoss(PairLoss):
 
     def _negatives(self, x: Tensor, r: Tensor, y: Tensor, ref_y: Tensor) -> tuple[Tensor, Tensor]:
         negative = ops.not_equal(ops.expand_dims(y, 1), ops.expand_dims(ref_y, 0))
-        some = ops.any(negative, axis=1)
+        some = any_in_row(negative)
         rows = softplus(log_sum_exp(x @ ops.transpose(r), negative))
         return ops.where(some, rows, ops.zeros_like(rows)), some
 

@@ -9,7 +9,7 @@ from keras import ops
 from kinfold import checks
 from kinfold.checks import Tensor
 from kinfold.losses.prototypes import PrototypeLoss, of_each_prototype
-from kinfold.numerics import square_root
+from kinfold.numerics import largest, square_root
 
 
 @keras.saving.register_keras_serializable("kinfold")
@@ -91,7 +91,7 @@ class ArcFaceLoss(PrototypeLoss):
     def similarity(self, x: Tensor, prototypes: Tensor) -> Tensor:
         if self.prototypes_per_class == 1:
             return super().similarity(x, prototypes)
-        return ops.max(of_each_prototype(x, prototypes), axis=2)
+        return largest(of_each_prototype(x, prototypes), 1)
 
     def positive_logit(self, similarity: Tensor) -> Tensor:
         cos, sin = math.cos(self.margin), math.sin(self.margin)

@@ -9,7 +9,7 @@ from kinfold import checks
 from kinfold.checks import Tensor
 from kinfold.losses.base import PairLoss
 from kinfold.losses.reduction import anchor_weights, reduced
-from kinfold.numerics import divide, wide
+from kinfold.numerics import count_in_row, divide, wide
 
 
 @keras.saving.register_keras_serializable("kinfold")
@@ -191,11 +191,12 @@ class PairContrastiveLoss(PairLoss):
         self.negative_margin = checks.number(negative_margin, "negative_margin")
 
     def per_anchor(self, distance: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
-        gap = ops.where(positive, distance - self.positive_margin, self.negative_margin - distance)
-        within = ops.logical_and(negative, gap > 0)
-        near, far = (_one_over_count(mask, gap) for mask in (positive, within))
-        weight = ops.where(positive, near, ops.where(within, far, ops.zeros_like(far)))
-        return ops.sum(ops.relu(gap) * weight, axis=1)
+        pulled = ops.logical_and(positive, distance > self.positive_margin)
+        pushed = ops.logical_and(negative, distance < self.negative_margin)
+        near, far = (_one_over_count(mask, distance) for mask in (positive, pushed))
+        weight = ops.where(pulled, near, ops.where(pushed, -far, ops.zeros_like(far)))
+        margin = ops.where(positive, self.positive_margin, self.negative_margin)
+        return ops.sum((distance - ops.cast(margin, distance.dtype)) * weight, axis=1)
 
     def get_config(self) -> dict[str, Any]:
         return {
@@ -207,5 +208,5 @@ class PairContrastiveLoss(PairLoss):
 
 def _one_over_count(mask: Tensor, like: Tensor) -> Tensor:
     """1 over how many each row of `mask` allows [t, 1]; 0 for a row without any."""
-    count = ops.cast(ops.sum(mask, axis=1), like.dtype)
+    count = ops.cast(count_in_row(mask), like.dtype)
     return ops.expand_dims(divide(ops.ones_like(count), count), 1)

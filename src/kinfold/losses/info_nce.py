@@ -8,9 +8,10 @@ from keras import ops
 
 from kinfold import checks, streaming
 from kinfold.checks import Tensor
-from kinfold.losses.paired import PairedLoss
+from kinfold.losses.paired import PairedLoss, of_partner
 from kinfold.losses.reduction import reduced
 from kinfold.losses.trainable import current
+from kinfold.numerics import log_sum_exp
 
 
 @keras.saving.register_keras_serializable("kinfold")
@@ -89,8 +90,8 @@ class InfoNCELoss(PairedLoss):
         n = x.shape[0]
         if self.block_size is None and n is not None and n * n <= streaming.PAIRS:
             logit = x @ ops.transpose(r)
-            sums = ops.logsumexp(logit, axis=1) + ops.logsumexp(logit, axis=0)
-            total = ops.sum((sums / 2.0 - _at(logit, self._at(x))) * weights)
+            sums = log_sum_exp(logit) + log_sum_exp(ops.transpose(logit))
+            total = ops.sum((sums / 2.0 - of_partner(logit, self._at(x))) * weights)
         else:
             total = self._streamed(x, r, weights)
         return reduced(total, ops.ones_like(weights, dtype="bool"), weights, reduction)
@@ -113,10 +114,10 @@ class InfoNCELoss(PairedLoss):
         )[0]
 
     def row(self, logit: Tensor, at: Tensor) -> Tensor:
-        return ops.logsumexp(logit, axis=1) - _at(logit, at)
+        return log_sum_exp(logit) - of_partner(logit, at)
 
     def _sums(self, x: Tensor, r: Tensor) -> tuple[Tensor, Tensor]:
-        sums = ops.logsumexp(x @ ops.transpose(r), axis=1)
+        sums = log_sum_exp(x @ ops.transpose(r))
         return sums, ops.ones_like(sums, dtype="bool")
 
     def _both(
@@ -124,7 +125,7 @@ class InfoNCELoss(PairedLoss):
     ) -> tuple[Tensor, Tensor]:
         """Both directions of a block, weighted; each partner's is counted in its own row."""
         logit = x @ ops.transpose(r)
-        rows = self.row(logit, at) + ops.take(sums, at) - _at(logit, at)
+        rows = self.row(logit, at) + ops.take(sums, at) - of_partner(logit, at)
         # Of value 0; its gradient is that of the partners' sums.
         pull = ops.sum(ops.exp(logit - sums) * weights, axis=1)
         rows = w * rows + pull - ops.stop_gradient(pull)
@@ -137,8 +138,3 @@ class InfoNCELoss(PairedLoss):
             "both_directions": self.both_directions,
             "train_temperature": self.train_temperature,
         }
-
-
-def _at(logit: Tensor, columns: Tensor) -> Tensor:
-    """The entry of each row in its column."""
-    return ops.squeeze(ops.take_along_axis(logit, ops.expand_dims(columns, 1), axis=1), axis=1)

@@ -9,7 +9,7 @@ from kinfold import checks, streaming
 from kinfold.checks import Tensor
 from kinfold.losses.base import PairLoss
 from kinfold.losses.log_sum_exp import LogSumExpLoss
-from kinfold.numerics import log_sum_exp, wide
+from kinfold.numerics import any_in_row, log_sum_exp, wide
 
 NONE = -1e30  # the log-sum-exp of no negatives; an infinity would meet a gradient
 
@@ -99,7 +99,7 @@ class LiftedStructureLoss(PairLoss):
     ) -> tuple[Tensor, Tensor]:
         x, r = wide(x), wide(r)
         _, negative = self._masks(y, positions, ref_y)
-        some = ops.any(negative, axis=1)
+        some = any_in_row(negative)
         rows = log_sum_exp(self.negative_margin - self.distance(x, r), negative)
         return ops.where(some, rows, ops.full_like(rows, NONE)), some
 

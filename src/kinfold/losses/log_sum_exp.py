@@ -39,10 +39,10 @@ class LogSumExpLoss(PairLoss):
         raise NotImplementedError
 
     def per_anchor(self, distance: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
-        return self.combine(
-            log_sum_exp(self.positive_logit(distance), positive),
-            log_sum_exp(self.negative_logit(distance), negative),
-        )
+        of_positive = of_negative = self.positive_logit(distance)
+        if type(self).positive_logit is not type(self).negative_logit:
+            of_negative = self.negative_logit(distance)
+        return self.combine(log_sum_exp(of_positive, positive), log_sum_exp(of_negative, negative))
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)

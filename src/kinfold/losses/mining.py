@@ -3,6 +3,7 @@
 from keras import ops
 
 from kinfold.checks import Tensor
+from kinfold.numerics import any_in_row
 
 
 def of_positives(which: str, d: Tensor, positive: Tensor) -> Tensor:
@@ -18,7 +19,7 @@ def of_negatives(which: str, d: Tensor, negative: Tensor, beyond: Tensor) -> Ten
     if which == "easy":
         return furthest
     outside = ops.logical_and(negative, d > ops.expand_dims(beyond, 1))
-    return ops.where(ops.any(outside, axis=1), _nearest(d, outside), furthest)
+    return ops.where(any_in_row(outside), _nearest(d, outside), furthest)
 
 
 def at(d: Tensor, position: Tensor) -> Tensor:

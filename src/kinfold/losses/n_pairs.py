@@ -9,7 +9,7 @@ from keras import ops
 from kinfold import checks
 from kinfold.checks import Tensor
 from kinfold.losses.base import PairLoss
-from kinfold.numerics import log_sum_exp, softplus
+from kinfold.numerics import any_in_row, log_sum_exp, softplus
 
 
 @keras.saving.register_keras_serializable("kinfold")
@@ -107,11 +107,11 @@ class NPairsLoss(PairLoss):
         return ops.logical_and(positive, takes_part), ops.logical_and(negative, takes_part)
 
     def valid_anchors(self, positive: Tensor, negative: Tensor) -> Tensor:
-        return ops.any(positive, axis=1)
+        return any_in_row(positive)
 
     def per_anchor(self, distance: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
         s = self.closeness(distance)
-        some = ops.any(negative, axis=1)
+        some = any_in_row(negative)
         own = ops.sum(ops.where(positive, s, ops.zeros_like(s)), axis=1)
         gap = log_sum_exp(s, negative) - own
         gap = ops.where(some, gap, ops.zeros_like(gap))

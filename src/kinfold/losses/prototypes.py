@@ -139,12 +139,8 @@ class PrototypeLoss(TrainableLoss):
         """Similarities to the own class, 0 for others [n, b]; logits of the others, else -inf."""
         similarity = self.similarity(x, unit_rows(prototypes))
         own = ops.equal(ops.expand_dims(y, 1), ops.expand_dims(ids, 0))
-        return (
-            ops.where(own, similarity, ops.zeros_like(similarity)),
-            ops.where(
-                own, ops.full_like(similarity, -float("inf")), self.negative_logit(similarity)
-            ),
-        )
+        logit = ops.where(own, -float("inf"), self.negative_logit(similarity))
+        return ops.where(own, similarity, 0.0), logit
 
     def get_config(self) -> dict[str, Any]:
         return {
@@ -158,7 +154,9 @@ class PrototypeLoss(TrainableLoss):
 
 
 def of_each_prototype(x: Tensor, prototypes: Tensor) -> Tensor:
-    """Dot products [n, b, k] of examples [n, d] with the prototypes [b, k, d] of classes."""
-    several, d = prototypes.shape[1:]
-    every = x @ ops.transpose(ops.reshape(prototypes, (-1, d)))
-    return ops.reshape(every, (ops.shape(x)[0], ops.shape(prototypes)[0], several))
+    """Dot products [n, k, b] of examples [n, d] with the prototypes [b, k, d] of classes."""
+    _, several, d = prototypes.shape
+    by_rank = ops.reshape(ops.transpose(prototypes, (1, 0, 2)), (-1, d))
+    every = x @ ops.transpose(by_rank)
+    # Classes last, so that what is taken over a class's prototypes runs along rows of memory.
+    return ops.reshape(every, (ops.shape(x)[0], several, ops.shape(prototypes)[0]))

@@ -11,7 +11,7 @@ from kinfold.losses.base import refuse_replicas
 from kinfold.losses.prototypes import PrototypeLoss
 from kinfold.losses.reduction import anchor_weights
 from kinfold.losses.trainable import current
-from kinfold.numerics import divide, log_sum_exp, softplus, unit_rows
+from kinfold.numerics import any_in_row, divide, log_sum_exp, softplus, unit_rows
 
 
 @keras.saving.register_keras_serializable("kinfold")
@@ -130,7 +130,7 @@ class ProxyAnchorLoss(PrototypeLoss):
         loss = ops.zeros_like(share)
         for logit, mask, part in sides:
             side = softplus(log_sum_exp(logit + count, mask))
-            loss = loss + part * ops.where(ops.any(mask, axis=1), side, ops.zeros_like(side))
+            loss = loss + part * ops.where(any_in_row(mask), side, ops.zeros_like(side))
         return loss, ops.ones_like(share, dtype="bool")
 
     def get_config(self) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from keras import ops
 
 from kinfold import checks
 from kinfold.checks import Tensor
-from kinfold.losses.paired import PairedLoss
+from kinfold.losses.paired import PairedLoss, of_partner
 from kinfold.losses.trainable import current
 from kinfold.numerics import softplus
 
@@ -85,7 +85,8 @@ class SigLIPLoss(PairedLoss):
     def row(self, logit: Tensor, at: Tensor) -> Tensor:
         columns = ops.arange(ops.shape(logit)[1], dtype=at.dtype)
         own = ops.equal(ops.expand_dims(at, 1), ops.expand_dims(columns, 0))
-        return ops.sum(softplus(ops.where(own, -logit, logit)), axis=1)
+        others = softplus(ops.where(own, -float("inf"), logit))
+        return ops.sum(others, axis=1) + softplus(-of_partner(logit, at))
 
     def get_config(self) -> dict[str, Any]:
         return {

@@ -63,18 +63,15 @@ class SoftNearestNeighborLoss(LogSumExpLoss):
     ) -> None:
         super().__init__(distance, remove_diagonal, normalize, block_size, reduction, name, dtype)
         self.temperature = checks.number(temperature, "temperature", above=0.0)
+        self._scale = self.temperature if self.distance.similarity else -self.temperature
 
     def positive_logit(self, distance: Tensor) -> Tensor:
-        return self.closeness(distance) / self.temperature
-
-    def negative_logit(self, distance: Tensor) -> Tensor:
-        return self.closeness(distance) / self.temperature
+        return distance / self._scale
 
     def positive_slope(self, distance: Tensor) -> Tensor:
-        return self.closeness(ops.ones_like(distance)) / self.temperature
+        return ops.full_like(distance, 1 / self._scale)
 
-    def negative_slope(self, distance: Tensor) -> Tensor:
-        return self.closeness(ops.ones_like(distance)) / self.temperature
+    negative_logit, negative_slope = positive_logit, positive_slope
 
     def combine(self, positive: Tensor, negative: Tensor) -> Tensor:
         return softplus(negative - positive)

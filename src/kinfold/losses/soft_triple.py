@@ -91,7 +91,7 @@ class SoftTripleLoss(PrototypeLoss):
 
     def similarity(self, x: Tensor, prototypes: Tensor) -> Tensor:
         each = of_each_prototype(x, prototypes)
-        return ops.sum(ops.softmax(each / self.gamma, axis=2) * each, axis=2)
+        return ops.sum(ops.softmax(each / self.gamma, axis=1) * each, axis=1)
 
     def positive_logit(self, similarity: Tensor) -> Tensor:
         return self.scale * (similarity - self.margin)

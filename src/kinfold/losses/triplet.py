@@ -9,7 +9,7 @@ from kinfold import checks
 from kinfold.checks import Tensor
 from kinfold.losses import mining
 from kinfold.losses.base import PairLoss
-from kinfold.numerics import softplus
+from kinfold.numerics import any_in_row, softplus
 
 POSITIVES = ("hard", "easy", "all")
 NEGATIVES = ("hard", "semi-hard", "easy", "all")
@@ -135,7 +135,7 @@ class TripletLoss(PairLoss):
 
         def body(k: Tensor, total: Tensor, count: Tensor, slope: Tensor) -> Any:
             is_p = ops.logical_and(positive, ops.equal(turn, k))
-            some = ops.any(is_p, axis=1)
+            some = any_in_row(is_p)
             near = ops.sum(ops.where(is_p, fixed, zero), axis=1)
             chosen = negative
             if self.negatives != "all":

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import keras
 
 from kinfold.checks import Tensor
-from kinfold.numerics import wide
+from kinfold.numerics import log_sum_exp, wide
 from kinfold.streaming.tiles import Family
 
 Block = Callable[..., tuple[Tensor, Tensor]]
@@ -153,7 +153,7 @@ def sum_and_log_sum(
     at_once = size * ONE_BLOCK if block_size is None and isinstance(size, int) else size
     if isinstance(at_once, int) and m is not None and at_once >= m:
         terms, logits = _backend().dense(block, x, r, tuple(anchors), tuple(references))
-        return keras.ops.sum(terms, axis=1), keras.ops.logsumexp(logits, axis=1)
+        return keras.ops.sum(terms, axis=1), log_sum_exp(logits)
     return _backend().sum_and_log_sum(block, size, x, r, tuple(anchors), tuple(references))
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from kinfold.numerics_torch import exp_
 from kinfold.streaming.tiles import Family
 
 # Anchors a block of the band, unless their classes are so large that it would be much wider.
@@ -63,7 +64,7 @@ class _LogSum:
     def __init__(self, logits: torch.Tensor) -> None:
         largest = logits.amax(1)
         self.largest = largest.masked_fill(largest == -torch.inf, 0.0)
-        self.exponentials = torch.exp(logits - self.largest[:, None])
+        self.exponentials = exp_(logits - self.largest[:, None])
         self.total = self.exponentials.sum(1)
         self.value = torch.log(self.total.double()) + self.largest
 
@@ -219,7 +220,7 @@ class _Sorted:
         # none underflows; the gradient then uses the same shift.
         shift = float(n.max())
         if shift > -torch.inf:
-            e = n.sub_(shift).exp_()
+            e = exp_(n.sub_(shift))
             totals = [(at, e.sum(axis)) for at, axis in axes]
             if min(float(total.min()) for _, total in totals) > 1e-20:
                 self.shifts[i, j] = shift, float(d.min())
@@ -243,7 +244,7 @@ class _Sorted:
                 m += torch.exp(n - sums_j[None, :]) * weights_j[None, :]
                 m = m.to(d.dtype)
             else:
-                m.sub_(shift).exp_()
+                exp_(m.sub_(shift))
                 row = torch.exp(shift - sums_i).mul_(weights_i).to(d.dtype)
                 column = torch.exp(shift - sums_j).mul_(weights_j).to(d.dtype)
                 both = self.buffers[1, : m.numel()].view_as(m)

@@ -64,10 +64,10 @@ class _PerAnchor(torch.autograd.Function):
     def forward(
         ctx: Any, block: Any, size: int, x: Any, r: Any, anchors: Any, references: Any
     ) -> Any:
-        outputs = [
-            block(x[cut], r, *(a[cut] for a in anchors), *references) for cut in _cuts(len(x), size)
-        ]
-        loss, valid = (torch.cat(parts) for parts in zip(*outputs, strict=True))
+        rows = _Rows(len(x))
+        for cut in _cuts(len(x), size):
+            rows.put(cut, block(x[cut], r, *(a[cut] for a in anchors), *references))
+        loss, valid = rows.parts
         ctx.block, ctx.size, ctx.anchors, ctx.references = block, size, anchors, references
         ctx.save_for_backward(x, r)
         ctx.mark_non_differentiable(valid)
@@ -92,14 +92,14 @@ class _WeightedSum(torch.autograd.Function):
     ) -> Any:
         wanted = ctx.needs_input_grad[2:4]
         gradients = _Gradients(x, r, wanted)
-        outputs = []
+        rows = _Rows(len(x))
         for cut in _cuts(len(x), size):
             data = (*(a[cut] for a in anchors), *references)
             if any(wanted):
-                outputs.append(gradients.add(block, cut, weights[cut], data))
+                rows.put(cut, gradients.add(block, cut, weights[cut], data))
             else:
-                outputs.append(block(x[cut], r, *data))
-        loss, valid = (torch.cat(parts) for parts in zip(*outputs, strict=True))
+                rows.put(cut, block(x[cut], r, *data))
+        loss, valid = rows.parts
         ctx.gradients = gradients.finished()
         ctx.save_for_backward(loss)
         ctx.mark_non_differentiable(valid)
@@ -165,6 +165,24 @@ class _Repeated(torch.autograd.Function):
             for total, part in zip(sums, torch.autograd.grad(value, tensors, g), strict=True):
                 total += part
         return None, None, None, *sums
+
+
+class _Rows:
+    """Outputs of all anchors, each written where it belongs.
+
+    Kept as parts, they would lie between the freed buffers of the blocks, and glibc could not join
+    these into ones large enough for the next block: memory would grow with the batch.
+    """
+
+    def __init__(self, n: int) -> None:
+        self.n = n
+        self.parts: list[torch.Tensor] = []
+
+    def put(self, cut: slice, outputs: Any) -> None:
+        if not self.parts:
+            self.parts = [part.new_empty(self.n) for part in outputs]
+        for rows, part in zip(self.parts, outputs, strict=True):
+            rows[cut] = part
 
 
 class _Gradients:

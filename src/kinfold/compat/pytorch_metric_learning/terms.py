@@ -7,7 +7,7 @@ from keras import ops
 from kinfold import losses
 from kinfold.checks import Tensor
 from kinfold.losses.lifted_structure import NONE
-from kinfold.numerics import log_sum_exp, softplus, unit_rows
+from kinfold.numerics import any_in_row, log_sum_exp, softplus, unit_rows
 
 
 class Hinges(losses.PairLoss):
@@ -21,7 +21,7 @@ class Hinges(losses.PairLoss):
         self.of_positives, self.margin = of_positives, margin
 
     def valid_anchors(self, positive: Tensor, negative: Tensor) -> Tensor:
-        return ops.any(positive if self.of_positives else negative, axis=1)
+        return any_in_row(positive if self.of_positives else negative)
 
     def per_anchor(self, distance: Tensor, positive: Tensor, negative: Tensor) -> Any:
         mask, gap = negative, self.margin - distance
@@ -35,7 +35,7 @@ class MultiSimilarity(losses.MultiSimilarityLoss):
     """Each side counts where there are pairs of it, in every anchor of the batch."""
 
     def valid_anchors(self, positive: Tensor, negative: Tensor) -> Tensor:
-        return ops.any(ops.logical_or(positive, negative), axis=1)
+        return any_in_row(ops.logical_or(positive, negative))
 
     def counted(self, counted: Tensor) -> Tensor:
         return ops.ones_like(counted)
@@ -48,7 +48,7 @@ class MultiSimilarity(losses.MultiSimilarityLoss):
         loss = ops.zeros_like(distance[:, 0])
         for logit, mask, scale in sides:
             side = softplus(log_sum_exp(logit, mask)) / scale
-            loss = loss + ops.where(ops.any(mask, axis=1), side, ops.zeros_like(side))
+            loss = loss + ops.where(any_in_row(mask), side, ops.zeros_like(side))
         return loss
 
 
@@ -56,7 +56,7 @@ class SupCon(losses.SupConLoss):
     """Anchors without negatives count, those with a loss of 0 do not."""
 
     def valid_anchors(self, positive: Tensor, negative: Tensor) -> Tensor:
-        return ops.any(positive, axis=1)
+        return any_in_row(positive)
 
     def per_anchor(self, distance: Tensor, positive: Tensor, negative: Tensor) -> Any:
         loss = super().per_anchor(distance, positive, negative)
@@ -67,11 +67,11 @@ class NTXent(losses.NTXentLoss):
     """The mean is over positive pairs; one without negatives beside it counts as 0."""
 
     def valid_anchors(self, positive: Tensor, negative: Tensor) -> Tensor:
-        return ops.any(positive, axis=1)
+        return any_in_row(positive)
 
     def per_anchor(self, distance: Tensor, positive: Tensor, negative: Tensor) -> Any:
         total, count = self.per_pair(distance, positive, negative)
-        return ops.where(ops.any(negative, axis=1), total, ops.zeros_like(total)), count
+        return ops.where(any_in_row(negative), total, ops.zeros_like(total)), count
 
 
 class Angular(losses.AngularLoss):
@@ -92,11 +92,11 @@ class NCA(losses.SoftNearestNeighborLoss):
     """Anchors without negatives count, as 0."""
 
     def valid_anchors(self, positive: Tensor, negative: Tensor) -> Tensor:
-        return ops.any(positive, axis=1)
+        return any_in_row(positive)
 
     def per_anchor(self, distance: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
         loss = super().per_anchor(distance, positive, negative)
-        return ops.where(ops.any(negative, axis=1), loss, ops.zeros_like(loss))
+        return ops.where(any_in_row(negative), loss, ops.zeros_like(loss))
 
 
 class GeneralizedLifted(losses.GeneralizedLiftedStructureLoss):
@@ -110,7 +110,7 @@ class Lifted(losses.LiftedStructureLoss):
     """A pair counts whether or not there are negatives beside it."""
 
     def valid_anchors(self, positive: Tensor, negative: Tensor) -> Tensor:
-        return ops.any(positive, axis=1)
+        return any_in_row(positive)
 
 
 class LiftedToReferences(Lifted):

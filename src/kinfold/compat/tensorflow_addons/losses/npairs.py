@@ -8,7 +8,7 @@ from keras import ops
 
 from kinfold import checks
 from kinfold.checks import Tensor
-from kinfold.numerics import divide, log_sum_exp, wide
+from kinfold.numerics import any_in_row, divide, log_sum_exp, wide
 
 
 def npairs_loss(y_true: Any, y_pred: Any) -> Tensor:
@@ -117,7 +117,7 @@ def _npairs(shared: Tensor, s: Tensor) -> Tensor:
     checks.same_count(shared, s, ("y_true", "y_pred"))
     shared = ops.cast(shared, keras.backend.standardize_dtype(s.dtype))
     share = divide(shared, ops.sum(shared, axis=1, keepdims=True))
-    some = ops.any(shared > 0, axis=1)
+    some = any_in_row(shared > 0)
     total = log_sum_exp(s, ops.ones_like(s, dtype="bool"))
     rows = total - ops.sum(share * s, axis=1)
     rows = ops.where(some, rows, ops.zeros_like(rows))

@@ -9,7 +9,7 @@ from kinfold import checks, losses
 from kinfold.checks import Tensor
 from kinfold.compat import keras2
 from kinfold.losses.made import made
-from kinfold.numerics import softplus
+from kinfold.numerics import any_in_row, softplus
 
 METRICS: dict[str, dict[str, Any]] = {
     "L2": {"distance": "euclidean"},
@@ -118,7 +118,7 @@ class TripletHardLoss(_ByMetric, losses.TripletLoss):
         super().__init__(margin, "hard", "hard", name=name, **_metric(distance_metric), **kwargs)
 
     def valid_anchors(self, positive: Tensor, negative: Tensor) -> Tensor:
-        return ops.any(negative, axis=1)
+        return any_in_row(negative)
 
     def counted(self, counted: Tensor) -> Tensor:
         return ops.ones_like(counted)
@@ -128,7 +128,7 @@ class TripletHardLoss(_ByMetric, losses.TripletLoss):
         furthest = ops.max(ops.where(positive, d, ops.zeros_like(d)), axis=1)
         nearest = ops.min(ops.where(negative, d, ops.full_like(d, float("inf"))), axis=1)
         # Replaced where there is none, so that no infinity meets a gradient.
-        nearest = ops.where(ops.any(negative, axis=1), nearest, ops.zeros_like(nearest))
+        nearest = ops.where(any_in_row(negative), nearest, ops.zeros_like(nearest))
         gap = furthest - nearest
         return softplus(gap) if self.soft else ops.relu(gap + self.margin)
 

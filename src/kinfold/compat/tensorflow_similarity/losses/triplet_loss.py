@@ -10,6 +10,7 @@ from kinfold.checks import Tensor
 from kinfold.compat import keras2
 from kinfold.compat.tensorflow_similarity.losses.batch_mean import BatchMean
 from kinfold.losses import mining
+from kinfold.numerics import any_in_row
 
 
 @keras.saving.register_keras_serializable("kinfold.tensorflow_similarity")
@@ -64,22 +65,22 @@ class TripletLoss(BatchMean, losses.TripletLoss):
         )
 
     def valid_anchors(self, positive: Tensor, negative: Tensor) -> Tensor:
-        return ops.any(negative, axis=1)
+        return any_in_row(negative)
 
     def chosen(self, d: Tensor, positive: Tensor) -> Tensor:
         opposite = "easy" if self.positives == "hard" else "hard"
         of_all = mining.of_positives(opposite, d, ops.ones_like(positive))
-        return ops.where(ops.any(positive, axis=1), super().chosen(d, positive), of_all)
+        return ops.where(any_in_row(positive), super().chosen(d, positive), of_all)
 
     def near(self, d: Tensor, position: Tensor, positive: Tensor) -> Tensor:
         near = super().near(d, position, positive)
         # An anchor's distance to itself is a constant.
-        free = ops.logical_or(ops.any(positive, axis=1), self.positives == "easy")
+        free = ops.logical_or(any_in_row(positive), self.positives == "easy")
         return ops.where(free, near, ops.stop_gradient(near))
 
     def beyond(self, d: Tensor, near: Tensor, positive: Tensor) -> Tensor:
         furthest = ops.max(ops.where(positive, d, ops.full_like(d, -float("inf"))), axis=1)
-        return ops.where(ops.any(positive, axis=1), furthest, ops.min(d, axis=1))
+        return ops.where(any_in_row(positive), furthest, ops.min(d, axis=1))
 
     def get_config(self) -> dict[str, Any]:
         config = super().get_config()
