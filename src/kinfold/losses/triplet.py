@@ -9,7 +9,7 @@ from kinfold import checks
 from kinfold.checks import Tensor
 from kinfold.losses import mining
 from kinfold.losses.base import PairLoss
-from kinfold.numerics import any_in_row, softplus
+from kinfold.numerics import any_in_row, count_in_row, softplus
 
 POSITIVES = ("hard", "easy", "all")
 NEGATIVES = ("hard", "semi-hard", "easy", "all")
@@ -103,6 +103,11 @@ class TripletLoss(PairLoss):
             far = ops.where(between < far, between, far)
         return self._of_gap(near - far)
 
+    def _streaming(self, x: Tensor) -> dict[str, Any]:
+        options = super()._streaming(x)
+        every = "all" in (self.positives, self.negatives)
+        return {**options, "cost": options["cost"] * 2} if every else options
+
     def chosen(self, d: Tensor, positive: Tensor) -> Tensor:
         """Position [t] of the positive that each anchor takes."""
         return mining.of_positives(self.positives, d, positive)
@@ -130,28 +135,30 @@ class TripletLoss(PairLoss):
             positive = ops.logical_and(positive, mining.is_at(p, positive))
         turn = ops.cumsum(ops.cast(positive, "int32"), axis=1)
         most = ops.max(turn[:, -1])
-        zero, one = ops.zeros_like(d), ops.ones_like(d)
-        nothing = zero[:, 0]
+        nothing = ops.zeros_like(d[:, 0])
 
         def body(k: Tensor, total: Tensor, count: Tensor, slope: Tensor) -> Any:
             is_p = ops.logical_and(positive, ops.equal(turn, k))
             some = any_in_row(is_p)
-            near = ops.sum(ops.where(is_p, fixed, zero), axis=1)
+            near = ops.sum(ops.where(is_p, fixed, 0.0), axis=1)
             chosen = negative
             if self.negatives != "all":
                 n = mining.of_negatives(self.negatives, fixed, negative, near)
                 chosen = ops.logical_and(negative, mining.is_at(n, negative))
             chosen = ops.logical_and(chosen, ops.expand_dims(some, 1))
             gap = ops.expand_dims(near, 1) - fixed
-            loss = ops.where(chosen, self._of_gap(gap), zero)
-            pull = ops.where(chosen, self._slope(gap), zero)
-            counts = ops.where(chosen, one, zero) if self.negatives != "all" else ops.sign(loss)
+            loss = ops.where(chosen, self._of_gap(gap), 0.0)
+            pull = ops.where(chosen, self._slope(gap), 0.0)
+            counted = chosen if self.negatives != "all" else loss > 0
             own = ops.expand_dims(ops.sum(pull, axis=1), 1)
-            slope = slope - pull + ops.where(is_p, own, zero)
-            return k + 1, total + ops.sum(loss, axis=1), count + ops.sum(counts, axis=1), slope
+            slope = slope - pull + ops.where(is_p, own, 0.0)
+            more = ops.cast(count_in_row(counted), count.dtype)
+            return k + 1, total + ops.sum(loss, axis=1), count + more, slope
 
         _, total, count, slope = ops.while_loop(
-            lambda k, *_: k <= most, body, (ops.ones_like(most), nothing, nothing, zero)
+            lambda k, *_: k <= most,
+            body,
+            (ops.ones_like(most), nothing, nothing, ops.zeros_like(d)),
         )
         total, count, slope = (ops.stop_gradient(part) for part in (total, count, slope))
         linear = ops.sum(slope * d, axis=1)
