@@ -1,5 +1,6 @@
 # make demo   an environment, the package with one backend, a model trained on real images, its report
 # make test   an environment with the three backends, lint, types, all tests, one closing summary
+# make test-r the R package: its check, its tests and its example, in an environment of its own
 # make bench  an environment with the peers too, then the loss benchmark (about a quarter of an hour)
 
 PYTHON ?= python3
@@ -8,7 +9,7 @@ RUN ?= runs/glyphs
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test bench clean
+.PHONY: demo test test-r bench clean
 
 demo: $(VENV)/.demo
 	@if [ -e "$(RUN)/config.json" ]; then $(BIN)/kinfold train --resume "$(RUN)"; \
@@ -17,6 +18,9 @@ demo: $(VENV)/.demo
 
 test: $(VENV)/.test
 	$(BIN)/python tools/check.py
+
+test-r:
+	@VENV_R=$(VENV)-r PYTHON=$(PYTHON) tools/check_r.sh
 
 bench: $(VENV)-bench/.bench
 	$(VENV)-bench/bin/python -m benchmarks losses
@@ -34,6 +38,16 @@ $(VENV)/.test: pyproject.toml constraints.txt | $(BIN)/python
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
+# Debian's reticulate refuses NumPy 2, and the newest ml_dtypes NumPy 1: constraints.txt names both.
+$(VENV)-r/.test: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)-r
+	sed -n 's/^# r: //p' constraints.txt | cut -d= -f1 | sed 's/.*/^&==/' | grep -v -f - constraints.txt \
+	    > $(VENV)-r/constraints.txt
+	sed -n 's/^# r: //p' constraints.txt >> $(VENV)-r/constraints.txt
+	$(VENV)-r/bin/python -m pip install --quiet --disable-pip-version-check --only-binary :all: \
+	    -c $(VENV)-r/constraints.txt -e '.[torch,train]'
+	@touch $@
+
 $(VENV)-bench/.bench: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)-bench
 	$(VENV)-bench/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
@@ -41,4 +55,4 @@ $(VENV)-bench/.bench: pyproject.toml constraints.txt
 	@touch $@
 
 clean:
-	rm -rf $(VENV) $(VENV)-bench build dist
+	rm -rf $(VENV) $(VENV)-bench $(VENV)-r build dist

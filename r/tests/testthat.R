@@ -1,0 +1,4 @@
+library(testthat)
+library(kinfold)
+
+test_check("kinfold")
