@@ -190,6 +190,14 @@ def size(value: Tensor, expected: int, name: str, expected_name: str) -> None:
         )
 
 
+def one_class_each(labels: Tensor, loss: str) -> None:
+    """Raise unless `labels` are class ids [n]."""
+    if len(labels.shape) != 1:
+        raise ValueError(
+            f"{loss} needs class ids, shape [batch]. Received shape {tuple(labels.shape)}."
+        )
+
+
 def class_ids(labels: Tensor, num_classes: int, name: str) -> None:
     """Raise unless `labels` are from 0 to num_classes - 1, where they can be looked at."""
     if not is_concrete(labels) or 0 in labels.shape:

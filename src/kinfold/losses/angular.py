@@ -79,10 +79,7 @@ class AngularLoss(PairLoss):
     ) -> tuple[Tensor, Tensor]:
         """Sum over the pairs of each anchor [n], and how many a mean counts of it [n]."""
         y, positions = anchors
-        if len(y.shape) != 1:
-            raise ValueError(
-                f"AngularLoss needs class ids, shape [batch]. Received shape {tuple(y.shape)}."
-            )
+        checks.one_class_each(y, type(self).__name__)
         (ref_y,) = references
         x, r = wide(x), wide(r)
         m = ops.shape(ref_y)[0]

@@ -5,6 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from kinfold import checks
 from kinfold.checks import Tensor
 from kinfold.losses.base import PairLoss
 from kinfold.numerics import divide
@@ -58,9 +59,7 @@ class FastAPLoss(PairLoss):
     ) -> None:
         super().__init__(distance, remove_diagonal, normalize, block_size, reduction, name, dtype)
         self.refuse_similarity()
-        if isinstance(bins, bool) or int(bins) != bins or bins < 1:
-            raise ValueError(f"`bins` must be a positive whole number. Received: bins={bins!r}.")
-        self.bins = int(bins)
+        self.bins = checks.count(bins, "bins")
 
     def per_anchor(self, distance: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
         zero = ops.zeros_like(distance)

@@ -87,8 +87,7 @@ class InfoNCELoss(PairedLoss):
     def _reduced(self, x: Tensor, r: Tensor, weights: Tensor, reduction: str) -> Tensor:
         if not self.both_directions:
             return super()._reduced(x, r, weights, reduction)
-        n = x.shape[0]
-        if self.block_size is None and n is not None and n * n <= streaming.PAIRS:
+        if self.block_size is None and streaming.at_once(x.shape[0], r.shape[0]):
             logit = x @ ops.transpose(r)
             sums = log_sum_exp(logit) + log_sum_exp(ops.transpose(logit))
             total = ops.sum((sums / 2.0 - of_partner(logit, self._at(x))) * weights)

@@ -67,11 +67,7 @@ class NPairsLoss(PairLoss):
                 "Use NTXentLoss with them."
             )
         x, r, anchors, references = super()._pairs(y_true, y_pred, None, None)
-        if len(anchors[0].shape) != 1:
-            raise ValueError(
-                "NPairsLoss needs class ids, shape [batch]. "
-                f"Received shape {tuple(anchors[0].shape)}."
-            )
+        checks.one_class_each(anchors[0], type(self).__name__)
         turn = _turns(anchors[0])
         return x, r, (*anchors, turn), (*references, turn)
 

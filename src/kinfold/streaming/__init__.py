@@ -174,6 +174,11 @@ def repeated(
     return _backend().repeated(fn, count, tuple(tensors), tuple(data))
 
 
+def at_once(n: int | None, m: int | None) -> bool:
+    """Whether `n` anchors with `m` references make one block, where both are known."""
+    return n is not None and m is not None and n * m <= PAIRS
+
+
 def _nothing(x: Tensor) -> tuple[Tensor, Tensor]:
     loss = keras.ops.sum(wide(x), axis=1) * 0.0
     return loss, keras.ops.zeros_like(loss, dtype="bool")

@@ -1,4 +1,4 @@
-"""The loops over blocks and tiles and their vector-Jacobian products, in JAX."""
+"""The loop over blocks and its vector-Jacobian product, in JAX."""
 
 from functools import partial
 from typing import Any
@@ -6,9 +6,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from kinfold import pairs
-from kinfold.streaming import symmetric_xla, tiles
-from kinfold.streaming.symmetric_xla import Grid
+from kinfold.streaming import tiles
+from kinfold.streaming.symmetric_jax import symmetric as symmetric
+from kinfold.streaming.symmetric_jax import whole as whole
 from kinfold.streaming.tiles import LogSum
 
 Data = tuple[jax.Array, ...]
@@ -38,16 +38,6 @@ def weighted_sum(
     references: Data,
 ) -> Any:
     return _weighted_sum(block, size, x, r, weights, anchors, references)
-
-
-@partial(jax.jit, static_argnums=(0, 1, 2))
-def symmetric(family: Any, diagonal: bool, size: int, x: jax.Array, y: jax.Array) -> Any:
-    return _symmetric(family, diagonal, size, x, y)
-
-
-@partial(jax.jit, static_argnums=(0, 1))
-def whole(family: Any, diagonal: bool, x: jax.Array, y: jax.Array) -> Any:
-    return _whole(family, diagonal, x, y)
 
 
 @partial(jax.jit, static_argnums=(0, 1))
@@ -207,57 +197,6 @@ def _repeated_backward(fn: Any, saved: Any, g: Any) -> Any:
 
 
 _repeated.defvjp(_repeated_forward, _repeated_backward)
-
-
-@partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
-def _symmetric(family: Any, diagonal: bool, size: int, x: Any, y: Any) -> Any:
-    return _symmetric_forward(family, diagonal, size, x, y)[0]
-
-
-def _symmetric_forward(family: Any, diagonal: bool, size: int, x: Any, y: Any) -> Any:
-    grid = Grid.of(x, y, diagonal, size)
-    sums = symmetric_xla.sums(family, grid)
-    loss, valid = symmetric_xla.combined(family, sums)
-    return (grid.restore(loss), grid.restore(valid)), (x, y, sums)
-
-
-def _symmetric_backward(family: Any, diagonal: bool, size: int, saved: Any, cotangents: Any) -> Any:
-    x, y, sums = saved
-    grid = Grid.of(x, y, diagonal, size)
-    side = _side(family, sums, grid.fill(cotangents[0], 0.0))
-    return grid.restore(symmetric_xla.gradient(family, grid, side)), None
-
-
-_symmetric.defvjp(_symmetric_forward, _symmetric_backward)
-
-
-@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _whole(family: Any, diagonal: bool, x: Any, y: Any) -> Any:
-    return _whole_forward(family, diagonal, x, y)[0]
-
-
-def _whole_forward(family: Any, diagonal: bool, x: Any, y: Any) -> Any:
-    d = family.distance.of_dot(x @ x.T)
-    masks = pairs.masks(y, y, rows=jnp.arange(len(y)), diagonal=diagonal)
-    sums, e = tiles.whole_sums(family, d, *masks)
-    return symmetric_xla.combined(family, sums), (x, d, e, masks[0], sums)
-
-
-def _whole_backward(family: Any, diagonal: bool, saved: Any, cotangents: Any) -> Any:
-    x, d, e, positive, sums = saved
-    side = _side(family, sums, cotangents[0])
-    return tiles.whole_gradient(family, x, d, e, side, positive), None
-
-
-_whole.defvjp(_whole_forward, _whole_backward)
-
-
-def _side(family: Any, sums: Any, g: Any) -> Any:
-    """What the gradient takes of each anchor, for the cotangent `g` of the losses."""
-    valid = symmetric_xla.valid_anchors(sums)
-    values = symmetric_xla.values(sums, valid)
-    _, pull = jax.vjp(lambda values: symmetric_xla.losses(family, values, valid), values)
-    return symmetric_xla.side_of(sums, valid, *pull(g))
 
 
 def _block_gradients(

@@ -1,19 +1,11 @@
-"""Batches with several examples of each of several classes, for `fit` and for other loaders.
-
-A pair loss learns only where a batch holds both positive and negative pairs. A batch drawn at
-random from many classes holds almost no positive pair; these hold a fixed number of examples of
-each of a fixed number of classes.
-"""
+"""Row numbers of class-balanced batches, in NumPy."""
 
 from __future__ import annotations
 
-import threading
 import warnings
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
-import keras
 import numpy as np
 
 
@@ -72,8 +64,8 @@ class ClassBalancedIndices:
         classes, class_of, counts = np.unique(
             _check_labels(labels), return_inverse=True, return_counts=True
         )
-        self.classes_per_batch = _check_count("classes_per_batch", classes_per_batch)
-        self.examples_per_class = _check_count("examples_per_class", examples_per_class)
+        self.classes_per_batch = check_count("classes_per_batch", classes_per_batch)
+        self.examples_per_class = check_count("examples_per_class", examples_per_class)
         usable = counts > 1
         self.left_out = classes[~usable]
         if usable.sum() < self.classes_per_batch:
@@ -98,17 +90,17 @@ class ClassBalancedIndices:
         batch = self.classes_per_batch * self.examples_per_class
         if batches_per_epoch is None:
             batches_per_epoch = -(-len(self._rows) // batch)
-        self.batches_per_epoch = _check_count("batches_per_epoch", batches_per_epoch)
+        self.batches_per_epoch = check_count("batches_per_epoch", batches_per_epoch)
         if seed is None:
             seed = int(np.random.default_rng().integers(2**63))
-        self.seed = _check_count("seed", seed, lowest=0)
+        self.seed = check_count("seed", seed, lowest=0)
         self.current_epoch = 0
 
     def epoch(self, k: int) -> np.ndarray:
         """The batches of epoch k, int64 `[batches_per_epoch, classes_per_batch *
         examples_per_class]`: row numbers, those of a class side by side.
         """
-        rng = np.random.default_rng([self.seed, _check_count("epoch", k, lowest=0)])
+        rng = np.random.default_rng([self.seed, check_count("epoch", k, lowest=0)])
         batches, classes, examples = (
             self.batches_per_epoch,
             self.classes_per_batch,
@@ -203,142 +195,6 @@ def _decks(
     return item[(nth * size)[deck] + place < needed[deck_k][deck]]
 
 
-class ClassBalancedBatches(keras.utils.PyDataset):
-    """Class-balanced batches of arrays for `fit`, as `ClassBalancedIndices` deals them.
-
-    `fit` sees the batches of epoch `current_epoch` in order, then those of the next, on every
-    backend, with any number of workers and whatever its `shuffle`. Set the length of an epoch with
-    `batches_per_epoch`, not with the `steps_per_epoch` of `fit`, which would cut epochs short.
-
-    Args:
-        x: the examples: an array `[n, ...]`, or a dict, list or tuple of such arrays. A memory
-            map will do.
-        y: `[n]` or `[n, 1]` integers, the class of each example. They reach the loss in the type
-            that they have.
-        classes_per_batch: classes in a batch.
-        examples_per_class: examples of each class in a batch.
-        batches_per_epoch: batches in an epoch; by default about one pass over the examples.
-        seed: an integer for repeatable epochs; None draws one at random.
-        workers: threads that gather batches ahead; 1 gathers each batch when it is asked for.
-        use_multiprocessing: False; batches of arrays in memory are gathered by threads.
-        max_queue_size: batches gathered ahead where `workers` is more than 1.
-
-    Attributes:
-        indices: the `ClassBalancedIndices`, with `seed` and `left_out`.
-        current_epoch: the epoch of the batches that are read now; set it to resume.
-
-    Raises:
-        TypeError: labels are not integers.
-        ValueError: the counts of `x` and `y` differ, `use_multiprocessing` is True, or as
-            `ClassBalancedIndices`.
-
-    Example:
-
-    >>> import numpy as np
-    >>> from kinfold.batches import ClassBalancedBatches
-    >>> x, y = np.arange(12.0).reshape(6, 2), np.array([0, 0, 1, 1, 2, 2])
-    >>> batches = ClassBalancedBatches(x, y, classes_per_batch=2, examples_per_class=2, seed=0)
-    >>> len(batches)
-    2
-    >>> x_batch, y_batch = batches[0]
-    >>> x_batch.shape, y_batch.tolist()
-    ((4, 2), [0, 0, 2, 2])
-    """
-
-    def __init__(
-        self,
-        x: Any,
-        y: Any,
-        classes_per_batch: int,
-        examples_per_class: int,
-        batches_per_epoch: int | None = None,
-        seed: int | None = None,
-        workers: int = 1,
-        use_multiprocessing: bool = False,
-        max_queue_size: int = 10,
-    ) -> None:
-        if use_multiprocessing:
-            raise ValueError(
-                "use_multiprocessing must be False: batches are gathered by threads from arrays "
-                "in memory. Pass workers=2 or more to gather them ahead."
-            )
-        super().__init__(workers=1, max_queue_size=_check_count("max_queue_size", max_queue_size))
-        self._y = np.asarray(y)
-        self.indices = ClassBalancedIndices(
-            y, classes_per_batch, examples_per_class, batches_per_epoch, seed
-        )
-        self._x = keras.tree.map_structure(
-            lambda part: part if hasattr(part, "shape") else np.asarray(part), x
-        )
-        for part in keras.tree.flatten(self._x):
-            if not part.shape or part.shape[0] != len(self._y):
-                raise ValueError(
-                    "x and y must hold as many examples, along the first axis. Received an array "
-                    f"of shape {tuple(part.shape)} in x, and {len(self._y)} labels."
-                )
-        workers = _check_count("workers", workers, lowest=0)
-        self._pool = ThreadPoolExecutor(workers) if workers > 1 else None
-        self._lock = threading.Lock()
-        self._opening = False
-        self._turns: dict[int, int] | None = None
-        self.current_epoch = 0
-        self._rows: tuple[int, np.ndarray] | None = None
-        self._ahead: dict[tuple[int, int], Future] = {}
-
-    @property
-    def workers(self) -> int:
-        """1, whatever the number of threads here: Keras is to read the batches in turn.
-
-        Keras's own threads keep batches that they have read ahead for the epoch after.
-        """
-        # Keras reads this once as fit, evaluate or predict starts, and then ends an epoch, before
-        # the first and perhaps after a look at a batch to build the model: that end moves nothing.
-        self._opening = True
-        return 1
-
-    def on_epoch_begin(self) -> None:
-        """Start handing out the epoch to `fit`, in order."""
-        self._turns = {}
-
-    def on_epoch_end(self) -> None:
-        """Move on to the next epoch."""
-        self._turns = None
-        if self._opening:
-            self._opening = False
-        else:
-            self.current_epoch += 1
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def __getitem__(self, index: int) -> tuple[Any, np.ndarray]:
-        """Batch `index` of the current epoch: `(x, y)`."""
-        index, epoch = range(len(self))[index], self.current_epoch
-        with self._lock:
-            # fit asks for the batches in an order shuffled by a generator of its own (its
-            # shuffle=True): the first asked for is to be batch 0 all the same, and so on.
-            if self._turns is not None:
-                index = self._turns.setdefault(index, len(self._turns))
-            if self._rows is None or self._rows[0] != epoch:
-                self._rows = epoch, self.indices.epoch(epoch)
-            rows = self._rows[1]
-            if self._pool is None:
-                ready = None
-            else:
-                # Known by epoch and place, a batch read ahead cannot come up in another place.
-                window = range(index, min(index + self.max_queue_size, len(self)))
-                self._ahead = {
-                    (epoch, i): self._ahead.get((epoch, i))
-                    or self._pool.submit(self._gather, rows[i])
-                    for i in window
-                }
-                ready = self._ahead.pop((epoch, index))
-        return self._gather(rows[index]) if ready is None else ready.result()
-
-    def _gather(self, rows: np.ndarray) -> tuple[Any, np.ndarray]:
-        return keras.tree.map_structure(lambda part: part[rows], self._x), self._y[rows]
-
-
 def _check_labels(labels: Any) -> np.ndarray:
     """Labels as an integer array `[n]`."""
     labels = np.asarray(labels)
@@ -356,7 +212,7 @@ def _check_labels(labels: Any) -> np.ndarray:
     return labels
 
 
-def _check_count(name: str, value: Any, lowest: int = 1) -> int:
+def check_count(name: str, value: Any, lowest: int = 1) -> int:
     if not isinstance(value, int | np.integer) or isinstance(value, bool):
         raise TypeError(f"{name} must be an integer. Received {value!r}.")
     if value < lowest:
