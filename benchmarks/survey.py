@@ -1,5 +1,6 @@
 """`python -m benchmarks losses --all`: every loss beside its namesakes, and what is slower."""
 
+import json
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -22,7 +23,7 @@ MOST = 256  # extra MiB that a loss of ours may take at the largest batch
 
 
 def run(backends: Sequence[str], out: Path) -> dict[str, Any]:
-    """Measure all; all.json in `out` is written after every process, and so survives a crash."""
+    """Measure what all.json in `out` has not yet; it is written after every process."""
     os.environ.setdefault("KERAS_BACKEND", backends[0])  # to look what there is; no step runs here
     skipped = [entry.name for entry in CATALOGUE if not entry.ours.exists()]
     if skipped:
@@ -30,9 +31,11 @@ def run(backends: Sequence[str], out: Path) -> dict[str, Any]:
     entries = [entry for entry in CATALOGUE if entry.name not in skipped]
     todo = [(entry, b, n) for b in backends for n in BATCHES for entry in entries]
     record = {"benchmark": "losses --all", **machine.describe(), "skipped": skipped}
-    rows: dict[tuple[Any, ...], Row] = {}
+    rows = {_key(row): row for row in _begun(out / "all.json", record)}
     start = perf_counter()
     for number, (entry, backend, batch) in enumerate(todo, 1):
+        if (backend, batch, entry.name, OURS) in rows:
+            continue
         print(
             f"[{perf_counter() - start:4.0f} s] {number}/{len(todo)} {backend}, "
             f"batch {batch}, {entry.name}",
@@ -40,12 +43,22 @@ def run(backends: Sequence[str], out: Path) -> dict[str, Any]:
             flush=True,
         )
         for row in measured(entry, backend, batch):
-            key = tuple(row[name] for name in ("backend", "batch", "loss", "implementation"))
-            rows.setdefault(key, {}).update(row)
-            record["rows"] = list(rows.values())
-            record["seconds"] = round(perf_counter() - start)
-            machine.write(out / "all.json", record)
-    return record
+            rows.setdefault(_key(row), {}).update(row)
+            machine.write(out / "all.json", {**record, "rows": list(rows.values())})
+    return {**record, "rows": list(rows.values())}
+
+
+def _key(row: Row) -> tuple[Any, ...]:
+    return tuple(row[name] for name in ("backend", "batch", "loss", "implementation"))
+
+
+def _begun(path: Path, record: dict[str, Any]) -> list[Row]:
+    """What a run of the same code, with the same packages on the same machine, has measured."""
+    if not path.exists():
+        return []
+    before = json.loads(path.read_text(encoding="utf-8"))
+    same = all(before.get(name) == record[name] for name in ("commit", "versions", "device"))
+    return before.get("rows", []) if same else []
 
 
 def measured(entry: Entry, backend: str, batch: int) -> Iterator[Row]:

@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from benchmarks import catalogue, losses, measure, peers, steps, survey
+from benchmarks import catalogue, losses, machine, measure, peers, steps, survey
 from keras import ops
 
 from kinfold import losses as ours
@@ -125,6 +125,39 @@ def test_slow_and_failing_peers_run_alone(monkeypatch) -> None:
     asked.clear()
     assert len(list(survey.measured(CIRCLE, "torch", 8192))) == 5
     assert asked == [*alone, ["kinfold", "keras"]]
+
+
+def test_a_run_goes_on(monkeypatch, tmp_path) -> None:
+    """What was measured with this code is not measured again; what other code did, is."""
+    asked = []
+
+    def fake(job: dict) -> list[dict]:
+        asked.append((job["loss"], job["batch"], *(name for name, _ in job["steps"])))
+        if len(asked) == 5:
+            raise KeyboardInterrupt
+        return [
+            {**row, "median_seconds": 1.0, "first_seconds": 1.0} for row in measure.unmeasured(job)
+        ]
+
+    monkeypatch.setattr(measure, "in_subprocess", fake)
+    monkeypatch.setattr(survey, "CATALOGUE", (MARGIN, CIRCLE))
+    with pytest.raises(KeyboardInterrupt):
+        survey.run(["jax"], tmp_path)
+    assert asked[:3] == [
+        ("MarginLoss", 1024, "kinfold"),
+        ("CircleLoss", 1024, "keras"),
+        ("CircleLoss", 1024, "kinfold", "keras"),
+    ]
+    begun = asked[4]
+    asked.clear()
+    rows = survey.run(["jax"], tmp_path)["rows"]
+    assert asked[0] == begun
+    assert len(rows) == 6
+    asked.clear()
+    monkeypatch.setattr(machine, "describe", lambda: {"commit": "x", "versions": {}, "device": {}})
+    with pytest.raises(KeyboardInterrupt):
+        survey.run(["jax"], tmp_path)
+    assert len(asked) == 5
 
 
 def test_report() -> None:
