@@ -19,7 +19,7 @@ if keras.backend.backend() == "torch":
 
 def by_hand() -> Any:
     """`numerics_torch` where it serves: on PyTorch, unless torch.compile fuses what is here."""
-    if keras.backend.backend() != "torch" or numerics_torch.compiling():
+    if keras.backend.backend() != "torch" or numerics_torch.unwanted():
         return None
     return numerics_torch
 

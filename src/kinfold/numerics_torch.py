@@ -4,6 +4,7 @@ XLA and torch.compile fuse what `kinfold.numerics` writes down; plain PyTorch ta
 as a pass of its own, and some are slow: exp of what it rounds to 0, masks as integers.
 """
 
+import functools
 import math
 from typing import Any
 
@@ -12,7 +13,29 @@ import torch
 # exp takes many times as long below, for less than a sum from 1 on can tell.
 LEAST = {torch.float32: -80.0, torch.float64: -700.0}
 
-compiling = torch.compiler.is_compiling
+
+def unwanted() -> bool:
+    """Whether the plain forms serve better: where they are fused, traced, or transformed."""
+    return (
+        torch.compiler.is_compiling()
+        or torch.jit.is_tracing()
+        or torch._C._are_functorch_transforms_active()
+        or torch.is_autocast_enabled("cpu")
+        or torch.is_autocast_enabled("cuda")
+    )
+
+
+def full_precision(fn: Any) -> Any:
+    """Wrap a function of tensors so that torch.autocast does not narrow what it computes."""
+
+    @functools.wraps(fn)
+    def run(*args: Any) -> Any:
+        if not (torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda")):
+            return fn(*args)
+        with torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
+            return fn(*args)
+
+    return run
 
 
 def exp_(shifted: torch.Tensor) -> torch.Tensor:
@@ -46,10 +69,12 @@ class Largest(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, g: torch.Tensor) -> Any:
         x, largest = ctx.saved_tensors
-        at, g = x == largest, g.unsqueeze(ctx.axis)
-        if not x.is_cpu or int(at.view(torch.uint8).sum()) > largest.numel():
-            g = g / at.sum(ctx.axis, keepdim=True)
-        return torch.where(at, g, g.new_tensor(0.0)), None
+        # Compared into numbers: a pass that makes or takes booleans is many times as slow.
+        at = torch.eq(x, largest, out=torch.empty_like(x))
+        ties = at.sum(ctx.axis, keepdim=True)
+        if not x.is_cpu or float(ties.amax()) > 1.0:
+            at /= ties
+        return at.mul_(g.unsqueeze(ctx.axis)), None
 
 
 class LogSumExp(torch.autograd.Function):
@@ -133,12 +158,17 @@ class UnitRows(torch.autograd.Function):
             scale = torch.linalg.vecdot(unit, unit)[..., None].rsqrt_().masked_fill_(none, 0.0)
             unit.mul_(scale)
             scale = scale / largest
-        ctx.save_for_backward(unit, scale)
+        ctx.save_for_backward(x, unit, scale)
         return unit
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, g: torch.Tensor) -> torch.Tensor:
-        unit, scale = ctx.saved_tensors
+        x, unit, scale = ctx.saved_tensors
+        if torch.is_grad_enabled():  # to be differentiated once more
+            square = (x * x).sum(-1, keepdim=True)
+            some = square > 0
+            scale = torch.where(some, torch.where(some, square, 1.0).rsqrt(), 0.0)
+            unit = x * scale
+            return (g - unit * (g * unit).sum(-1, keepdim=True)) * scale
         along = torch.linalg.vecdot(g, unit)[..., None]
         return torch.addcmul(g, unit, along, value=-1).mul_(scale)

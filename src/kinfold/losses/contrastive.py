@@ -195,8 +195,10 @@ class PairContrastiveLoss(PairLoss):
         pushed = ops.logical_and(negative, distance < self.negative_margin)
         near, far = (_one_over_count(mask, distance) for mask in (positive, pushed))
         weight = ops.where(pulled, near, ops.where(pushed, -far, ops.zeros_like(far)))
-        margin = ops.where(positive, self.positive_margin, self.negative_margin)
-        return ops.sum((distance - ops.cast(margin, distance.dtype)) * weight, axis=1)
+        dtype = keras.backend.standardize_dtype(distance.dtype)
+        margins = (self.positive_margin, self.negative_margin)
+        margin = ops.where(positive, *(ops.convert_to_tensor(m, dtype=dtype) for m in margins))
+        return ops.sum((distance - margin) * weight, axis=1)
 
     def get_config(self) -> dict[str, Any]:
         return {

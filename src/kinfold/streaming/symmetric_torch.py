@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from kinfold.numerics_torch import exp_
+from kinfold.numerics_torch import exp_, full_precision
 from kinfold.streaming.tiles import Family
 
 # Anchors a block of the band, unless their classes are so large that it would be much wider.
@@ -16,12 +16,14 @@ BAND = 128
 
 
 @torch.compiler.disable
+@full_precision
 def whole(family: Family, diagonal: bool, x: torch.Tensor, y: torch.Tensor) -> Any:
     """Loss and validity of each anchor; `diagonal` is whether it is a positive of itself."""
     return _Rows.apply(_Whole(family, diagonal, x.detach(), y), x)
 
 
 @torch.compiler.disable
+@full_precision
 def symmetric(family: Family, diagonal: bool, size: int, x: torch.Tensor, y: torch.Tensor) -> Any:
     """As `whole`, in tiles of `size` rows and columns."""
     if x.is_meta:

@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 
+from kinfold.numerics_torch import full_precision
 from kinfold.streaming import tiles
 from kinfold.streaming.symmetric_torch import only_shapes
 from kinfold.streaming.symmetric_torch import symmetric as symmetric
@@ -13,12 +14,14 @@ from kinfold.streaming.tiles import LogSum
 Data = tuple[torch.Tensor, ...]
 
 
+@full_precision
 def dense(block: Any, x: torch.Tensor, r: torch.Tensor, anchors: Data, references: Data) -> Any:
     """One block, differentiated as it is."""
     return only_shapes(x) if x.is_meta else block(x, r, *anchors, *references)
 
 
 @torch.compiler.disable
+@full_precision
 def per_anchor(
     block: Any, size: int, x: torch.Tensor, r: torch.Tensor, anchors: Data, references: Data
 ) -> Any:
@@ -28,6 +31,7 @@ def per_anchor(
 
 
 @torch.compiler.disable
+@full_precision
 def weighted_sum(
     block: Any,
     size: int,
@@ -44,6 +48,7 @@ def weighted_sum(
 
 
 @torch.compiler.disable
+@full_precision
 def sum_and_log_sum(
     block: Any, size: int, x: torch.Tensor, r: torch.Tensor, anchors: Data, references: Data
 ) -> Any:
@@ -53,6 +58,7 @@ def sum_and_log_sum(
 
 
 @torch.compiler.disable
+@full_precision
 def repeated(fn: Any, count: torch.Tensor, tensors: Data, data: Data) -> Any:
     if tensors[0].is_meta:
         return only_shapes(tensors[0])[0]
