@@ -118,10 +118,10 @@ def _views(kind: str, **options: Any) -> Entry:
     return Entry(f"compat {kind}", Builder(module, kind, options, arguments=of_views))
 
 
-def _pairs(kind: str, dense: str) -> Entry:
+def _pairs(kind: str, dense: str, **options: Any) -> Entry:
     """A loss of paired embeddings beside the same in the backend's own operations."""
     peer = Builder("benchmarks.peers", dense, arguments=of_views)
-    return Entry(kind, Builder("kinfold.losses", kind, arguments=of_pairs), {DENSE: peer})
+    return Entry(kind, Builder("kinfold.losses", kind, options, arguments=of_pairs), {DENSE: peer})
 
 
 _CIRCLE = {"gamma": GAMMA, "margin": MARGIN}
@@ -159,7 +159,7 @@ CATALOGUE = (
     _ours("ProxyNCALoss", "ProxyNCALoss", by_class=True),
     _ours("SoftTripleLoss", "SoftTripleLoss", by_class=True),
     _pairs("InfoNCELoss", "softmax"),
-    _pairs("SigLIPLoss", "sigmoid"),
+    _pairs("SigLIPLoss", "sigmoid", train_scale_and_bias=False),  # as in the dense form
     _views("SimCLRLoss"),
     _views("MultiNegativesRankLoss"),
     Entry("compat PNLoss", Builder("kinfold.compat.tensorflow_similarity.losses", "PNLoss")),

@@ -43,6 +43,10 @@ def masked(z: np.ndarray) -> np.ndarray:
 FORMS = {
     "log_sum_exp": (lambda z: log_sum_exp(z, mask_tensor()), masked),
     "log_sum_exp_of_all": (log_sum_exp, lambda z: np.logaddexp.reduce(z, axis=1)),
+    "log_sum_exp_of_columns": (
+        lambda z: log_sum_exp(z, axis=0),
+        lambda z: np.logaddexp.reduce(z, axis=0),
+    ),
     "unit_rows": (unit_rows, lambda z: z / np.linalg.norm(z, axis=1, keepdims=True)),
     "square_root": (lambda z: square_root(z * z), np.abs),
     "largest": (lambda z: largest(z, 1), lambda z: z.max(1)),

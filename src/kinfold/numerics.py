@@ -107,21 +107,22 @@ def count_in_row(mask: Tensor) -> Tensor:
     return hand.count(mask) if hand else ops.sum(mask, axis=1)
 
 
-def log_sum_exp(logit: Tensor, mask: Tensor | None = None) -> Tensor:
+def log_sum_exp(logit: Tensor, mask: Tensor | None = None, axis: int = 1) -> Tensor:
     """Log of the sum of exp(logit) over the allowed entries of each row; 0 for a row without any.
 
     Args:
         logit: floating [t, m].
         mask: boolean [t, m], the allowed entries; None allows all, of which those of -inf count
             nothing, and gives -inf for a row of those alone.
+        axis: 1; or, without a mask, 0 for columns instead of rows.
 
     Returns:
-        Floating [t].
+        Floating [t], or [m] of columns.
     """
     if hand := by_hand():
-        return hand.LogSumExp.apply(logit, mask)
+        return hand.LogSumExp.apply(logit, mask, axis)
     if mask is None:
-        return ops.logsumexp(logit, axis=1)
+        return ops.logsumexp(logit, axis=axis)
     # What is not allowed is -inf, or the allowed ones could underflow beside it; but in a row of
     # nothing else 0, whose gradient is not NaN.
     some = ops.any(mask, axis=1)

@@ -78,30 +78,31 @@ class Largest(torch.autograd.Function):
 
 
 class LogSumExp(torch.autograd.Function):
-    """Log of the sum of exp(logits) of each row, over the entries that the mask allows.
+    """Log of the sum of exp(logits) along an axis, over the entries that the mask allows.
 
-    A row without any gives 0, or -inf where there is no mask, and no gradient.
+    Where there is none, 0, or -inf without a mask, and no gradient.
     """
 
     @staticmethod
-    def forward(ctx: Any, logits: torch.Tensor, mask: torch.Tensor | None) -> Any:
+    def forward(ctx: Any, logits: torch.Tensor, mask: torch.Tensor | None, axis: int) -> Any:
         own = None
         if mask is not None:
             own = logits = torch.where(mask, logits, logits.new_tensor(-torch.inf))
-        largest = logits.amax(1, keepdim=True)
+        largest = logits.amax(axis, keepdim=True)
         empty = largest == -torch.inf
         largest.masked_fill_(empty, 0.0)
         e = exp_(torch.sub(logits, largest, out=own))
-        total = e.sum(1)
+        total = e.sum(axis, keepdim=True)
         ctx.save_for_backward(e, total, empty)
-        value = torch.log(total).add_(largest.squeeze(1))
-        return value.masked_fill_(empty.squeeze(1), -torch.inf if mask is None else 0.0)
+        ctx.axis = axis
+        value = torch.log(total).add_(largest)
+        return value.masked_fill_(empty, -torch.inf if mask is None else 0.0).squeeze(axis)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, g: torch.Tensor) -> Any:
         e, total, empty = ctx.saved_tensors
-        return e * (g / total)[:, None].masked_fill_(empty, 0.0), None
+        return e * (g.unsqueeze(ctx.axis) / total).masked_fill_(empty, 0.0), None, None
 
 
 class Squared(torch.autograd.Function):

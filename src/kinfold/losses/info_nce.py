@@ -8,7 +8,7 @@ from keras import ops
 
 from kinfold import checks, streaming
 from kinfold.checks import Tensor
-from kinfold.losses.paired import PairedLoss, of_partner
+from kinfold.losses.paired import PairedLoss
 from kinfold.losses.reduction import reduced
 from kinfold.losses.trainable import current
 from kinfold.numerics import log_sum_exp
@@ -89,7 +89,7 @@ class InfoNCELoss(PairedLoss):
             return super()._reduced(x, r, weights, reduction)
         if self.block_size is None and streaming.at_once(x.shape[0], r.shape[0]):
             logit = x @ ops.transpose(r)
-            sums = log_sum_exp(logit) + log_sum_exp(ops.transpose(logit))
+            sums = log_sum_exp(logit) + log_sum_exp(logit, axis=0)
             total = ops.sum((sums / 2.0 - of_partner(logit, self._at(x))) * weights)
         else:
             total = self._streamed(x, r, weights)
@@ -137,3 +137,8 @@ class InfoNCELoss(PairedLoss):
             "both_directions": self.both_directions,
             "train_temperature": self.train_temperature,
         }
+
+
+def of_partner(logit: Tensor, at: Tensor) -> Tensor:
+    """The entry of each row of `logit` [t, m] in its partner's column `at` [t]."""
+    return ops.squeeze(ops.take_along_axis(logit, ops.expand_dims(at, 1), axis=1), axis=1)

@@ -121,8 +121,3 @@ class PairedLoss(TrainableLoss):
             "name": self.name,
             "dtype": self.dtype,
         }
-
-
-def of_partner(logit: Tensor, at: Tensor) -> Tensor:
-    """The entry of each row of `logit` [t, m] in its partner's column `at` [t]."""
-    return ops.squeeze(ops.take_along_axis(logit, ops.expand_dims(at, 1), axis=1), axis=1)

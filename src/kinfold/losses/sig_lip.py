@@ -8,7 +8,7 @@ from keras import ops
 
 from kinfold import checks
 from kinfold.checks import Tensor
-from kinfold.losses.paired import PairedLoss, of_partner
+from kinfold.losses.paired import PairedLoss
 from kinfold.losses.trainable import current
 from kinfold.numerics import softplus
 
@@ -73,20 +73,21 @@ class SigLIPLoss(PairedLoss):
             self.trained_bias = self._add_variable("bias", (), constant(self.bias))
 
     def _scaled(self, x: Tensor, r: Tensor) -> tuple[Tensor, Tensor]:
+        if not self.train_scale_and_bias:
+            return x * self.scale, r
         # The bias is one more column of the dot product, so that its gradient is the engine's.
         one = ops.ones_like(x[:, :1])
-        if self.train_scale_and_bias:
-            scale = ops.exp(current(self.log_scale))
-            bias = one * current(self.trained_bias)
-        else:
-            scale, bias = self.scale, one * self.bias
-        return ops.concatenate([x * scale, bias], axis=1), ops.concatenate([r, one], axis=1)
+        x = x * ops.exp(current(self.log_scale))
+        bias = one * current(self.trained_bias)
+        return ops.concatenate([x, bias], axis=1), ops.concatenate([r, one], axis=1)
 
     def row(self, logit: Tensor, at: Tensor) -> Tensor:
+        if not self.train_scale_and_bias:
+            logit = logit + self.bias
         columns = ops.arange(ops.shape(logit)[1], dtype=at.dtype)
         own = ops.equal(ops.expand_dims(at, 1), ops.expand_dims(columns, 0))
-        others = softplus(ops.where(own, -float("inf"), logit))
-        return ops.sum(others, axis=1) + softplus(-of_partner(logit, at))
+        sign = ops.cast(ops.where(own, -1.0, 1.0), keras.backend.standardize_dtype(logit.dtype))
+        return ops.sum(softplus(sign * logit), axis=1)
 
     def get_config(self) -> dict[str, Any]:
         return {
