@@ -20,9 +20,12 @@ def unwanted() -> bool:
         torch.compiler.is_compiling()
         or torch.jit.is_tracing()
         or torch._C._are_functorch_transforms_active()
-        or torch.is_autocast_enabled("cpu")
-        or torch.is_autocast_enabled("cuda")
+        or _autocast()
     )
+
+
+def _autocast() -> bool:
+    return torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda")
 
 
 def full_precision(fn: Any) -> Any:
@@ -30,7 +33,7 @@ def full_precision(fn: Any) -> Any:
 
     @functools.wraps(fn)
     def run(*args: Any) -> Any:
-        if not (torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda")):
+        if not _autocast():
             return fn(*args)
         with torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
             return fn(*args)

@@ -90,7 +90,7 @@ class InfoNCELoss(PairedLoss):
         if self.block_size is None and streaming.at_once(x.shape[0], r.shape[0]):
             logit = x @ ops.transpose(r)
             sums = log_sum_exp(logit) + log_sum_exp(logit, axis=0)
-            total = ops.sum((sums / 2.0 - of_partner(logit, self._at(x))) * weights)
+            total = ops.sum((sums / 2.0 - _at(logit, self._at(x))) * weights)
         else:
             total = self._streamed(x, r, weights)
         return reduced(total, ops.ones_like(weights, dtype="bool"), weights, reduction)
@@ -113,7 +113,7 @@ class InfoNCELoss(PairedLoss):
         )[0]
 
     def row(self, logit: Tensor, at: Tensor) -> Tensor:
-        return log_sum_exp(logit) - of_partner(logit, at)
+        return log_sum_exp(logit) - _at(logit, at)
 
     def _sums(self, x: Tensor, r: Tensor) -> tuple[Tensor, Tensor]:
         sums = log_sum_exp(x @ ops.transpose(r))
@@ -124,7 +124,7 @@ class InfoNCELoss(PairedLoss):
     ) -> tuple[Tensor, Tensor]:
         """Both directions of a block, weighted; each partner's is counted in its own row."""
         logit = x @ ops.transpose(r)
-        rows = self.row(logit, at) + ops.take(sums, at) - of_partner(logit, at)
+        rows = self.row(logit, at) + ops.take(sums, at) - _at(logit, at)
         # Of value 0; its gradient is that of the partners' sums.
         pull = ops.sum(ops.exp(logit - sums) * weights, axis=1)
         rows = w * rows + pull - ops.stop_gradient(pull)
@@ -139,6 +139,6 @@ class InfoNCELoss(PairedLoss):
         }
 
 
-def of_partner(logit: Tensor, at: Tensor) -> Tensor:
-    """The entry of each row of `logit` [t, m] in its partner's column `at` [t]."""
-    return ops.squeeze(ops.take_along_axis(logit, ops.expand_dims(at, 1), axis=1), axis=1)
+def _at(logit: Tensor, columns: Tensor) -> Tensor:
+    """The entry of each row in its column."""
+    return ops.squeeze(ops.take_along_axis(logit, ops.expand_dims(columns, 1), axis=1), axis=1)

@@ -150,8 +150,8 @@ def sum_and_log_sum(
     """
     n, m, later = keras.ops.shape(x)[0], r.shape[0], Later(block_size, cost)
     size = later.anchors(n) if isinstance(n, int) else later
-    at_once = size * ONE_BLOCK if block_size is None and isinstance(size, int) else size
-    if isinstance(at_once, int) and m is not None and at_once >= m:
+    largest = size * ONE_BLOCK if block_size is None and isinstance(size, int) else size
+    if isinstance(largest, int) and m is not None and largest >= m:
         terms, logits = _backend().dense(block, x, r, tuple(anchors), tuple(references))
         return keras.ops.sum(terms, axis=1), log_sum_exp(logits)
     return _backend().sum_and_log_sum(block, size, x, r, tuple(anchors), tuple(references))

@@ -70,7 +70,7 @@ class _PerAnchor(torch.autograd.Function):
     def forward(
         ctx: Any, block: Any, size: int, x: Any, r: Any, anchors: Any, references: Any
     ) -> Any:
-        rows = _Rows(len(x))
+        rows = _Outputs(len(x))
         for cut in _cuts(len(x), size):
             rows.put(cut, block(x[cut], r, *(a[cut] for a in anchors), *references))
         loss, valid = rows.parts
@@ -98,7 +98,7 @@ class _WeightedSum(torch.autograd.Function):
     ) -> Any:
         wanted = ctx.needs_input_grad[2:4]
         gradients = _Gradients(x, r, wanted)
-        rows = _Rows(len(x))
+        rows = _Outputs(len(x))
         for cut in _cuts(len(x), size):
             data = (*(a[cut] for a in anchors), *references)
             if any(wanted):
@@ -173,7 +173,7 @@ class _Repeated(torch.autograd.Function):
         return None, None, None, *sums
 
 
-class _Rows:
+class _Outputs:
     """Outputs of all anchors, each written where it belongs.
 
     Kept as parts, they would lie between the freed buffers of the blocks, and glibc could not join
