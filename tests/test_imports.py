@@ -11,9 +11,10 @@ SRC = Path(kinfold.__file__).parent
 
 # Each room imports from those before it only.
 ROOMS = [
-    "checks", "numerics_torch", "numerics", "distances", "pairs", "streaming", "losses", "model",
-    "layers", "compat", "datasets", "batches", "ranking", "metrics", "callbacks", "encoders",
-    "settings", "sources", "evaluation", "progress", "runs", "report", "fit", "training",
+    "checks", "numerics_torch", "numerics", "distances", "pairs", "streaming", "losses", "memory",
+    "model", "layers", "compat", "datasets", "batches", "ranking", "metrics", "callbacks",
+    "encoders", "settings", "sources", "evaluation", "progress", "runs", "report", "fit",
+    "training",
 ]  # fmt: skip
 
 HEAVY = {"PIL", "matplotlib", "rich", "sklearn", "typer", "jax", "torch", "tensorflow"}

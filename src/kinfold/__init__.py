@@ -7,6 +7,7 @@ from kinfold import distances as distances
 from kinfold import layers as layers
 from kinfold import losses as losses
 from kinfold import metrics as metrics
+from kinfold.memory import CrossBatchMemory as CrossBatchMemory
 from kinfold.model import EmbeddingModel as EmbeddingModel
 
 __version__ = "0.1.0"

@@ -80,13 +80,17 @@ def labels(value: Any, name: str) -> Tensor:
     shape = tuple(value.shape)
     if not (len(shape) == 1 or (len(shape) == 2 and shape[1] in (1, None))):
         raise ValueError(f"`{name}` must have shape [batch] or [batch, 1]. Received shape {shape}.")
-    # Keras's own choice for 64-bit integers: int64, or int32 on JAX without x64.
-    widest = _dtype(ops.convert_to_tensor(np.zeros(0, np.int64)))
+    widest = label_dtype()
     if widest == "int32" and isinstance(value, np.ndarray):
         _check_32_bits(value, name)
         value = value.astype(np.int64).astype(np.int32)  # wraps: 32 bits stay 32 different bits
     value = ops.cast(ops.convert_to_tensor(value), widest)
     return ops.reshape(value, (-1,)) if len(shape) == 2 else value
+
+
+def label_dtype() -> str:
+    """Keras's own choice for 64-bit integers: int64, or int32 on JAX without x64."""
+    return _dtype(ops.convert_to_tensor(np.zeros(0, np.int64)))
 
 
 def supervision(value: Any, name: str) -> Tensor:
@@ -188,6 +192,23 @@ def size(value: Tensor, expected: int, name: str, expected_name: str) -> None:
             f"`{name}` must have shape [batch, {expected_name}], with {expected_name}={expected}. "
             f"Received shape {tuple(value.shape)}."
         )
+
+
+def mask(value: Any, like: Tensor, name: str, pairs: bool) -> Tensor:
+    """Return `value`, which rows of `like` count, as a boolean tensor [m]."""
+    if pairs:
+        raise ValueError(
+            f"`{name}` has no use beside a boolean `y_true` [batch, m], which can leave the "
+            "references out itself. Pass class ids with it."
+        )
+    value = ops.convert_to_tensor(value)
+    if _dtype(value) != "bool" or len(value.shape) != 1:
+        raise ValueError(
+            f"`{name}` must be boolean [m]. Received dtype {_dtype(value)}, shape "
+            f"{tuple(value.shape)}."
+        )
+    same_count(value, like, (name, "the references"))
+    return value
 
 
 def one_class_each(labels: Tensor, loss: str) -> None:

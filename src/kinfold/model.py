@@ -1,10 +1,15 @@
 """EmbeddingModel: a Keras model that trains what its losses bring along."""
 
+import contextlib
+import functools
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
 
+from kinfold import checks
 from kinfold.losses.trainable import TrainableLoss
+from kinfold.memory import CrossBatchMemory, check_loss
 
 
 @keras.saving.register_keras_serializable("kinfold")
@@ -26,20 +31,178 @@ class EmbeddingModel(keras.Model):
     >>> _ = model.fit(x, y, verbose=0)
     """
 
-    def compile(self, optimizer: Any = "rmsprop", loss: Any = None, **kwargs: Any) -> None:
-        """Compile as `keras.Model` does, and take up the variables of the losses."""
-        if not hasattr(self, "loss_layers"):
-            self.loss_layers: list[keras.layers.Layer] = []
-        self.loss_layers.clear()
-        for one in keras.tree.flatten(loss):
-            if isinstance(one, TrainableLoss) and one.trainable_variables:
-                self.loss_layers.append(one.layer)
-        super().compile(optimizer, loss, **kwargs)
+    def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+        of_inputs = len(args) > 1 or "outputs" in kwargs
+        return super().__new__(_of_inputs() if cls is EmbeddingModel and of_inputs else cls)
+
+    def compile(
+        self,
+        optimizer: Any = "rmsprop",
+        loss: Any = None,
+        *args: Any,
+        memory_size: int = 0,
+        memory_warmup: int = 0,
+        **kwargs: Any,
+    ) -> None:
+        """Compile as `keras.Model` does; take up the variables of the losses, make a memory.
+
+        Args:
+            optimizer: see `keras.Model.compile`, as for all further arguments.
+            loss: one loss or several.
+            memory_size: how many examples of earlier batches a batch is compared with in training;
+                see `kinfold.CrossBatchMemory`. It lies in the model's file and its weights.
+            memory_warmup: steps during which the memory is only filled.
+
+        Raises:
+            ValueError: a memory with several losses, or for a model whose output is not [batch, d].
+            TypeError: a memory with a loss that is not over pairs.
+        """
+        self._remembering = None
+        if memory_size:
+            self._remembering = _Remembering(_the_one(loss), memory_size, memory_warmup)
+        self._take_up(loss)
+        if self._remembering and (size := self._embedding_size()):
+            self._make_memory(size)
+        super().compile(optimizer, self._remembering or loss, *args, **kwargs)
+
+    # A property would be a second way to it for Keras, which loads a layer once a way.
+    def cross_batch_memory(self) -> CrossBatchMemory | None:
+        """Return the memory of earlier batches, where the model is compiled with one."""
+        return next((one for one in self.loss_layers if isinstance(one, CrossBatchMemory)), None)
+
+    def compute_loss(
+        self,
+        x: Any = None,
+        y: Any = None,
+        y_pred: Any = None,
+        sample_weight: Any = None,
+        training: bool = True,
+    ) -> Any:
+        """As of `keras.Model`; the memory takes part in training, not in evaluation."""
+        if self._remembering is None:
+            return super().compute_loss(x, y, y_pred, sample_weight, training)
+        if self._remembering.compare is None:
+            self._make_memory(_embedding_size(tuple(y_pred.shape)))
+        with self._remembering.while_training(training):
+            return super().compute_loss(x, y, y_pred, sample_weight, training)
+
+    def _take_up(self, loss: Any) -> None:
+        """Make the variables of the losses the model's own, in place of any before."""
+        with self._unlocked():
+            if not hasattr(self, "loss_layers"):
+                self.loss_layers: list[keras.layers.Layer] = []
+            self.loss_layers.clear()
+            for one in keras.tree.flatten(loss):
+                if isinstance(one, TrainableLoss) and one.trainable_variables:
+                    self.loss_layers.append(one.layer)
+
+    def _make_memory(self, embedding_size: int) -> None:
+        assert self._remembering is not None
+        with self._unlocked():
+            self.loss_layers.append(self._remembering.make(embedding_size))
+
+    def _embedding_size(self) -> int | None:
+        """The size of an embedding; None for a model that is yet to be built."""
+        try:
+            shape = self.output_shape
+        except AttributeError:  # no model of keras.Input
+            shape = (self.get_build_config() or {}).get("input_shape")
+            if shape is None:
+                return None
+            shape = self.compute_output_spec(keras.KerasTensor(shape)).shape
+        return _embedding_size(shape)
+
+    @contextlib.contextmanager
+    def _unlocked(self) -> Iterator[None]:
+        """Let a model that is built take up layers: Keras refuses those of its own `call`."""
+        locked = self._tracker.locked
+        self._tracker.unlock()
+        try:
+            yield
+        finally:
+            if locked:
+                self._lock_state()
 
     def get_compile_config(self) -> dict[str, Any]:
-        return super().get_compile_config()
+        config = super().get_compile_config()
+        if config and self._remembering:
+            config = {**config, **self._remembering.compiled_with()}
+        return config
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
         self.compile(**keras.saving.deserialize_keras_object(config))
         if self.built:
             self.optimizer.build(self.trainable_variables)
+
+
+@functools.cache
+def _of_inputs() -> type:
+    """The class of `EmbeddingModel(inputs, outputs)`, made as Keras makes one for `keras.Model`.
+
+    Left to itself, Keras turns the class that it is called on into such a one, and its subclasses
+    with it, which then cannot be models of a `call`.
+    """
+    inputs = keras.Input((1,))
+    bases = (EmbeddingModel, type(keras.Model(inputs, inputs)))
+    made = type(
+        "EmbeddingModel", bases, {"__module__": __name__, "__doc__": EmbeddingModel.__doc__}
+    )
+    return keras.saving.register_keras_serializable("kinfold")(made)
+
+
+class _Remembering(keras.losses.Loss):
+    """What Keras calls for the loss: with the memory in training, without it in evaluation."""
+
+    def __init__(self, loss: Any, size: int, warmup: int) -> None:
+        self.alone = check_loss(loss)
+        self.size = checks.count(size, "memory_size")
+        self.warmup = checks.count(warmup, "memory_warmup", least=0)
+        super().__init__(name=loss.name)
+        # The call alone: Keras would find a memory here, and load it twice.
+        self.compare: Callable[..., Any] | None = None
+        self._training = False
+
+    def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Any:
+        if not self._training or self.compare is None:
+            return self.alone(y_true, y_pred, sample_weight)
+        return self.compare(y_true, y_pred, sample_weight)
+
+    def make(self, embedding_size: int) -> CrossBatchMemory:
+        memory = CrossBatchMemory(self.alone, self.size, embedding_size, self.warmup, name="memory")
+        self.compare = memory.__call__
+        return memory
+
+    @contextlib.contextmanager
+    def while_training(self, training: bool) -> Iterator[None]:
+        self._training = training
+        try:
+            yield
+        finally:
+            self._training = False
+
+    def compiled_with(self) -> dict[str, Any]:
+        """The arguments of `compile` that it stands for."""
+        return {
+            "loss": keras.saving.serialize_keras_object(self.alone),
+            "memory_size": self.size,
+            "memory_warmup": self.warmup,
+        }
+
+
+def _the_one(loss: Any) -> Any:
+    """The loss, of which there must be one."""
+    several = keras.tree.flatten(loss)
+    if len(several) != 1:
+        raise ValueError(
+            f"With `memory_size` the model must have one loss. Received {len(several)} of them."
+        )
+    return several[0]
+
+
+def _embedding_size(shape: Any) -> int:
+    if not isinstance(shape, tuple) or len(shape) != 2 or shape[1] is None:
+        raise ValueError(
+            "With `memory_size` the model must have one output, of shape [batch, d]. "
+            f"Received a model with an output of shape {shape}."
+        )
+    return shape[1]

@@ -13,7 +13,12 @@ def are_pairs(labels: Tensor) -> bool:
 
 
 def masks(
-    labels: Tensor, ref_labels: Tensor | None = None, *, rows: Tensor, diagonal: bool
+    labels: Tensor,
+    ref_labels: Tensor | None = None,
+    ref_mask: Tensor | None = None,
+    *,
+    rows: Tensor,
+    diagonal: bool,
 ) -> tuple[Tensor, Tensor]:
     """Which references are positives and which are negatives of each anchor of a block.
 
@@ -24,6 +29,7 @@ def masks(
         labels: of the block's anchors, integers [t]; or floating 0 and 1 [t, labels], "same" being
             to share a label; or "same" itself, boolean [t, m].
         ref_labels: integers [m] or floating [m, labels]; None with boolean `labels`.
+        ref_mask: boolean [m], the references that count; None means all.
         rows: integers [t], the anchors' positions in the whole batch.
         diagonal: whether an anchor's own position may be a positive of it.
 
@@ -37,6 +43,9 @@ def masks(
     else:
         same = ops.equal(ops.expand_dims(labels, 1), ops.expand_dims(ref_labels, 0))
     negative = ops.logical_not(same)
+    if ref_mask is not None:
+        counts = ops.expand_dims(ref_mask, 0)
+        same, negative = ops.logical_and(same, counts), ops.logical_and(negative, counts)
     if diagonal:
         return same, negative
     columns = ops.arange(ops.shape(same)[1], dtype=rows.dtype)

@@ -80,18 +80,21 @@ class AngularLoss(PairLoss):
         """Sum over the pairs of each anchor [n], and how many a mean counts of it [n]."""
         y, positions = anchors
         checks.one_class_each(y, type(self).__name__)
-        (ref_y,) = references
+        ref_y, *ref_mask = references
         x, r = wide(x), wide(r)
         m = ops.shape(ref_y)[0]
         if 0 in (x.shape[0], r.shape[0]):
             nothing = ops.sum(x, axis=1) * 0.0
             return nothing, nothing
+        counts = ref_mask[0] if ref_mask else ops.ones_like(ref_y, dtype="bool")
+        if ref_mask:
+            y, ref_y = _apart(y, ref_y, counts)
         # References of one class stand together in this order, an anchor's own class from `first`.
         order = ops.cast(ops.argsort(ref_y), "int32")
         in_order = ops.take(ref_y, order)
         first = ops.cast(ops.searchsorted(in_order, y, side="left"), "int32")
         pairs = ops.cast(ops.searchsorted(in_order, y, side="right"), "int32") - first
-        some_negative = pairs < m
+        some_negative = pairs < ops.sum(ops.cast(counts, "int32"))
         # Where an anchor itself stands among them, to step over it; beyond them where it does not.
         itself = ops.full_like(pairs, m)
         if self.remove_diagonal:
@@ -100,7 +103,7 @@ class AngularLoss(PairLoss):
             place = ops.cast(ops.take(ops.argsort(order), at), "int32") - first
             itself = ops.where(among, place, itself)
             pairs = pairs - ops.cast(among, "int32")
-        data = (y, ref_y, order, first, itself, pairs)
+        data = (y, ref_y, counts, order, first, itself, pairs)
         rows = streaming.repeated(self._kth, ops.max(pairs), self._tensors(x, r), data)
         return rows, ops.cast(self.counted_pairs(pairs, some_negative), rows.dtype)
 
@@ -120,6 +123,7 @@ class AngularLoss(PairLoss):
         far: Tensor,
         y: Tensor,
         ref_y: Tensor,
+        counts: Tensor,
         order: Tensor,
         first: Tensor,
         itself: Tensor,
@@ -134,11 +138,16 @@ class AngularLoss(PairLoss):
         near = ops.sum(x * p, axis=1, keepdims=True) * (-2.0 * (1.0 + t))
         both = ops.concatenate([(x + p) * (4.0 * t), near], axis=1)
         far = ops.concatenate([far, ops.ones_like(far[:, :1])], axis=1)
-        rows, _ = streaming.per_anchor(self._negatives, both, far, (y,), (ref_y,), self.block_size)
+        rows, _ = streaming.per_anchor(
+            self._negatives, both, far, (y,), (ref_y, counts), self.block_size
+        )
         return ops.where(pairs > k, rows, ops.zeros_like(rows))
 
-    def _negatives(self, x: Tensor, r: Tensor, y: Tensor, ref_y: Tensor) -> tuple[Tensor, Tensor]:
+    def _negatives(
+        self, x: Tensor, r: Tensor, y: Tensor, ref_y: Tensor, counts: Tensor
+    ) -> tuple[Tensor, Tensor]:
         negative = ops.not_equal(ops.expand_dims(y, 1), ops.expand_dims(ref_y, 0))
+        negative = ops.logical_and(negative, ops.expand_dims(counts, 0))
         some = any_in_row(negative)
         rows = softplus(log_sum_exp(x @ ops.transpose(r), negative))
         return ops.where(some, rows, ops.zeros_like(rows)), some
@@ -147,3 +156,16 @@ class AngularLoss(PairLoss):
         config = {**super().get_config(), "alpha": self.alpha}
         del config["distance"]
         return config
+
+
+def _apart(y: Tensor, ref_y: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
+    """Other ids for the same classes, and one that no anchor has for references left out."""
+    in_order, m = ops.sort(ref_y), ops.shape(ref_y)[0]
+
+    def ids(labels: Tensor) -> Tensor:
+        place = ops.cast(ops.searchsorted(in_order, labels, side="left"), "int32")
+        there = ops.equal(ops.take(in_order, ops.minimum(place, m - 1)), labels)
+        return ops.where(there, place, ops.full_like(place, m + 1))
+
+    of_references = ids(ref_y)
+    return ids(y), ops.where(counts, of_references, ops.full_like(of_references, m))

@@ -50,6 +50,8 @@ class PairLoss(keras.losses.Loss):
     1.0
     """
 
+    takes_references = True  # beside the batch
+
     def __init__(
         self,
         distance: Any = "cosine",
@@ -98,6 +100,7 @@ class PairLoss(keras.losses.Loss):
         *,
         ref_labels: Any = None,
         ref_embeddings: Any = None,
+        ref_mask: Any = None,
     ) -> Tensor:
         """Compute the loss.
 
@@ -109,6 +112,8 @@ class PairLoss(keras.losses.Loss):
             sample_weight: optional weight of each anchor, a scalar, [batch] or [batch, 1].
             ref_labels: labels of the references, [m] or [m, labels]; None means `y_true`.
             ref_embeddings: references [m, d]; None means `y_pred`.
+            ref_mask: boolean [m], the references that count; None means all. Where a shape is
+                fixed, such as that of a memory, others fill it up.
 
         Returns:
             A scalar, or [batch] where the reduction is "none" or None.
@@ -118,7 +123,9 @@ class PairLoss(keras.losses.Loss):
             ValueError: wrong ranks, or counts that differ.
         """
         with keras.name_scope(self.name):
-            x, r, anchors, references = self._pairs(y_true, y_pred, ref_labels, ref_embeddings)
+            x, r, anchors, references = self._pairs(
+                y_true, y_pred, ref_labels, ref_embeddings, ref_mask
+            )
             weights = anchor_weights(sample_weight, like=wide(x[:, 0]))
             if self.reduction in (None, "none"):
                 return ops.cast(self._rows(x, r, anchors, references) * weights, self.dtype)
@@ -142,10 +149,15 @@ class PairLoss(keras.losses.Loss):
         return counted
 
     def call(
-        self, y_true: Any, y_pred: Any, ref_labels: Any = None, ref_embeddings: Any = None
+        self,
+        y_true: Any,
+        y_pred: Any,
+        ref_labels: Any = None,
+        ref_embeddings: Any = None,
+        ref_mask: Any = None,
     ) -> Tensor:
         """Return the loss of each anchor [batch], neither weighted nor reduced."""
-        pairs = self._pairs(y_true, y_pred, ref_labels, ref_embeddings)
+        pairs = self._pairs(y_true, y_pred, ref_labels, ref_embeddings, ref_mask)
         return ops.cast(self._rows(*pairs), self.dtype)
 
     def _rows(self, x: Tensor, r: Tensor, anchors: Any, references: Any) -> Tensor:
@@ -162,7 +174,12 @@ class PairLoss(keras.losses.Loss):
         return {"block_size": self.block_size, "cost": self.distance.numbers_a_pair(x.shape[1])}
 
     def _pairs(
-        self, y_true: Any, y_pred: Any, ref_labels: Any, ref_embeddings: Any
+        self,
+        y_true: Any,
+        y_pred: Any,
+        ref_labels: Any,
+        ref_embeddings: Any,
+        ref_mask: Any = None,
     ) -> tuple[Tensor, Tensor, tuple[Tensor, ...], tuple[Tensor, ...]]:
         """Check the arguments; return anchors, references, and the data of each for a block."""
         refuse_replicas()
@@ -176,6 +193,8 @@ class PairLoss(keras.losses.Loss):
             r = checks.embeddings(ref_embeddings, ref_name, self.dtype)
             checks.same_count(x, r, ("y_pred", ref_name), axis=1)
         references = self._reference_labels(y, ref_labels, r, ref_name)
+        if ref_mask is not None:
+            references = (*references, checks.mask(ref_mask, r, "ref_mask", pairs.are_pairs(y)))
         if self.normalize:
             unit = unit_rows(x)
             x, r = unit, unit if r is x else unit_rows(r)
@@ -210,19 +229,22 @@ class PairLoss(keras.losses.Loss):
         return (ref_y,)
 
     def _block(
-        self, x: Tensor, r: Tensor, y: Tensor, positions: Tensor, *ref_y: Tensor
+        self, x: Tensor, r: Tensor, y: Tensor, positions: Tensor, *references: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Loss [t] of a block of anchors at `positions` of the batch, and what a mean counts."""
         x, r = wide(x), wide(r)
-        positive, negative = self._masks(y, positions, *ref_y)
+        positive, negative = self._masks(y, positions, *references)
+        return self._of_valid(self.of_embeddings(x, r, positive, negative), positive, negative)
+
+    def _of_valid(self, loss: Any, positive: Tensor, negative: Tensor) -> tuple[Tensor, Tensor]:
+        """0 for invalid anchors, and what a mean counts of each."""
         valid = self.valid_anchors(positive, negative)
-        loss = self.of_embeddings(x, r, positive, negative)
         if not isinstance(loss, tuple):
             return ops.where(valid, loss, ops.zeros_like(loss)), valid
         return tuple(ops.where(valid, part, ops.zeros_like(part)) for part in loss)
 
-    def _masks(self, y: Tensor, positions: Tensor, *ref_y: Tensor) -> tuple[Tensor, Tensor]:
-        return pairs.masks(y, *ref_y, rows=positions, diagonal=not self.remove_diagonal)
+    def _masks(self, y: Tensor, positions: Tensor, *references: Tensor) -> tuple[Tensor, Tensor]:
+        return pairs.masks(y, *references, rows=positions, diagonal=not self.remove_diagonal)
 
     def get_config(self) -> dict[str, Any]:
         return {

@@ -95,10 +95,10 @@ class LiftedStructureLoss(PairLoss):
         return ops.concatenate([wide(x), ops.expand_dims(negatives, 1)], axis=1)
 
     def _negatives(
-        self, x: Tensor, r: Tensor, y: Tensor, positions: Tensor, ref_y: Tensor
+        self, x: Tensor, r: Tensor, y: Tensor, positions: Tensor, *references: Tensor
     ) -> tuple[Tensor, Tensor]:
         x, r = wide(x), wide(r)
-        _, negative = self._masks(y, positions, ref_y)
+        _, negative = self._masks(y, positions, *references)
         some = any_in_row(negative)
         rows = log_sum_exp(self.negative_margin - self.distance(x, r), negative)
         return ops.where(some, rows, ops.full_like(rows, NONE)), some

@@ -47,6 +47,8 @@ class NPairsLoss(PairLoss):
     0.3377
     """
 
+    takes_references = False
+
     def __init__(
         self,
         distance: Any = "inner_product",
@@ -60,8 +62,8 @@ class NPairsLoss(PairLoss):
     ) -> None:
         super().__init__(distance, remove_diagonal, normalize, block_size, reduction, name, dtype)
 
-    def _pairs(self, y_true: Any, y_pred: Any, ref_labels: Any, ref_embeddings: Any) -> Any:
-        if ref_labels is not None or ref_embeddings is not None:
+    def _pairs(self, y_true: Any, y_pred: Any, *references: Any) -> Any:
+        if any(part is not None for part in references):
             raise ValueError(
                 "NPairsLoss pairs the examples of one batch and takes no references. "
                 "Use NTXentLoss with them."

@@ -20,6 +20,9 @@ Block = Callable[..., tuple[Tensor, Tensor]]
 # Pairs of a block: its handful of float32 buffers then stays near a core's cache.
 PAIRS = 2**20
 
+# Fewer anchors a block would pass over the references more often than it saves memory.
+FEWEST = 8
+
 # One block may be this many times larger, where none then need be computed twice.
 ONE_BLOCK = 4
 
@@ -38,6 +41,7 @@ def per_anchor(
     references: Sequence[Tensor] = (),
     block_size: int | None = None,
     cost: int = 1,
+    beside: Sequence[Tensor] = (),
 ) -> tuple[Tensor, Tensor]:
     """Loss of each anchor and what a mean counts; the backward pass computes each block again.
 
@@ -52,16 +56,19 @@ def per_anchor(
         references: tensors [m, ...] that every block sees whole.
         block_size: anchors a block; None chooses by the number of references.
         cost: numbers that a pair takes in a block (d for the Manhattan distance).
+        beside: tensors [k, ...] of further references, which every block is given after the others;
+            they get no gradient, and may be written over once this has returned.
 
     Returns:
         Losses [n], differentiable with respect to `x` and `r`, and what a mean counts [n].
     """
     if 0 in (x.shape[0], r.shape[0]):
         return _nothing(x)
-    size = _size(x, r, block_size, cost)
+    size = _size(x, r, block_size, cost, beside)
+    references = (*references, *_backend().kept(beside))
     if size is None:
-        return _backend().dense(block, x, r, tuple(anchors), tuple(references))
-    return _backend().per_anchor(block, size, x, r, tuple(anchors), tuple(references))
+        return _backend().dense(block, x, r, tuple(anchors), references)
+    return _backend().per_anchor(block, size, x, r, tuple(anchors), references)
 
 
 def weighted_sum(
@@ -73,6 +80,7 @@ def weighted_sum(
     references: Sequence[Tensor] = (),
     block_size: int | None = None,
     cost: int = 1,
+    beside: Sequence[Tensor] = (),
 ) -> tuple[Tensor, Tensor]:
     """Sum of the anchors' losses times their weights; gradients are taken in the same pass.
 
@@ -89,11 +97,13 @@ def weighted_sum(
     if 0 in (x.shape[0], r.shape[0]):
         loss, valid = _nothing(x)
         return keras.ops.sum(loss * weights), valid
-    size = _size(x, r, block_size, cost)
+    size = _size(x, r, block_size, cost, beside)
     if size is None:
-        loss, valid = _backend().dense(block, x, r, tuple(anchors), tuple(references))
+        references = (*references, *_backend().kept(beside))
+        loss, valid = _backend().dense(block, x, r, tuple(anchors), references)
         return keras.ops.sum(loss * weights), valid
-    return _backend().weighted_sum(block, size, x, r, weights, tuple(anchors), tuple(references))
+    references = (*references, *beside)
+    return _backend().weighted_sum(block, size, x, r, weights, tuple(anchors), references)
 
 
 def symmetric(
@@ -184,10 +194,12 @@ def _nothing(x: Tensor) -> tuple[Tensor, Tensor]:
     return loss, keras.ops.zeros_like(loss, dtype="bool")
 
 
-def _size(x: Tensor, r: Tensor, block_size: int | None, cost: int) -> Any:
+def _size(
+    x: Tensor, r: Tensor, block_size: int | None, cost: int, beside: Sequence[Tensor] = ()
+) -> Any:
     """Anchors a block, or None for one dense block; a `Later` where a size is not known yet."""
     n, m = keras.ops.shape(x)[0], keras.ops.shape(r)[0]
-    later = Later(block_size, cost)
+    later = Later(block_size, cost, beside[0].shape[0] if beside else 0)
     if not isinstance(m, int) or not isinstance(n, int):
         return later
     size = later.anchors(m)
@@ -199,12 +211,14 @@ class Later(NamedTuple):
 
     block_size: int | None
     cost: int
+    beside: int = 0
 
     def anchors(self, m: Any) -> Any:
         """Anchors a block for `m` references, or the reverse; a number or a tensor."""
         if self.block_size is not None:
             return self.block_size
-        return PAIRS // (m * self.cost + 1) + 1
+        size = PAIRS // ((m + self.beside) * self.cost + 1) + 1
+        return max(size, FEWEST) if isinstance(size, int) else size
 
 
 def _backend() -> Any:

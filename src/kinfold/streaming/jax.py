@@ -14,6 +14,11 @@ from kinfold.streaming.tiles import LogSum
 Data = tuple[jax.Array, ...]
 
 
+def kept(tensors: Data) -> Data:
+    """Tensors that a backward pass may look at: as they are, for nothing writes into them."""
+    return tuple(tensors)
+
+
 @partial(jax.jit, static_argnums=0)  # eager callers too compile once a shape
 def dense(block: Any, x: jax.Array, r: jax.Array, anchors: Data, references: Data) -> Any:
     """One block, differentiated as it is."""

@@ -17,6 +17,11 @@ from kinfold.streaming.symmetric_xla import Grid
 Data = tuple[tf.Tensor, ...]
 
 
+def kept(tensors: Data) -> Data:
+    """Tensors that a backward pass may look at: as they are, for nothing writes into them."""
+    return tuple(tensors)
+
+
 @functools.lru_cache(maxsize=256)
 def _compiled(fn: Any, *fixed: Any) -> Any:
     """`fn(*fixed, *tensors)` compiled: one `tf.function` for what is fixed, one trace a shape."""

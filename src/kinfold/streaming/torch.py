@@ -14,6 +14,11 @@ from kinfold.streaming.tiles import LogSum
 Data = tuple[torch.Tensor, ...]
 
 
+def kept(tensors: Data) -> Data:
+    """Tensors that a backward pass may look at, whatever is written into the originals."""
+    return tuple(t.clone() for t in tensors)
+
+
 @full_precision
 def dense(block: Any, x: torch.Tensor, r: torch.Tensor, anchors: Data, references: Data) -> Any:
     """One block, differentiated as it is."""
