@@ -40,7 +40,8 @@ app = typer.Typer(
 DataArgument = typer.Argument(
     metavar="DATA",
     help="glyphs (characters in many typefaces, drawn on this machine), a folder with a folder of "
-    "images a class, or an .npz file with arrays x and y.",
+    "images a class, an .npz file with arrays x and y, or a .parquet file with columns embedding "
+    "and label.",
     show_default=False,
 )
 BackendOption = typer.Option(

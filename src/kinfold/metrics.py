@@ -159,6 +159,16 @@ def neighbours(
 
 def measure(task: Task, query: Tensor, gallery: Tensor | None, distance: Any) -> dict[str, float]:
     """The metrics that `task` asks for, of these embeddings."""
+    scores = score_queries(task, query, gallery, distance)
+    valid = task.relevant > 0
+    counts = {"queries": valid.sum(), "queries_without_match": (~valid).sum()}
+    return {name: float(counts.get(name, score[valid].mean())) for name, score in scores.items()}
+
+
+def score_queries(
+    task: Task, query: Tensor, gallery: Tensor | None, distance: Any
+) -> dict[str, np.ndarray]:
+    """The metrics that `task` asks for, of each query [n]; 0 where there is nothing to find."""
     x, r = _embedding_pair(query, gallery, distance)
     for name, rows, labels in (
         ("query", x, task.query_classes),
@@ -176,8 +186,7 @@ def measure(task: Task, query: Tensor, gallery: Tensor | None, distance: Any) ->
     for rows, block in _blocks(x, r, distance, order):
         for name, values in score(task, rows, block).items():
             scores[name][rows] = values
-    counts = {"queries": len(order), "queries_without_match": len(x) - len(order)}
-    return {name: float(counts.get(name, score[order].mean())) for name, score in scores.items()}
+    return scores
 
 
 def _embedding_pair(query: Any, gallery: Any | None, distance: Any) -> tuple[np.ndarray, ...]:

@@ -22,7 +22,7 @@ class Settings:
     """What a run is made of; None stands for a default that suits the loss or the data.
 
     Args:
-        data: "glyphs", a folder with a folder of images a class, or an .npz file.
+        data: "glyphs", a folder with a folder of images a class, or an .npz or .parquet file.
         loss: "circle" or "contrastive" (all pairs of a batch).
         margin: of the loss; None is 0.25 for circle and 1.0 for contrastive.
         gamma: scale of the logits of the circle loss; None is 80.

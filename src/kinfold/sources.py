@@ -16,6 +16,12 @@ FOLDER_SIZE = 64  # pixels, where no image size is given
 _SEED = 0
 _TEST, _VALIDATION = 0.3, 0.15
 
+_READERS = {".npz": datasets.arrays, ".parquet": datasets.parquet}
+_KNOWN = (
+    "DATA is 'glyphs', a folder with a folder of images a class, an .npz file with arrays x and y, "
+    "or a .parquet file with columns embedding and label."
+)
+
 Splits = tuple[Split, Split, Split]
 Drawn = Callable[[int, int], None]
 
@@ -26,15 +32,9 @@ def check_source(data: str, image_size: int | None) -> None:
         return
     path = Path(data)
     if not path.exists():
-        raise FileNotFoundError(
-            f"There is no {data}. DATA is 'glyphs', a folder with a folder of images a class, or "
-            "an .npz file with arrays x and y."
-        )
-    if path.is_file() and path.suffix != ".npz":
-        raise ValueError(
-            f"{data} is a file, and not an .npz. DATA is 'glyphs', a folder with a folder of "
-            "images a class, or an .npz file with arrays x and y."
-        )
+        raise FileNotFoundError(f"There is no {data}. {_KNOWN}")
+    if path.is_file() and path.suffix not in _READERS:
+        raise ValueError(f"{data} is a file, and not an .npz or .parquet. {_KNOWN}")
     if path.is_file() and image_size is not None:
         raise ValueError(f"An image size is for folders and glyphs; {data} has its own.")
 
@@ -43,7 +43,7 @@ def load_splits(data: str, image_size: int | None, drawn: Drawn | None = None) -
     """Load data and divide its classes: about 60 % train, 10 % choose the best model, 30 % test.
 
     Args:
-        data: "glyphs", a folder of image folders, or an .npz file.
+        data: "glyphs", a folder of image folders, or an .npz or .parquet file.
         image_size: height and width to draw or read images at, in pixels; None for the default.
         drawn: called with (drawings done, drawings in all) while glyphs are drawn.
 
@@ -66,6 +66,7 @@ def load_splits(data: str, image_size: int | None, drawn: Drawn | None = None) -
                 "train on, two others to choose the best model by, two others to test on."
             )
         train, test = datasets.split_classes(whole, _TEST, _SEED)
+        del whole  # the parts are copies, and it may be large
     fraction = max(_VALIDATION, 2 / len(train.names))
     train, validation = datasets.split_classes(train, fraction, _SEED)
     for split, name in ((train, "training"), (validation, "validation"), (test, "test")):
@@ -80,7 +81,7 @@ def load_whole(data: str, shape: tuple[int, ...], drawn: Drawn | None = None) ->
     """Load data to evaluate a model on: of glyphs the test characters, of other data all of it.
 
     Args:
-        data: "glyphs", a folder of image folders, or an .npz file.
+        data: "glyphs", a folder of image folders, or an .npz or .parquet file.
         shape: of the inputs of the model, without the batch.
         drawn: called with (drawings done, drawings in all) while glyphs are drawn.
 
@@ -114,7 +115,7 @@ def _read(data: str, size: int, drawn: Drawn | None) -> Split:
 
 def _arrays(data: str) -> Split:
     """Arrays, with images from 0 to 255: floating ones from 0 to 1 are scaled."""
-    split = datasets.arrays(data)
+    split = _READERS[Path(data).suffix](data)
     if (
         split.x.ndim == 4
         and split.x.dtype != np.uint8

@@ -132,8 +132,8 @@ def evaluate(run: str | os.PathLike[str], data: str, progress: Progress | None =
 
     Args:
         run: the run folder.
-        data: "glyphs" (their test characters), a folder of image folders, or an .npz file (all of
-            it).
+        data: "glyphs" (their test characters), a folder of image folders, or an .npz or .parquet
+            file (all of it).
         progress: hears what goes on; None for nobody.
 
     Returns:

@@ -10,9 +10,18 @@ import numpy as np
 
 from kinfold.datasets._split import Split, check_classes
 
+# What people call examples and labels in files.
+EXAMPLES = ("embedding", "embeddings", "emb", "vector", "vectors", "features", "x")
+LABELS = ("label", "labels", "class", "target", "y")
+_BLOCK = 1 << 22  # elements checked at once
+
 
 def arrays(path: str | os.PathLike[str]) -> Split:
     """Read examples and labels from an `.npz` file with the arrays `x`, `y` and, if any, `names`.
+
+    Where there is no `x`, one array named `embedding`, `embeddings`, `emb`, `vector`, `vectors` or
+    `features` takes its place; where there is no `y`, one named `label`, `labels`, `class` or
+    `target`.
 
     Args:
         path: a file written by `numpy.savez(path, x=x, y=y)`:
@@ -29,7 +38,8 @@ def arrays(path: str | os.PathLike[str]) -> Split:
 
     Raises:
         ValueError: the file is missing, is not a whole `.npz`, holds pickled objects, lacks `x`
-            or `y`; shapes, counts, types or values do not fit; or there is one class only.
+            or `y` or has several in their place; shapes, counts, types or values do not fit; or
+            there is one class only.
 
     Example:
 
@@ -46,16 +56,17 @@ def arrays(path: str | os.PathLike[str]) -> Split:
     found, keys = _load(path)
     if "x" not in found or "y" not in found:
         raise ValueError(
-            f"{path} must hold the arrays 'x' and 'y'. Found: {', '.join(keys) or 'none'}."
+            f"{path} must hold the arrays 'x' and 'y', or 'embeddings' and 'labels'. "
+            f"Found: {', '.join(keys) or 'none'}."
         )
-    x = _examples(found["x"], path)
-    y, names = _labels(found["y"], found.get("names"), len(x), path)
+    x = _examples(found.pop("x"), path)
+    y, names = as_labels(found["y"], found.get("names"), len(x), path)
     check_classes(names, path)
     return Split(x, y, names)
 
 
 def _load(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], list[str]]:
-    """The arrays of interest, and the keys of all."""
+    """The arrays of interest, as "x", "y" and "names", and the keys of all."""
     if not os.path.isfile(path):
         raise ValueError(f"{path} is not a file.")
     if not zipfile.is_zipfile(path):
@@ -66,9 +77,10 @@ def _load(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], list[str
     found, key = {}, ""
     try:
         with np.load(path, allow_pickle=False) as file:
-            for key in file.files:
-                if key in ("x", "y", "names"):
-                    found[key] = np.asarray(file[key])
+            for name, others in (("x", EXAMPLES), ("y", LABELS), ("names", ())):
+                same = [k for k in file.files if k in others]
+                for key in [name] if name in file.files else same if len(same) == 1 else []:
+                    found[name] = np.asarray(file[key])
             return found, file.files
     except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
         if "allow_pickle" in str(error):
@@ -89,13 +101,25 @@ def _examples(x: np.ndarray, path: object) -> np.ndarray:
         )
     if x.ndim == 2 or x.dtype != np.uint8:
         with np.errstate(over="ignore"):  # found below, as infinite
-            x = x.astype(np.float32)
-        if not np.isfinite(x).all():
-            raise ValueError(f"{path}: x holds values that are NaN or infinite in float32.")
+            x = x.astype(np.float32, copy=False)
+        check_finite(x, path)
     return x[..., np.newaxis] if x.ndim == 3 else x
 
 
-def _labels(
+def check_finite(x: np.ndarray, path: object) -> None:
+    """Refuse examples with values that float32 does not hold; in blocks, as x may be large."""
+    step = max(1, _BLOCK * len(x) // x.size)
+    for start in range(0, len(x), step):
+        block = x[start : start + step]
+        if not np.isfinite(block).all():
+            bad = ~np.isfinite(block.reshape(len(block), -1)).all(axis=1)
+            raise ValueError(
+                f"{path}: x holds values that are NaN or infinite in float32, the first in row "
+                f"{start + int(np.argmax(bad))}, from 0 on."
+            )
+
+
+def as_labels(
     y: np.ndarray, names: np.ndarray | None, count: int, path: object
 ) -> tuple[np.ndarray, tuple[str, ...]]:
     """Labels int32 `[n]` from 0, and the names of the classes."""
