@@ -75,9 +75,11 @@ def test_train_prints_the_table_of_its_metrics(run: Path) -> None:
     result = kinfold("train", "--resume", run)
     assert result.exit_code == 0
     assert "is finished: 2 of 2 epochs" in result.stdout
-    rows = {line.split()[0]: line.split()[1:] for line in result.stdout.splitlines()}
-    for row, key in (("vectors", "pixels"), ("untrained", "untrained"), ("trained", "trained")):
+    rows = {line.split()[0]: line.split()[-4:] for line in result.stdout.splitlines()}
+    for row, key in (("raw", "raw"), ("before", "untrained"), ("after", "trained")):
         assert rows[row] == [f"{value:.4f}" for value in metrics[key].values()]
+    gain = [f"{value['difference']:+.4f}" for value in metrics["gain"].values()]
+    assert rows["gain"] == gain
 
 
 def test_evaluate_prints_the_table(run: Path, data: Path) -> None:
@@ -87,7 +89,8 @@ def test_evaluate_prints_the_table(run: Path, data: Path) -> None:
     assert lines[0] == f"On 72 vectors of 12 classes, all of {data}:"
     assert lines[1] == "The model was trained on some of these classes."
     assert lines[2].split() == ["recall@1", "recall@10", "map@r", "mrr"]
-    assert [line.split()[0] for line in lines[3:]] == ["vectors", "untrained", "trained"]
+    assert [line.split()[0] for line in lines[3:7]] == ["raw", "before", "after", "gain"]
+    assert lines[7].startswith("Gain over the raw embeddings: recall@1 ")
 
 
 def test_bad_input_is_one_sentence(run: Path, data: Path, tmp_path: Path) -> None:

@@ -452,6 +452,18 @@ def test_types_of_examples(tmp_path, x, expected):
     assert (split.x.dtype.name, split.x.shape) == expected
 
 
+def test_arrays_go_by_other_names_where_there_is_no_x_or_y(tmp_path):
+    path = tmp_path / "data.npz"
+    np.savez(path, embeddings=np.eye(3), labels=["b", "a", "b"], ids=[7, 8, 9])
+    split = arrays(path)
+    assert split.x.tolist() == np.eye(3).tolist()
+    assert split.y.tolist() == [1, 0, 1]
+    np.savez(path, embeddings=np.eye(3), x=np.ones((3, 2)), labels=[5, 5, 5], y=[1, 0, 1])
+    split = arrays(path)
+    assert split.x.shape == (3, 2)
+    assert split.names == ("0", "1")
+
+
 def test_names(tmp_path):
     np.savez(tmp_path / "data.npz", x=np.eye(3), y=[2, 0, 2], names=["cat", "cow", "dog"])
     split = arrays(tmp_path / "data.npz")
@@ -465,8 +477,12 @@ EYE = np.eye(2)
 @pytest.mark.parametrize(
     ("saved", "message"),
     [
-        ({"a": EYE, "y": [0, 1]}, "must hold the arrays 'x' and 'y'. Found: a, y."),
-        ({}, "must hold the arrays 'x' and 'y'. Found: none."),
+        (
+            {"a": EYE, "y": [0, 1]},
+            "must hold the arrays 'x' and 'y', or 'embeddings' and 'labels'. Found: a, y.",
+        ),
+        ({}, "must hold the arrays 'x' and 'y', or 'embeddings' and 'labels'. Found: none."),
+        ({"emb": EYE, "vector": EYE, "y": [0, 1]}, "Found: emb, vector, y."),
         ({"x": EYE, "y": [0.0, 1.0]}, "y must hold integers or strings. Received the type float64"),
         ({"x": EYE, "y": [True, False]}, "Received the type bool"),
         ({"x": EYE, "y": [0, 1, 1]}, "x holds 2 examples but y holds 3 labels"),
@@ -480,7 +496,7 @@ EYE = np.eye(2)
         ({"x": np.zeros((0, 2)), "y": np.zeros(0, int)}, "Received the shape (0, 2)"),
         (
             {"x": np.array([[np.nan, 0], [1, 0]]), "y": [0, 1]},
-            "x holds values that are NaN or infinite",
+            "x holds values that are NaN or infinite in float32, the first in row 0",
         ),
         ({"x": EYE * 1e300, "y": [0, 1]}, "x holds values that are NaN or infinite in float32"),
         ({"x": EYE, "y": [3, 3]}, "holds one class only, '3'"),
@@ -523,4 +539,4 @@ def test_import_needs_no_extra():
     source = Path(_glyphs.__file__).parent
     for module in source.glob("*.py"):
         for line in module.read_text(encoding="utf-8").splitlines():
-            assert not re.match(r"(from|import) (PIL|matplotlib)", line), module
+            assert not re.match(r"(from|import) (PIL|matplotlib|pyarrow)", line), module

@@ -17,7 +17,7 @@ ROOMS = [
     "training",
 ]  # fmt: skip
 
-HEAVY = {"PIL", "matplotlib", "rich", "sklearn", "typer", "jax", "torch", "tensorflow"}
+HEAVY = {"PIL", "matplotlib", "pyarrow", "rich", "sklearn", "typer", "jax", "torch", "tensorflow"}
 
 
 def room_of(path: Path) -> str:

@@ -164,7 +164,7 @@ def test_a_run_writes_every_file(unbroken: Path, vectors: Path) -> None:
         "validation": {"classes": 2, "examples": 12},
         "test": {"classes": 4, "examples": 24},
     }
-    for row in ("pixels", "untrained", "trained"):
+    for row in ("raw", "untrained", "trained", "gain"):
         assert metrics[row].keys() == {"recall@1", "recall@10", "map@r", "mrr"}
 
     with open(unbroken / "history.csv", newline="", encoding="utf-8") as file:
@@ -181,7 +181,7 @@ def test_the_table_is_that_of_the_model_in_the_folder(unbroken: Path) -> None:
     model = keras.saving.load_model(unbroken / "model.keras")
     metrics = json.loads((unbroken / "metrics.json").read_text("utf-8"))
     x = test.x / np.linalg.norm(test.x, axis=1, keepdims=True)
-    for row, vectors in (("trained", model.predict(test.x, verbose=0)), ("pixels", x)):
+    for row, vectors in (("trained", model.predict(test.x, verbose=0)), ("raw", x)):
         similarity = vectors @ vectors.T
         np.fill_diagonal(similarity, -2)
         hits = test.y[similarity.argmax(axis=1)] == test.y
@@ -382,7 +382,7 @@ def test_evaluate_measures_the_model_on_other_data(unbroken: Path, tmp_path: Pat
     other = write_vectors(tmp_path / "other.npz", classes=5, seed=1)
     progress = StopAt(0, 0, Crash())
     table = training.evaluate(unbroken, str(other), progress)
-    assert table.keys() == {"pixels", "untrained", "trained"}
+    assert table.keys() == {"raw", "untrained", "trained"}
     said = "\n".join(progress.notes)
     assert "On 30 vectors of 5 classes" in said
     assert f"{table['trained']['map@r']:.4f}" in said
@@ -460,7 +460,7 @@ def test_data_that_does_not_do_is_refused_and_leaves_no_folder(tmp_path: Path) -
     bad.write_bytes(b"PK no zip")
     for data, message in (
         (tmp_path / "nowhere", "There is no .*nowhere"),
-        (text, "is a file, and not an .npz"),
+        (text, "is a file, and not an .npz or .parquet"),
         (bad, "bad.npz is not an .npz file"),
         (few, "holds 5 classes. Training needs at least 6"),
         (single, "No training class of .* has two examples"),

@@ -138,7 +138,7 @@ class Run:
         untrained = evaluation.embed(encoder, test.x)
         assign(encoder.variables, checkpoint.best_weights)
         trained = evaluation.embed(encoder, test.x)
-        table = evaluation.measure(test, untrained, trained)
+        table, gain = evaluation.measure(test, untrained, trained)
         title = Path(settings.data).stem
         facts = self._facts(checkpoint)
         shown = {
@@ -160,16 +160,18 @@ class Run:
             test,
             trained,
             evaluation.pixels(test.x),
+            gain,
         )
         runs.writing(folder.report, lambda: write_report(folder.report, report))
         self.seconds["training"] = checkpoint.seconds
         self.seconds["evaluation"] = time.monotonic() - start
-        runs.write_json(folder.metrics, {**table, **facts, "seconds": self.seconds})
+        gained = {"gain": gain} if gain else {}
+        runs.write_json(folder.metrics, {**table, **gained, **facts, "seconds": self.seconds})
         which = "characters" if settings.data == sources.GLYPHS else "classes"
         self.progress.note(
             f"On {evaluation.describe(test)}, {which} unseen in training; the model of epoch "
             f"{checkpoint.best_epoch} of {settings.epochs}:\n"
-            f"{evaluation.table_text(table, test)}\n"
+            f"{evaluation.table_text(table, gain)}\n"
             f"Model, metrics and report are in {folder.path}; open {folder.report}"
         )
         return table

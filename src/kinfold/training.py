@@ -37,7 +37,8 @@ def train(
 
     Returns:
         The table {"pixels": {"recall@1": ...}, "untrained": ..., "trained": ...} of the test
-        classes: unit-norm raw pixels, the model before training, and the model kept.
+        classes: unit-norm raw pixels, the model before training, and the model kept. For vectors
+        "raw" stands in the place of "pixels".
 
     Raises:
         ValueError, FileNotFoundError: settings or data that do not do, or a folder in use.
@@ -119,8 +120,8 @@ def resume(
                 f"The run in {folder.path} is finished: {settings.epochs} of {settings.epochs} "
                 "epochs. To train it longer, raise them with --epochs."
             )
-            table = {name: metrics[name] for name in evaluation.ROWS}
-            progress.note(evaluation.table_text(table, runs.read_splits(folder.data)[2]))
+            table = {name: metrics[name] for name in evaluation.ROWS if name in metrics}
+            progress.note(evaluation.table_text(table, metrics.get("gain")))
             return table
         run = Run(folder, settings, config["command"], progress)
         run.prepare()
@@ -154,12 +155,12 @@ def evaluate(run: str | os.PathLike[str], data: str, progress: Progress | None =
     shape = tuple(model.input_shape[1:])
     split = sources.load_whole(data, shape, drawn(progress))
     untrained = evaluation.embed(settings.make_encoder(shape), split.x)
-    table = evaluation.measure(split, untrained, evaluation.embed(model, split.x))
+    table, gain = evaluation.measure(split, untrained, evaluation.embed(model, split.x))
     which = "the test characters" if data == sources.GLYPHS else f"all of {data}"
     progress.note(f"On {evaluation.describe(split)}, {which}:")
     if settings.data == str(Path(data).resolve()):
         progress.note("The model was trained on some of these classes.")
-    progress.note(evaluation.table_text(table, split))
+    progress.note(evaluation.table_text(table, gain))
     return table
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +11,7 @@ import numpy as np
 
 if TYPE_CHECKING:
     from kinfold.datasets import Split
+    from kinfold.evaluation import Gain
 
 __all__ = ["Report", "write_report"]
 
@@ -22,12 +23,14 @@ class Report:
     Args:
         title: the name of the data, such as `"glyphs"`.
         settings: how the model was made (command, loss, versions, seed, counts).
-        table: rows `"pixels"`, `"untrained"`, `"trained"`, each with a value for every metric.
+        table: rows `"pixels"` (or `"raw"`, of vectors), `"untrained"`, `"trained"`, each with a
+            value for every metric.
         history: columns by name: `"epoch"`, `"loss"`, `"val_recall@1"` and so on, one value an
             epoch. Empty columns and values that are not finite are allowed.
         test: the examples searched, `test.x` [n, ...], `test.y` [n], of held-out classes.
         embeddings: floating [n, d], unit norm, of `test.x` by the trained model.
         baseline: floating [n, p], unit norm, the raw pixels or vectors.
+        gain: over raw vectors, as `kinfold.evaluation.gain` gives it; empty for images.
     """
 
     title: str
@@ -37,6 +40,7 @@ class Report:
     test: Split
     embeddings: np.ndarray
     baseline: np.ndarray
+    gain: Gain = field(default_factory=dict)
 
 
 def write_report(path: str | os.PathLike[str], report: Report) -> None:

@@ -12,6 +12,7 @@ from importlib import resources
 import numpy as np
 
 import kinfold
+from kinfold.evaluation import VECTOR_ROWS, gain_text
 from kinfold.report import Report, gallery, measures, sections
 from kinfold.report.images import Pictures
 from kinfold.report.words import count, definitions, note, number, percent, table
@@ -38,7 +39,7 @@ class Subject:
         self.classes = len(np.unique(self.y))
         self.pictures = Pictures(x) if x.ndim in (3, 4) else None
         self.thing = "image" if self.pictures else "example"
-        self.raw = "raw pixels" if self.pictures else "raw vectors"
+        self.raw = "raw pixels" if self.pictures else "raw embeddings"
 
     def name(self, label: int) -> str:
         names = self.report.test.names
@@ -60,7 +61,7 @@ def render(report: Report) -> str:
         version=kinfold.__version__,
         css=folder.joinpath("page.css").read_text("utf-8"),
         title=html.escape(report.title),
-        result=html.escape(_result(subject)),
+        result=html.escape(" ".join([_result(subject), *_verdict(subject)])),
         table=_table(subject),
         settings=_settings(report.settings),
         sections="\n".join(parts),
@@ -78,7 +79,11 @@ def _result(subject: Subject) -> str:
     say = percent if metric == "recall@1" else number
     others = [
         f"{label}: {say(rows[row][metric])}"
-        for row, label in (("pixels", subject.raw), ("untrained", "the model before training"))
+        for row, label in (
+            ("pixels", subject.raw),
+            ("raw", subject.raw),
+            ("untrained", "the model before training"),
+        )
         if math.isfinite(rows.get(row, {}).get(metric, math.nan))
     ]
     value = say(trained[metric])
@@ -88,6 +93,11 @@ def _result(subject: Subject) -> str:
         else f"{metric} is {value}"
     )
     return f"{start}, {said}" + (f" ({'; '.join(others)})." if others else ".")
+
+
+def _verdict(subject: Subject) -> list[str]:
+    """What the gain over raw embeddings says about using the model, if anything."""
+    return gain_text(subject.report.gain)[1:] if subject.report.gain else []
 
 
 def _table(subject: Subject) -> str:
@@ -100,6 +110,8 @@ def _table(subject: Subject) -> str:
         "untrained": "Untrained model",
         "trained": "Trained model",
     }
+    if not subject.pictures:
+        labels |= {name: label.capitalize() for name, label in VECTOR_ROWS.items()}
     best = {
         m: max((v for row in rows.values() if math.isfinite(v := row.get(m, math.nan))), default=0)
         for m in metrics
@@ -114,6 +126,10 @@ def _table(subject: Subject) -> str:
         )
         for name, row in rows.items()
     ]
+    gain = subject.report.gain
+    if gain:
+        cells = [_signed(gain.get(metric, {}).get("difference")) for metric in metrics]
+        body.append(("Gain over raw", [f"<td>{cell}</td>" for cell in cells]))
     n = len(subject.y)
     alone = int((measures.class_sizes(subject.y) == 1).sum())
     said = (
@@ -125,12 +141,18 @@ def _table(subject: Subject) -> str:
             f" {alone:,} of them, alone in {'its class' if alone == 1 else 'their classes'}, "
             "cannot be found and do not count as queries."
         )
+    if gain:
+        said += f" {gain_text(gain)[0]}"
     families = dict.fromkeys(re.sub(r"@\d+$", "@k", m) for m in metrics)
     meanings = {name: MEANING[name] for name in families if name in MEANING}
     return table(metrics, body) + note(said) + definitions("What the columns mean", meanings)
 
 
 _BEST = ' class="best"'
+
+
+def _signed(value: float | None) -> str:
+    return "-" if value is None else f"{value:+.3f}".replace("-", "\N{MINUS SIGN}")
 
 
 def _settings(settings: Mapping[str, object]) -> str:
