@@ -85,7 +85,10 @@ def train(
             "(folders, with a keras.applications backbone)."
         ),
     ] = None,
-    embedding_size: Annotated[int, typer.Option(help="Dimensions of the embedding.")] = 128,
+    embedding_size: Annotated[
+        int | None,
+        typer.Option(help="Dimensions of the embedding; by default 128, of vectors their own."),
+    ] = None,
     classes_per_batch: Annotated[
         int | None, typer.Option(help="By default 32, or all if there are fewer.")
     ] = None,

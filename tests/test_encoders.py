@@ -9,6 +9,7 @@ from keras import ops
 
 from kinfold import encoders
 from kinfold.layers import L2Embedding
+from kinfold.losses import CircleLoss
 
 
 def images(shape: tuple[int, int, int], count: int = 3) -> np.ndarray:
@@ -32,12 +33,41 @@ def test_small_convnet_gives_unit_embeddings_of_uint8_and_float_images(
     np.testing.assert_allclose(as_numpy(model(x.astype("float32"))), embeddings, atol=1e-6)
 
 
-def test_vector_head_does_not_depend_on_the_scale_of_the_vectors() -> None:
+def test_vector_head_starts_from_the_geometry_of_the_vectors(tmp_path: Path) -> None:
     x = np.random.default_rng(0).normal(5.0, 2.0, (64, 7)).astype("float32")
-    model = encoders.vector_head(7, embedding_size=4)
-    small, large = (as_numpy(model(x * scale, training=True)) for scale in (1.0, 1000.0))
-    np.testing.assert_allclose(np.linalg.norm(small, axis=1), 1.0, rtol=1e-5)
-    np.testing.assert_allclose(small, large, atol=1e-3)
+    x[3] = 0.0
+    rows = x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-9)
+    for size in (7, 9):
+        model = encoders.vector_head(7, embedding_size=size)
+        model.save(tmp_path / "model.keras")
+        loaded = keras.saving.load_model(tmp_path / "model.keras")
+        for head in (model, loaded):
+            for scale in (1e-3, 1.0, 1e4):
+                embeddings = as_numpy(head(x * np.float32(scale)))
+                np.testing.assert_allclose(embeddings @ embeddings.T, rows @ rows.T, atol=1e-5)
+
+
+def test_vector_head_projects_to_fewer_dimensions_without_stretching() -> None:
+    keras.utils.set_random_seed(0)
+    model = encoders.vector_head(7, embedding_size=3)
+    kernel = as_numpy(model.layers[-1].kernel)
+    np.testing.assert_allclose(kernel[:7].T @ kernel[:7], np.eye(3), atol=1e-6)
+    assert not kernel[7:].any()
+    keras.utils.set_random_seed(0)
+    again = encoders.vector_head(7, embedding_size=3)
+    np.testing.assert_array_equal(as_numpy(again.layers[-1].kernel), kernel)
+
+
+def test_both_parts_of_the_vector_head_are_trained() -> None:
+    x = np.random.default_rng(0).normal(size=(32, 4)).astype("float32")
+    model = encoders.vector_head(4, embedding_size=4)
+    trainer = keras.Model(model.inputs, model.outputs)
+    trainer.compile("adam", CircleLoss(margin=0.25))
+    before = [as_numpy(variable) for variable in model.trainable_variables]
+    # The hidden layer has a gradient once its way out is not zero.
+    trainer.fit(x, np.arange(32) % 4, batch_size=32, epochs=2, verbose=0)
+    for old, variable in zip(before, model.trainable_variables, strict=True):
+        assert not np.array_equal(old, as_numpy(variable)), variable.path
 
 
 @pytest.mark.parametrize(

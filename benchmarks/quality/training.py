@@ -33,7 +33,7 @@ def train(
     encoder = settings.make_encoder(training.x.shape[1:])  # seeds all generators first
     batches = settings.make_batches(training)
     recipe = LOSSES[name][0 if implementation == OURS else 1]
-    loss, parameters = recipe.build(len(training.names), settings.embedding_size)
+    loss, parameters = recipe.build(len(training.names), encoder.output_shape[-1])
     weights = [variable.value for variable in encoder.trainable_variables]
     groups = [{"params": group} for group in (weights, parameters) if group]
     optimizer = torch.optim.Adam(groups, eps=keras.config.epsilon())

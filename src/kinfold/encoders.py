@@ -4,6 +4,7 @@ import inspect
 from typing import Any
 
 import keras
+import numpy as np
 from keras import layers, ops
 
 from kinfold.layers import L2Embedding
@@ -91,10 +92,15 @@ def application(
 
 
 def vector_head(input_size: int, embedding_size: int = 128) -> keras.Model:
-    """Build a small dense network for vectors, such as the features of another model.
+    """Build a head for vectors, such as the embeddings of another model, that starts from them.
 
-    The vectors are standardised by batch normalisation, so that their scale does not matter; then
-    one hidden layer of 256 units and an `L2Embedding`.
+    With u the unit-norm vector of d values, the embedding is y / ||y||, with
+
+        y = sqrt(d) u A + ReLU(norm(norm(u) W)) B
+
+    where W gives 256 hidden units and norm is batch normalisation. A starts as the identity and B
+    as zeros: before training cosine similarities are those of the vectors themselves. With fewer
+    dimensions than the vectors A starts as a random orthogonal projection, which loses some.
 
     Args:
         input_size: dimensions of the vectors.
@@ -107,14 +113,24 @@ def vector_head(input_size: int, embedding_size: int = 128) -> keras.Model:
 
     >>> import numpy as np
     >>> from kinfold.encoders import vector_head
-    >>> tuple(vector_head(5, embedding_size=3)(np.zeros((2, 5), "float32")).shape)
-    (2, 3)
+    >>> vector_head(2, embedding_size=3).predict(np.array([[3.0, 4.0]], "float32"), verbose=0)
+    array([[0.6, 0.8, 0. ]], dtype=float32)
     """
     inputs = keras.Input((input_size,), name="vectors")
-    x = layers.BatchNormalization()(inputs)
+    rows = layers.UnitNormalization()(inputs)
+    x = layers.BatchNormalization(center=False, scale=False)(rows)
     x = layers.Dense(256, use_bias=False)(x)
     x = layers.ReLU()(layers.BatchNormalization()(x))
-    return _embed(inputs, x, embedding_size)
+    linear = layers.Rescaling(input_size**0.5)(rows)
+    embedding = L2Embedding(embedding_size, use_bias=False, name="embedding")
+    model = keras.Model(inputs, embedding(layers.Concatenate()([linear, x])))
+    kernel = np.zeros(embedding.kernel.shape, "float32")
+    kernel[:input_size] = np.eye(input_size, embedding_size)
+    if embedding_size < input_size:
+        projection = keras.initializers.Orthogonal()((input_size, embedding_size))
+        kernel[:input_size] = ops.convert_to_numpy(projection)
+    embedding.kernel.assign(kernel)
+    return model
 
 
 def check_application(name: str) -> str:

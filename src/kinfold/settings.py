@@ -12,6 +12,7 @@ from kinfold.datasets import Split
 
 SMALL_IMAGE = 64  # pixels a side, up to which images get the small network by default
 APPLICATION_SIZE = 160  # pixels a side that images are read at for a keras.applications network
+EMBEDDING_SIZE = 128  # of images
 CLASSES_PER_BATCH = 32
 # Trained with it, more unseen glyphs are found than with the loss's default of 0.4.
 CIRCLE_MARGIN = 0.25
@@ -29,7 +30,7 @@ class Settings:
         backbone: "small", or a name in `keras.applications`; None is "small" for images up to
             64 x 64. Vectors have none.
         image_size: height and width that images are read or drawn at, in pixels.
-        embedding_size: dimensions of the embedding.
+        embedding_size: dimensions of the embedding; None is 128, and for vectors their own number.
         classes_per_batch: None is 32, or all classes where there are fewer.
         examples_per_class: in a batch.
         steps_per_epoch: batches an epoch.
@@ -51,7 +52,7 @@ class Settings:
     gamma: float | None = None
     backbone: str | None = None
     image_size: int | None = None
-    embedding_size: int = 128
+    embedding_size: int | None = None
     classes_per_batch: int | None = None
     examples_per_class: int = 4
     steps_per_epoch: int = 50
@@ -111,12 +112,13 @@ class Settings:
                     "The data holds vectors, which take no backbone. "
                     f"Received: backbone={self.backbone!r}."
                 )
-            return encoders.vector_head(shape[0], self.embedding_size)
+            return encoders.vector_head(shape[0], self.embedding_size or shape[0])
         height, width, channels = shape
+        size = self.embedding_size or EMBEDDING_SIZE
         self._check_backbone(height, width)
         if self.backbone in (None, "small"):
-            return encoders.small_convnet((height, width, channels), self.embedding_size)
-        return encoders.application(self.backbone, (height, width, channels), self.embedding_size)
+            return encoders.small_convnet((height, width, channels), size)
+        return encoders.application(self.backbone, (height, width, channels), size)
 
     def make_batches(self, train: Split) -> ClassBalancedBatches:
         """Build the batches of an epoch, which follow from the seed and the epoch alone."""
