@@ -157,6 +157,17 @@ def test_external_is_found(bad: str) -> None:
     assert external(bad)
 
 
+def test_a_head_that_is_no_better_than_raw_embeddings_is_called_so(tmp_path: Path) -> None:
+    values = {"difference": -0.0101, "errors_removed": -0.5, "low": -0.02, "high": -0.005}
+    table = {"raw": {"recall@1": 0.8, "map@r": 0.5}, "trained": {"recall@1": 0.79, "map@r": 0.49}}
+    gain = dict.fromkeys(("recall@1", "map@r"), values)
+    text = Page(written(tmp_path, some(shape=(6,), table=table, gain=gain))).text
+    assert "79% of the queries (raw embeddings: 80%). The trained head is not better" in text
+    assert re.search(r"Gain over raw\s*-0.010\s*-0.010", text)
+    assert "map@r -1.01 points (95% of resamples of the classes: -2.00 to -0.50)." in text
+    assert "pixels" not in text
+
+
 def test_characters_are_called_so() -> None:
     assert "On 3 characters never seen" in page.render(some(title="glyphs"))
 

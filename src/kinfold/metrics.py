@@ -214,7 +214,7 @@ def _embeddings(value: Any, name: str, unit: bool) -> np.ndarray:
             f"Received shape {value.shape}."
         )
     with np.errstate(over="ignore"):
-        value = value.astype(np.float32)
+        value = value.astype(np.float32)  # a copy: it is scaled in place
     if not np.isfinite(value).all():
         bad = int(np.sum(~np.isfinite(value).all(axis=1)))
         raise ValueError(
@@ -223,10 +223,10 @@ def _embeddings(value: Any, name: str, unit: bool) -> np.ndarray:
         )
     if unit:
         # By the largest entry first: the square of a large or a tiny one is not in float32.
-        largest = np.abs(value).max(axis=1, keepdims=True)
-        value = value / np.where(largest > 0, largest, 1)
+        largest = np.maximum(value.max(axis=1), -value.min(axis=1))[:, None]
+        value /= np.where(largest > 0, largest, 1)
         norm = np.linalg.norm(value, axis=1, keepdims=True)
-        value = value / np.where(norm > 0, norm, 1)
+        value /= np.where(norm > 0, norm, 1)
     return value
 
 

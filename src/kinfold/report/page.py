@@ -141,18 +141,19 @@ def _table(subject: Subject) -> str:
             f" {alone:,} of them, alone in {'its class' if alone == 1 else 'their classes'}, "
             "cannot be found and do not count as queries."
         )
-    if gain:
-        said += f" {gain_text(gain)[0]}"
+    gained = note(html.escape(gain_text(gain)[0])) if gain else ""
     families = dict.fromkeys(re.sub(r"@\d+$", "@k", m) for m in metrics)
     meanings = {name: MEANING[name] for name in families if name in MEANING}
-    return table(metrics, body) + note(said) + definitions("What the columns mean", meanings)
+    return (
+        table(metrics, body) + gained + note(said) + definitions("What the columns mean", meanings)
+    )
 
 
 _BEST = ' class="best"'
 
 
 def _signed(value: float | None) -> str:
-    return "-" if value is None else f"{value:+.3f}".replace("-", "\N{MINUS SIGN}")
+    return "-" if value is None else f"{value:+.3f}"
 
 
 def _settings(settings: Mapping[str, object]) -> str:
