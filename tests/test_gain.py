@@ -38,7 +38,6 @@ def test_the_interval_is_that_of_scipy_over_classes() -> None:
         rng=1,
     ).confidence_interval
     width = expected.high - expected.low
-    # Resampling single queries would give an interval of about two thirds of this width.
     assert values["low"] == pytest.approx(expected.low, abs=0.06 * width)
     assert values["high"] == pytest.approx(expected.high, abs=0.06 * width)
     assert gain(raw, trained, y) == gain(raw, trained, y)
