@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 # Nothing here imports Keras before `_use_backend` has said which backend it is to use.
 
 BACKENDS = ("jax", "torch", "tensorflow")
+_OPEN = ("resume", "epochs", "patience")  # options that --resume leaves open
 
 app = typer.Typer(
     add_completion=False,
@@ -75,9 +76,34 @@ def train(
         str | None,
         typer.Option(
             help="small (a light convolutional net, the default up to 64 x 64 pixels), or a name "
-            "in keras.applications, such as MobileNetV2, with random weights."
+            "in keras.applications, such as MobileNetV2."
         ),
     ] = None,
+    weights: Annotated[
+        str,
+        typer.Option(
+            metavar="none|imagenet|FILE",
+            help="That the backbone begins with: none (random), imagenet (downloaded by Keras), or "
+            "a file: the model.keras of an earlier run, a .keras, .weights.h5 or .h5 of the "
+            "backbone.",
+        ),
+    ] = "none",
+    freeze: Annotated[
+        str,
+        typer.Option(
+            metavar="N|all", help="Do not train the first N layers of the backbone, or all of them."
+        ),
+    ] = "0",
+    augment: Annotated[
+        str,
+        typer.Option(
+            help="none; light: turns, moves and zooms a little; photo: also mirrors, and changes "
+            "brightness and contrast. In training only."
+        ),
+    ] = "none",
+    precision: Annotated[
+        str, typer.Option(help="float32, mixed_float16 or mixed_bfloat16.")
+    ] = "float32",
     image_size: Annotated[
         int | None,
         typer.Option(
@@ -97,14 +123,25 @@ def train(
     epochs: Annotated[
         int, typer.Option(help="How many to train; with --resume it can be raised.")
     ] = 20,
+    patience: Annotated[
+        int | None,
+        typer.Option(
+            help="Stop after this many epochs without a better val_map@r; with --resume it can be "
+            "changed. By default all epochs are trained.",
+            show_default=False,
+        ),
+    ] = None,
     learning_rate: Annotated[
         float | None,
         typer.Option(
             help="The highest: it warms up and decays. By default 0.001 with a keras.applications "
-            "backbone, else 0.01."
+            "backbone, else 0.01, and a tenth of that with --weights."
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of the weights and the batches.")] = 0,
+    seed: Annotated[int, typer.Option(help="Of the weights, the batches, the augmentation.")] = 0,
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Also write logs for TensorBoard.")
+    ] = False,
     backend: Annotated[str | None, BackendOption] = None,
 ) -> None:
     """Train a model on DATA into the folder --out, or go on with the run in --resume.
@@ -114,16 +151,17 @@ def train(
     given = sorted(name for name in context.params if _is_given(context, name))
     with _messages(resume or out):
         if resume is not None:
-            others = [_option(name) for name in given if name not in ("resume", "epochs")]
+            others = [_option(name) for name in given if name not in _OPEN]
             if others:
                 raise ValueError(
-                    f"--resume takes everything from the run, except that --epochs can be raised: "
-                    f"leave out {', '.join(others)}."
+                    "--resume takes everything from the run, except that --epochs can be raised "
+                    f"and --patience changed: leave out {', '.join(others)}."
                 )
             _use_backend(_backend_of(resume))
             from kinfold import training
 
-            training.resume(resume, epochs if "epochs" in given else None, _progress())
+            more = epochs if "epochs" in given else None
+            training.resume(resume, more, _progress(), patience)
             return
         if data is None:
             raise ValueError("Name the DATA to train on, or a run to go on with: --resume RUN.")
@@ -138,14 +176,20 @@ def train(
             margin=margin,
             gamma=gamma,
             backbone=backbone,
+            weights=weights,
+            freeze=int(freeze) if freeze.isdecimal() else freeze,
+            augment=augment,
+            precision=precision,
             image_size=image_size,
             embedding_size=embedding_size,
             classes_per_batch=classes_per_batch,
             examples_per_class=examples_per_class,
             steps_per_epoch=steps_per_epoch,
             epochs=epochs,
+            patience=patience,
             learning_rate=learning_rate,
             seed=seed,
+            tensorboard=tensorboard,
         )
         training.train(settings, out, shlex.join(["kinfold", *sys.argv[1:]]), _progress())
 

@@ -1,6 +1,7 @@
 """Shared by all tests: which backend they run on, and a clean slate for each."""
 
 import os
+from collections.abc import Iterator
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # The tests compile thousands of tiny programs: less optimised ones are ready in half the time.
@@ -17,3 +18,24 @@ def pytest_report_header() -> str:
 @pytest.fixture(autouse=True)
 def seeded() -> None:
     keras.utils.set_random_seed(7)
+
+
+@pytest.fixture(scope="module")
+def compile_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Let JAX keep what it compiles, as the runs here compile the same again and again."""
+    if keras.backend.backend() != "jax":
+        yield
+        return
+    import jax
+
+    names = {
+        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("compiled")),
+        "jax_persistent_cache_min_compile_time_secs": 0,
+        "jax_persistent_cache_min_entry_size_bytes": -1,
+    }
+    before = {name: getattr(jax.config, name) for name in names}
+    for name, value in names.items():
+        jax.config.update(name, value)
+    yield
+    for name, value in before.items():
+        jax.config.update(name, value)

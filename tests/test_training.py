@@ -24,6 +24,8 @@ from kinfold.progress import Progress
 from kinfold.runs import Checkpoint, RunFolder
 from kinfold.training import Settings, resume, train
 
+pytestmark = pytest.mark.usefixtures("compile_once")
+
 FILES = {
     "config.json",
     "data.npz",
@@ -61,27 +63,6 @@ def settings_for(path: Path) -> Settings:
         epochs=3,
         seed=5,
     )
-
-
-@pytest.fixture(scope="module", autouse=True)
-def compile_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Let JAX keep what it compiles, as the runs here compile the same again and again."""
-    if keras.backend.backend() != "jax":
-        yield
-        return
-    import jax
-
-    names = {
-        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("compiled")),
-        "jax_persistent_cache_min_compile_time_secs": 0,
-        "jax_persistent_cache_min_entry_size_bytes": -1,
-    }
-    before = {name: getattr(jax.config, name) for name in names}
-    for name, value in names.items():
-        jax.config.update(name, value)
-    yield
-    for name, value in before.items():
-        jax.config.update(name, value)
 
 
 @pytest.fixture(scope="module")
@@ -496,7 +477,10 @@ def test_a_damaged_checkpoint_is_named(unbroken: Path, tmp_path: Path) -> None:
 
 
 def test_a_loss_that_is_not_a_number_ends_the_run(tmp_path: Path) -> None:
-    commit = fit._Commit(RunFolder(tmp_path), keras.Sequential(), Checkpoint(), Progress())
+    settings = Settings("glyphs")
+    commit = fit._Commit(
+        RunFolder(tmp_path), settings, keras.Sequential(), Checkpoint(), Progress()
+    )
     with pytest.raises(ValueError, match=r"loss of epoch 1 is nan.*lower learning rate"):
         commit.on_epoch_end(0, {"loss": float("nan")})
     assert not list(tmp_path.iterdir())

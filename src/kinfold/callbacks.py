@@ -1,5 +1,6 @@
 """Retrieval quality as a metric of `fit`."""
 
+import warnings
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from kinfold import distances
+from kinfold import collapse, distances
 from kinfold.metrics import Task, measure
 
 
@@ -18,6 +19,9 @@ class RetrievalEvaluation(keras.callbacks.Callback):
     `kinfold.metrics.retrieval_metrics` goes into the logs as `prefix` + its name, for example
     "val_recall@1". The history and the progress bar show it, and the callbacks listed after this
     one can monitor it; give them `mode="max"`, which Keras cannot guess from such names.
+
+    Once in its life it warns of embeddings of `x` that have collapsed, see `kinfold.collapse`, with
+    what to do about it.
 
     Args:
         x: held-out inputs [n, ...], as `fit` takes them: an array, or a dict or list of arrays.
@@ -33,6 +37,9 @@ class RetrievalEvaluation(keras.callbacks.Callback):
         ValueError, TypeError: at construction, what `retrieval_metrics` raises about labels,
             metrics and distance, and where inputs and labels differ in number; at the end of an
             epoch, where the model's output is not one array [n, d] of finite numbers.
+
+    Warns:
+        UserWarning: the embeddings have collapsed.
 
     Example:
 
@@ -77,14 +84,31 @@ class RetrievalEvaluation(keras.callbacks.Callback):
         self.prefix = prefix
         self.batch_size = batch_size
         self.distance = distances.get(distance)
+        self.collapsed = False
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         query = self._embed(self.x)
+        _check_finite(query, epoch)
         gallery = None if self.gallery_x is None else self._embed(self.gallery_x)
         values = measure(self.task, query, gallery, self.distance)
         if logs is not None:
             # The dictionary that the callbacks after this one and the history are given too.
             logs.update({self.prefix + name: value for name, value in values.items()})
+        if not self.collapsed:
+            self._watch(query, epoch)
+
+    def tell(self, text: str) -> None:
+        """Say that the embeddings have collapsed; a subclass may say it elsewhere."""
+        warnings.warn(text, stacklevel=2)
+
+    def _watch(self, embeddings: np.ndarray, epoch: int) -> None:
+        if self.distance.needs_unit_rows:
+            norms = np.linalg.norm(embeddings, axis=1, keepdims=True)
+            embeddings = embeddings / np.where(norms > 0, norms, 1)
+        found = collapse.find(embeddings, len(np.unique(self.task.query_classes)))
+        if found:
+            self.collapsed = True
+            self.tell(f"Epoch {epoch + 1}: {found} {collapse.ADVICE}")
 
     def _embed(self, x: Any) -> np.ndarray:
         with _same_random_state():
@@ -96,7 +120,17 @@ class RetrievalEvaluation(keras.callbacks.Callback):
                 "RetrievalEvaluation needs a model whose output is one embedding an example, "
                 f"shape [n, d]. Received {received}."
             )
-        return embeddings
+        return np.asarray(embeddings).astype(np.float32, copy=False)
+
+
+def _check_finite(embeddings: np.ndarray, epoch: int) -> None:
+    bad = int(np.sum(~np.isfinite(embeddings).all(axis=1)))
+    if bad:
+        raise ValueError(
+            f"Epoch {epoch + 1}: the embeddings hold NaN or infinity in {bad} of "
+            f"{len(embeddings)} rows: training has diverged. Begin again with a lower learning "
+            "rate, or with clipped gradients (the optimizer's `global_clipnorm`)."
+        )
 
 
 def _same_random_state() -> AbstractContextManager[None]:

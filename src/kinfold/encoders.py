@@ -67,7 +67,8 @@ def application(
         name: a model of `keras.applications`, such as "MobileNetV2" or "ResNet50".
         input_shape: (height, width, channels) of the images.
         embedding_size: dimensions of the embedding.
-        weights: None for random ones, "imagenet" (downloaded by Keras), or a file of weights.
+        weights: None for random ones, or "imagenet" (downloaded by Keras, once). For those of a
+            file see `kinfold.pretrained`.
 
     Returns:
         A model from images [n, height, width, channels] with values from 0 to 255, uint8 or
@@ -75,7 +76,9 @@ def application(
         network expects is inside.
 
     Raises:
-        ValueError: the name is unknown, or the shape is not that of an image.
+        ValueError: the name is unknown, or the shape is not that of an image (for ImageNet's
+            weights, of a colour image).
+        ConnectionError: the weights could not be downloaded.
 
     Example:
 
@@ -83,11 +86,27 @@ def application(
     >>> application("MobileNet", (32, 32, 3), embedding_size=8).output_shape
     (None, 8)
     """
-    network = getattr(keras.applications, check_application(name))
+    make = getattr(keras.applications, check_application(name))
     inputs = keras.Input(_image_shape(input_shape), name="images")
-    network = network(
-        include_top=False, weights=weights, input_shape=tuple(input_shape), pooling="avg"
-    )
+    if weights == "imagenet" and input_shape[-1] != 3:
+        raise ValueError(
+            "The weights of ImageNet are for colour images, of 3 channels. Received images of "
+            f"{input_shape[-1]}."
+        )
+    try:
+        network = make(
+            include_top=False, weights=weights, input_shape=tuple(input_shape), pooling="avg"
+        )
+    except ValueError:
+        raise
+    except Exception as error:  # of the download: Keras raises a plain Exception
+        if weights is None:
+            raise
+        raise ConnectionError(
+            f"The weights of {name} for ImageNet could not be downloaded: "
+            f"{str(error).splitlines()[0]}. On a machine with a network Keras keeps them in its "
+            "folder, ~/.keras/models; take the file from there as --weights FILE."
+        ) from error
     return _embed(inputs, network(_scale(inputs, name)), embedding_size)
 
 
@@ -149,7 +168,9 @@ def check_application(name: str) -> str:
 
 
 def _embed(inputs: Any, features: Any, embedding_size: int) -> keras.Model:
-    return keras.Model(inputs, L2Embedding(embedding_size, name="embedding")(features))
+    # In float32 also where the layers before it are in half precision.
+    embedding = L2Embedding(embedding_size, name="embedding", dtype="float32")
+    return keras.Model(inputs, embedding(features))
 
 
 def _image_shape(input_shape: tuple[int, int, int]) -> tuple[int, int, int]:

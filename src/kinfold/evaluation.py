@@ -179,7 +179,7 @@ def describe(split: Split) -> str:
 
 def table_text(table: Table, gain: Gain | None = None) -> str:
     """Lay out the table as plain text, a row a model and a column a metric; then the gain."""
-    names = VECTOR_ROWS if "raw" in table else {}
+    names = VECTOR_ROWS if "raw" in table else {"untrained": "before"}
     columns = list(table["trained"])
     width = max(12, *(len(name) + 2 for name in names.values())) if names else 12
     lines = [" " * width + "".join(column.rjust(11) for column in columns)]

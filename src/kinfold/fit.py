@@ -5,6 +5,7 @@ import importlib
 import platform
 import time
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import numpy as np
 import kinfold
 from kinfold import evaluation, runs, sources
 from kinfold.callbacks import RetrievalEvaluation
+from kinfold.datasets import Split
 from kinfold.evaluation import Table, as_numpy, assign
 from kinfold.progress import Progress
 from kinfold.report import Report, write_report
@@ -51,8 +53,13 @@ class Run:
                 self.settings.data, self.settings.read_size(), drawn(self.progress)
             )
         train, validation, test = self.splits
-        self.encoder = self.settings.make_encoder(train.x.shape[1:])
+        if self.settings.tensorboard:
+            _check_tensorboard()
+        self.encoder = untrained(self.folder, self.settings, train.x.shape[1:])
         self.batches = self.settings.make_batches(train)
+        if self.settings.weights != "none" and not self.folder.start.exists():
+            # Their file may be gone when the run goes on, and when its table is made.
+            runs.write_weights(self.folder.start, as_numpy(self.encoder.variables))
         if not kept:
             runs.write_splits(self.folder.data, self.splits)
         self.seconds["data"] = time.monotonic() - start
@@ -66,7 +73,7 @@ class Run:
         checkpoint = runs.read_checkpoint(self.folder.checkpoint)
         if checkpoint.epochs:
             self._write_from(checkpoint)
-        if checkpoint.epochs < self.settings.epochs:
+        if not self.settings.is_done(checkpoint.epochs, checkpoint.best_epoch):
             if checkpoint.epochs:
                 self.progress.note(f"Going on after epoch {checkpoint.epochs}.")
             try:
@@ -87,19 +94,16 @@ class Run:
 
     def _fit(self, checkpoint: Checkpoint) -> None:
         settings, progress = self.settings, self.progress
-        # A model of the same layers: the encoder stays uncompiled, and its file without optimizer.
-        trainer = keras.Model(self.encoder.inputs, self.encoder.outputs)
-        optimizer = settings.make_optimizer()
-        optimizer.build(trainer.trainable_variables)
+        trainer = settings.make_trainer(self.encoder)
         if checkpoint.epochs:
-            assign(self.encoder.variables, checkpoint.weights)
-            assign(optimizer.variables, checkpoint.optimizer)
-        trainer.compile(optimizer, settings.make_loss())
+            assign(trainer.variables, checkpoint.weights)
+            assign(trainer.optimizer.variables, checkpoint.optimizer)
         self.batches.current_epoch = checkpoint.epochs
-        validation = RetrievalEvaluation(
-            self.splits[1].x, self.splits[1].y, metrics=LIVE_METRICS, batch_size=256
-        )
-        commit = _Commit(self.folder, self.encoder, checkpoint, progress)
+        commit = _Commit(self.folder, settings, self.encoder, checkpoint, progress)
+        callbacks = [_Validation(self.splits[1], commit), commit]
+        if settings.tensorboard:
+            logs = keras.callbacks.TensorBoard(str(self.folder.tensorboard), write_graph=False)
+            callbacks.insert(1, logs)
         progress.begin(checkpoint.epochs, settings.epochs, len(self.batches))
         try:
             trainer.fit(
@@ -108,7 +112,7 @@ class Run:
                 initial_epoch=checkpoint.epochs,
                 shuffle=False,  # the batches are shuffled already; this would be unseeded
                 verbose=0,
-                callbacks=[validation, commit],
+                callbacks=callbacks,
             )
         finally:
             progress.end()
@@ -134,11 +138,11 @@ class Run:
         folder, settings, test = self.folder, self.settings, self.splits[2]
         checkpoint = runs.read_checkpoint(folder.checkpoint)
         self.progress.note("Measuring on the test classes.")
-        encoder = settings.make_encoder(test.x.shape[1:])
-        untrained = evaluation.embed(encoder, test.x)
+        encoder = untrained(folder, settings, test.x.shape[1:])
+        before = evaluation.embed(encoder, test.x)
         assign(encoder.variables, checkpoint.best_weights)
         trained = evaluation.embed(encoder, test.x)
-        table, gain = evaluation.measure(test, untrained, trained)
+        table, gain = evaluation.measure(test, before, trained)
         title = Path(settings.data).stem
         facts = self._facts(checkpoint)
         shown = {
@@ -161,6 +165,7 @@ class Run:
             trained,
             evaluation.pixels(test.x),
             gain,
+            checkpoint.collapse,
         )
         runs.writing(folder.report, lambda: write_report(folder.report, report))
         self.seconds["training"] = checkpoint.seconds
@@ -197,7 +202,8 @@ class Run:
             },
             "epochs": checkpoint.epochs,
             "best_epoch": checkpoint.best_epoch,
-            "finished": checkpoint.epochs == self.settings.epochs,
+            "finished": self.settings.is_done(checkpoint.epochs, checkpoint.best_epoch),
+            "collapse": checkpoint.collapse,
             "settings": dataclasses.asdict(self.settings),
         }
 
@@ -206,14 +212,26 @@ class _Commit(keras.callbacks.Callback):
     """Keeps the best model, and commits each epoch: the checkpoint's rename comes last."""
 
     def __init__(
-        self, folder: RunFolder, encoder: keras.Model, checkpoint: Checkpoint, progress: Progress
+        self,
+        folder: RunFolder,
+        settings: Settings,
+        encoder: keras.Model,
+        checkpoint: Checkpoint,
+        progress: Progress,
     ) -> None:
         super().__init__()
         self.folder = folder
+        self.settings = settings
         self.encoder = encoder
         self.checkpoint = checkpoint
         self.progress = progress
+        self.collapse = checkpoint.collapse
         self.start = time.monotonic() - checkpoint.seconds
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        # Keras's dropout on torch draws from torch's own generator, not from a state of the layer.
+        if keras.backend.backend() == "torch":
+            importlib.import_module("torch").manual_seed((self.settings.seed << 32) + epoch)
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         assert logs is not None
@@ -221,7 +239,7 @@ class _Commit(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         assert logs is not None
-        checkpoint, folder = self.checkpoint, self.folder
+        checkpoint, folder, settings = self.checkpoint, self.folder, self.settings
         row = {"epoch": epoch + 1, **{name: float(value) for name, value in logs.items()}}
         if not np.isfinite(row["loss"]):
             raise ValueError(
@@ -229,14 +247,14 @@ class _Commit(keras.callbacks.Callback):
                 "again in another folder with a lower learning rate."
             )
         history = checkpoint.history
-        weights = as_numpy(self.encoder.variables)
         best = not checkpoint.best_epoch or row[CHOSEN_BY] > max(history[CHOSEN_BY])
         self.checkpoint = Checkpoint(
             {name: [*history.get(name, []), value] for name, value in row.items()},
-            weights,
+            as_numpy(self.model.variables),
             as_numpy(self.model.optimizer.variables),
             epoch + 1 if best else checkpoint.best_epoch,
-            weights if best else checkpoint.best_weights,
+            as_numpy(self.encoder.variables) if best else checkpoint.best_weights,
+            self.collapse,
             time.monotonic() - self.start,
         )
         if best:
@@ -245,6 +263,40 @@ class _Commit(keras.callbacks.Callback):
         runs.write_history(folder.history, self.checkpoint.history)
         runs.write_checkpoint(folder.checkpoint, self.checkpoint)
         self.progress.epoch(row, best)
+        if settings.is_done(epoch + 1, self.checkpoint.best_epoch) and epoch + 1 < settings.epochs:
+            self.model.stop_training = True
+            self.progress.note(f"No better {CHOSEN_BY} in {settings.patience} epochs: stopping.")
+
+
+class _Validation(RetrievalEvaluation):
+    """The metrics of each epoch; a collapse is told once in a run, and kept for its report."""
+
+    def __init__(self, split: Split, commit: _Commit) -> None:
+        super().__init__(split.x, split.y, metrics=LIVE_METRICS, batch_size=256)
+        self.commit = commit
+        self.collapsed = bool(commit.collapse)
+
+    def tell(self, text: str) -> None:
+        self.commit.collapse = text
+        self.commit.progress.note(text)
+
+
+def untrained(folder: RunFolder, settings: Settings, shape: tuple[int, ...]) -> keras.Model:
+    """Build the encoder of a run as it is before training; weights of a file are in the folder."""
+    if not folder.start.exists():
+        return settings.make_encoder(shape)
+    encoder = dataclasses.replace(settings, weights="none").make_encoder(shape)
+    assign(encoder.variables, runs.read_weights(folder.start))
+    return encoder
+
+
+def _check_tensorboard() -> None:
+    missing = [name for name in ("tensorflow", "tensorboard") if not find_spec(name)]
+    if missing:
+        raise ImportError(
+            "The logs for TensorBoard are written by TensorFlow, on every backend, and "
+            f"{' and '.join(missing)} is missing: pip install {' '.join(missing)}"
+        )
 
 
 def drawn(progress: Progress) -> Callable[[int, int], None]:

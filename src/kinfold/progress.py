@@ -67,9 +67,11 @@ class Bar(Progress):
         self._task: Any = None
         self._epoch = self._epochs = self._steps = 0
         self._shown = 0.0
+        self._passing = False
 
     def note(self, text: str) -> None:
-        self._stop()
+        if self._passing:
+            self._stop()
         self._console.print(text, markup=False, soft_wrap=True)
 
     def working(self, what: str, done: int, total: int) -> None:
@@ -127,6 +129,7 @@ class Bar(Progress):
         from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
         from rich.progress import Progress as RichProgress
 
+        self._passing = passing
         self._bar = RichProgress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=None),

@@ -2,10 +2,12 @@
 
 config.json       the settings and the command: written first, so that any run can be resumed
 data.npz          the examples, so that a resumed run does not depend on where they came from
+start.npz         the weights that training began with, where a file or a download gave some
 model.keras       the best model so far
 history.csv       a row an epoch
 checkpoint.npz    everything that training goes on from; its rename commits the epoch
 report.html, metrics.json    the result; metrics.json comes last
+tensorboard/      logs for TensorBoard, where the run was asked for them
 """
 
 import contextlib
@@ -42,16 +44,19 @@ class RunFolder:
         self.path = Path(path)
         self.config = self.path / "config.json"
         self.data = self.path / "data.npz"
+        self.start = self.path / "start.npz"
         self.model = self.path / "model.keras"
         self.history = self.path / "history.csv"
         self.checkpoint = self.path / "checkpoint.npz"
         self.report = self.path / "report.html"
         self.metrics = self.path / "metrics.json"
+        self.tensorboard = self.path / "tensorboard"
 
     def remove_partial_files(self) -> None:
         """Remove what a killed process was in the middle of writing."""
-        for path in self.path.glob(_PARTIAL + "*"):
-            path.unlink(missing_ok=True)
+        for pattern in (_PARTIAL + "*", f".{self.report.name}.*.tmp"):
+            for path in self.path.glob(pattern):
+                path.unlink(missing_ok=True)
 
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
@@ -182,16 +187,38 @@ def read_splits(path: Path) -> tuple[Split, Split, Split]:
     return train, validation, test
 
 
+def write_weights(path: Path, weights: list[np.ndarray]) -> None:
+    """Write the variables of a model."""
+    with written_whole(path) as beside, open(beside, "wb") as file:
+        np.savez(file, **_numbered("weights", weights))
+
+
+def read_weights(path: Path) -> list[np.ndarray]:
+    """Read what `write_weights` wrote."""
+    with _archive(path) as arrays:
+        return _list_of("weights", arrays)
+
+
+def _numbered(name: str, arrays: list[np.ndarray]) -> dict[str, Any]:
+    return {f"{name}/{i:05d}": array for i, array in enumerate(arrays)}
+
+
+def _list_of(name: str, arrays: Any) -> list[np.ndarray]:
+    return [arrays[key] for key in sorted(arrays.files) if key.startswith(name + "/")]
+
+
 @dataclass
 class Checkpoint:
     """Everything that training goes on from after a whole epoch.
 
     Attributes:
         history: columns by name, a value an epoch.
-        weights: the variables of the model, with the states of its random layers.
+        weights: the variables of the model that trains, with the states of its random layers and
+            of the augmentation.
         optimizer: the variables of the optimizer, the step counter among them.
         best_epoch: the epoch, counted from 1, that `best_weights` are of; 0 before the first.
         best_weights: the variables of the best model so far.
+        collapse: what was said when embeddings collapsed, or "".
         seconds: spent in training, over all the processes that took part.
     """
 
@@ -200,6 +227,7 @@ class Checkpoint:
     optimizer: list[np.ndarray] = field(default_factory=list)
     best_epoch: int = 0
     best_weights: list[np.ndarray] = field(default_factory=list)
+    collapse: str = ""
     seconds: float = 0.0
 
     @property
@@ -216,13 +244,12 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     meta = {
         "history": checkpoint.history,
         "best_epoch": checkpoint.best_epoch,
+        "collapse": checkpoint.collapse,
         "seconds": checkpoint.seconds,
     }
-    arrays = {
-        f"{name}/{i:05d}": array
-        for name in _ARRAYS
-        for i, array in enumerate(getattr(checkpoint, name))
-    }
+    arrays: dict[str, Any] = {}
+    for name in _ARRAYS:
+        arrays |= _numbered(name, getattr(checkpoint, name))
     with written_whole(path) as beside, open(beside, "wb") as file:
         np.savez(file, meta=_text_array(meta), **arrays)
 
@@ -232,10 +259,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
     if not path.exists():
         return Checkpoint()
     with _archive(path) as arrays:
-        lists: dict[str, Any] = {
-            name: [arrays[key] for key in sorted(arrays.files) if key.startswith(name + "/")]
-            for name in _ARRAYS
-        }
+        lists: dict[str, Any] = {name: _list_of(name, arrays) for name in _ARRAYS}
         return Checkpoint(**_text(arrays["meta"]), **lists)
 
 

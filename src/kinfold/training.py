@@ -3,14 +3,15 @@
 import dataclasses
 import os
 from pathlib import Path
+from typing import Any
 
 import keras
 
 import kinfold
-from kinfold import evaluation, runs, sources
+from kinfold import evaluation, pretrained, runs, sources
 from kinfold.evaluation import Table
 from kinfold.fit import Interrupted as Interrupted
-from kinfold.fit import Run, drawn
+from kinfold.fit import Run, drawn, untrained
 from kinfold.progress import Progress
 from kinfold.runs import RunFolder
 from kinfold.runs import WriteError as WriteError
@@ -42,6 +43,7 @@ def train(
 
     Raises:
         ValueError, FileNotFoundError: settings or data that do not do, or a folder in use.
+        ConnectionError: weights could not be downloaded.
         WriteError: a file could not be written; the last whole epoch is safe.
         Interrupted: after Ctrl-C; the best model so far is in the folder.
 
@@ -54,6 +56,9 @@ def train(
     sources.check_source(settings.data, settings.image_size)
     if settings.data != sources.GLYPHS:
         settings = dataclasses.replace(settings, data=str(Path(settings.data).resolve()))
+    if settings.weights_file is not None:
+        weights = str(pretrained.check_file(settings.weights_file).resolve())
+        settings = dataclasses.replace(settings, weights=weights)
     folder = RunFolder(out)
     if folder.path.exists() and (not folder.path.is_dir() or any(folder.path.iterdir())):
         raise ValueError(
@@ -66,7 +71,7 @@ def train(
         run = Run(folder, settings, command, progress or Progress())
         try:
             run.prepare()
-        except (ValueError, FileNotFoundError, ImportError):
+        except (ValueError, FileNotFoundError, ImportError, ConnectionError):
             folder.config.unlink()  # nothing was begun: the folder is as it was
             folder.path.rmdir()
             raise
@@ -74,7 +79,10 @@ def train(
 
 
 def resume(
-    out: str | os.PathLike[str], epochs: int | None = None, progress: Progress | None = None
+    out: str | os.PathLike[str],
+    epochs: int | None = None,
+    progress: Progress | None = None,
+    patience: int | None = None,
 ) -> Table:
     """Go on with a run from its last whole epoch, to the result of an unbroken run.
 
@@ -85,6 +93,8 @@ def resume(
         out: the run folder.
         epochs: to train in all; None for as many as the run was begun with.
         progress: hears what goes on; None for nobody.
+        patience: epochs without a better val_map@r to wait for from now on; None for as many as
+            the run was begun with.
 
     Returns:
         The table of the test classes, as `train` does; of a finished run, what it was.
@@ -111,15 +121,16 @@ def resume(
         )
     with folder.alone():
         folder.remove_partial_files()
-        if epochs is not None and epochs > settings.epochs:
-            settings = dataclasses.replace(settings, epochs=epochs)
+        new = dataclasses.replace(
+            settings, epochs=epochs or settings.epochs, patience=patience or settings.patience
+        )
+        if new != settings:
+            new.check()
+            settings = new
             _write_config(folder, settings, config["command"])
         metrics = runs.read_json(folder.metrics) if folder.metrics.exists() else {}
-        if metrics.get("finished") and metrics["epochs"] == settings.epochs:
-            progress.note(
-                f"The run in {folder.path} is finished: {settings.epochs} of {settings.epochs} "
-                "epochs. To train it longer, raise them with --epochs."
-            )
+        if metrics.get("finished") and settings.is_done(metrics["epochs"], metrics["best_epoch"]):
+            progress.note(f"The run in {folder.path} is finished: {_ended(settings, metrics)}")
             table = {name: metrics[name] for name in evaluation.ROWS if name in metrics}
             progress.note(evaluation.table_text(table, metrics.get("gain")))
             return table
@@ -154,14 +165,24 @@ def evaluate(run: str | os.PathLike[str], data: str, progress: Progress | None =
     model = keras.saving.load_model(folder.model)
     shape = tuple(model.input_shape[1:])
     split = sources.load_whole(data, shape, drawn(progress))
-    untrained = evaluation.embed(settings.make_encoder(shape), split.x)
-    table, gain = evaluation.measure(split, untrained, evaluation.embed(model, split.x))
+    before = evaluation.embed(untrained(folder, settings, shape), split.x)
+    table, gain = evaluation.measure(split, before, evaluation.embed(model, split.x))
     which = "the test characters" if data == sources.GLYPHS else f"all of {data}"
     progress.note(f"On {evaluation.describe(split)}, {which}:")
     if settings.data == str(Path(data).resolve()):
         progress.note("The model was trained on some of these classes.")
     progress.note(evaluation.table_text(table, gain))
     return table
+
+
+def _ended(settings: Settings, metrics: dict[str, Any]) -> str:
+    done = f"{metrics['epochs']} of {settings.epochs} epochs"
+    if metrics["epochs"] >= settings.epochs:
+        return f"{done}. To train it longer, raise them with --epochs."
+    return (
+        f"{done}, as the last {settings.patience} brought no better val_map@r. To train it longer, "
+        "raise --patience."
+    )
 
 
 def _write_config(folder: RunFolder, settings: Settings, command: str) -> None:

@@ -31,6 +31,7 @@ class Report:
         embeddings: floating [n, d], unit norm, of `test.x` by the trained model.
         baseline: floating [n, p], unit norm, the raw pixels or vectors.
         gain: over raw vectors, as `kinfold.evaluation.gain` gives it; empty for images.
+        warning: what went wrong in training, shown above its curves; "" where nothing did.
     """
 
     title: str
@@ -41,6 +42,7 @@ class Report:
     embeddings: np.ndarray
     baseline: np.ndarray
     gain: Gain = field(default_factory=dict)
+    warning: str = ""
 
 
 def write_report(path: str | os.PathLike[str], report: Report) -> None:

@@ -107,8 +107,8 @@ def _table(subject: Subject) -> str:
         return '<p class="empty">No metric was computed.</p>'
     labels = {
         "pixels": subject.raw.capitalize(),
-        "untrained": "Untrained model",
-        "trained": "Trained model",
+        "untrained": "Before training",
+        "trained": "After training",
     }
     if not subject.pictures:
         labels |= {name: label.capitalize() for name, label in VECTOR_ROWS.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import math
 import re
 from collections.abc import Iterable
@@ -64,6 +65,9 @@ def training(subject: Subject) -> str:
     return section(
         "training",
         "Training",
+        note(f"<strong>{html.escape(subject.report.warning)}</strong>")
+        if subject.report.warning
+        else "",
         note(said) if said else "",
         f'<div class="pair">{"".join(figures)}</div>'
         if figures
