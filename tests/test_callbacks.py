@@ -1,5 +1,6 @@
 """RetrievalEvaluation inside a real `fit`, on the backend under test."""
 
+import csv
 import re
 
 import keras
@@ -132,6 +133,70 @@ def test_the_progress_bar_shows_it_and_the_evaluation_is_silent(capsys):
     assert len(lines) == 4  # "Epoch 1/2" and the result, twice
 
 
+class Given(keras.callbacks.Callback):
+    """Gives the model a kernel at the end of each epoch, the better the larger `quality` is."""
+
+    def __init__(self, quality):
+        super().__init__()
+        self.quality = quality
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.model.get_layer("last").set_weights([kernel_of(self.quality[epoch])])
+
+
+def kernel_of(quality):
+    kernel = np.random.default_rng(1).standard_normal((6, 3)).astype("float32")
+    kernel[0] *= 20 * quality
+    return kernel
+
+
+def test_the_callbacks_of_keras_follow_the_metrics(tmp_path):
+    x = X.copy()
+    x[:, 0] = Y + 0.01 * x[:, 0]
+    model = linear_model()
+    watched = {"monitor": "val_map@r", "mode": "max"}
+    stop = keras.callbacks.EarlyStopping(**watched, patience=3, restore_best_weights=True)
+    callbacks = [
+        Given([0.1, 0.9, 0.3, 0.0, 0.2, 0.0, 0.0]),
+        RetrievalEvaluation(x, Y, distance="euclidean"),
+        keras.callbacks.ModelCheckpoint(tmp_path / "best.keras", save_best_only=True, **watched),
+        keras.callbacks.ReduceLROnPlateau(**watched, factor=0.5, patience=2),
+        keras.callbacks.CSVLogger(tmp_path / "log.csv"),
+        stop,
+    ]
+    history = model.fit(x, TARGET, epochs=7, verbose=0, callbacks=callbacks).history
+    assert int(np.argmax(history["val_map@r"])) == 1
+    assert len(history["loss"]) == 5
+    assert history["learning_rate"] == pytest.approx([0.3, 0.3, 0.3, 0.3, 0.15])
+    best = keras.saving.load_model(tmp_path / "best.keras")
+    for kept in (best, model):
+        np.testing.assert_array_equal(kept.get_layer("last").get_weights()[0], kernel_of(0.9))
+    with open(tmp_path / "log.csv", newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    for name in ("loss", "val_recall@1", "val_map@r"):
+        assert [float(row[name]) for row in rows] == pytest.approx(history[name])
+
+
+def test_backup_and_restore_goes_on_with_the_metrics(tmp_path):
+    class Stop(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            if epoch == 2:
+                raise KeyboardInterrupt
+
+    def fit(*more):
+        model = linear_model()
+        model.get_layer("last").set_weights([kernel_of(0.5)])
+        restore = keras.callbacks.BackupAndRestore(tmp_path / "backup")
+        callbacks = [RetrievalEvaluation(X, Y), restore, *more]
+        history = model.fit(X, TARGET, epochs=4, shuffle=False, verbose=0, callbacks=callbacks)
+        return history.history["val_map@r"]
+
+    unbroken = fit()
+    with pytest.raises(KeyboardInterrupt):
+        fit(Stop())
+    assert fit() == unbroken[2:]
+
+
 def test_a_gallery_a_prefix_and_a_distance():
     model, weights = linear_model(), Weights()
     evaluation = RetrievalEvaluation(
@@ -221,5 +286,7 @@ def test_a_diverged_model_is_an_error():
     model.get_layer("last").set_weights([np.full((6, 3), np.nan)])
     evaluation = RetrievalEvaluation(X, Y)
     evaluation.set_model(model)
-    with pytest.raises(ValueError, match="NaN or infinity in 48 of 48 rows"):
+    with pytest.raises(
+        ValueError, match=r"Epoch 1: .*NaN or infinity in 48 of 48 rows.*lower learning rate"
+    ):
         evaluation.on_epoch_end(0, {})

@@ -6,6 +6,8 @@ import dataclasses
 import errno
 import json
 import os
+import re
+import resource
 import shutil
 import signal
 import subprocess
@@ -17,6 +19,7 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+from PIL import Image
 
 from kinfold import evaluation, fit, runs, sources, training
 from kinfold.datasets import Split
@@ -307,29 +310,141 @@ def test_ctrl_c_in_the_first_epoch_says_that_nothing_is_kept(vectors: Path, tmp_
     assert {path.name for path in (tmp_path / "run").iterdir()} == {"config.json", "data.npz"}
 
 
-def test_a_killed_process_goes_on_to_the_result_of_an_unbroken_one(
+# A child for each kill, of one parent that has done the imports and nothing else.
+KILLS = """
+import os, signal, sys
+import numpy as np
+from kinfold import runs, training
+from kinfold.progress import Progress
+from kinfold.report import page
+
+out, settings = sys.argv[1], eval("training." + sys.argv[2])
+
+def die(*_):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+class Epoch(Progress):
+    done = 0
+    def step(self, step, loss):
+        if (self.done, step) == (1, 4):
+            die()
+    def epoch(self, row, best):
+        self.done += 1
+
+def in_an_epoch():
+    training.train(settings, out, "kinfold train vectors.npz", Epoch())
+
+def in_a_checkpoint():
+    savez = np.savez
+    def half(file, **arrays):
+        if "meta" in arrays:
+            file.write(b"half of")
+            file.flush()
+            die()
+        savez(file, **arrays)
+    np.savez = half
+    training.resume(out)
+
+def in_the_report():
+    page.render = die
+    training.resume(out)
+
+for kill in in_an_epoch, in_a_checkpoint, in_the_report:
+    child = os.fork()
+    if not child:
+        kill()
+        os._exit(0)
+    ended = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    done = runs.read_checkpoint(runs.RunFolder(out).checkpoint).epochs
+    left = [name for name in os.listdir(out) if name.startswith(".")]
+    print(kill.__name__, ended, done, len(left), "metrics.json" in os.listdir(out), flush=True)
+"""
+
+
+def test_a_process_killed_in_an_epoch_a_checkpoint_and_the_report_loses_nothing(
     vectors: Path, unbroken: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "run"
-    code = (
-        "import sys; from kinfold import training; from kinfold.progress import Lines;"
-        f"training.train(training.{settings_for(vectors)!r}, sys.argv[1], sys.argv[2], Lines())"
-    )
-    process = subprocess.Popen(
-        [sys.executable, "-c", code, out, "kinfold train vectors.npz"],
-        stdout=subprocess.PIPE,
+    done = subprocess.run(
+        [sys.executable, "-c", KILLS, out, repr(settings_for(vectors))],
+        capture_output=True,
         text=True,
+        check=True,
     )
-    assert process.stdout is not None
-    for line in process.stdout:
-        if line.startswith("epoch 1/"):
-            process.send_signal(signal.SIGKILL)  # in the midst of the second
-            break
-    process.stdout.close()
-    assert process.wait() == -signal.SIGKILL
-    assert runs.read_checkpoint(out / "checkpoint.npz").epochs in (1, 2)
+    assert done.stdout.splitlines() == [
+        "in_an_epoch -9 1 0 False",
+        "in_a_checkpoint -9 1 1 False",
+        "in_the_report -9 3 1 False",
+    ], done.stderr
     resume(out)
     assert_same(out, unbroken)
+
+
+@contextlib.contextmanager
+def room_for(size: int) -> Iterator[None]:
+    """Let no file grow beyond so many bytes: the operating system refuses, as on a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, ignored)
+
+
+def test_files_that_cannot_be_written_whole_are_named_and_lose_nothing(
+    vectors: Path, unbroken: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    sizes = {path.name: path.stat().st_size for path in unbroken.iterdir()}
+    assert sizes["data.npz"] < sizes["model.keras"]
+    with room_for(sizes["data.npz"] // 2), pytest.raises(runs.WriteError, match=r"data.npz: File"):
+        train(settings_for(vectors), out, "kinfold train vectors.npz")
+    with room_for(sizes["model.keras"] // 2), pytest.raises(runs.WriteError) as raised:
+        resume(out)
+    assert re.fullmatch(
+        r"Could not write .*model.keras: .*\. No epoch is whole yet\.", str(raised.value)
+    )
+    resume(out)
+    assert_same(out, unbroken)
+
+
+def test_faults_in_a_folder_of_images_are_named_and_the_rest_is_trained_on(tmp_path: Path) -> None:
+    folder = tmp_path / "photos"
+    rng = np.random.default_rng(0)
+    modes = ("RGB", "CMYK", "P", "I;16", "RGBA", "LA")
+    for k in range(12):
+        (folder / f"class {k:02}").mkdir(parents=True)
+        for i, mode in enumerate(modes):
+            grey = np.clip(20 * k + rng.integers(0, 20, (12, 12)), 0, 255).astype("uint8")
+            image = (
+                Image.fromarray(grey.astype("uint16") * 257)
+                if mode == "I;16"
+                else Image.fromarray(grey).convert("RGB").convert(mode)
+                if mode != "LA"
+                else Image.fromarray(grey).convert("LA")
+            )
+            image.save(folder / f"class {k:02}" / f"{i}.{'tif' if mode == 'CMYK' else 'png'}")
+    (folder / "nothing in it").mkdir()
+    whole = (folder / "class 03" / "0.png").read_bytes()
+    (folder / "class 03" / "0.png").write_bytes(whole[: len(whole) // 2])
+    with pytest.warns(UserWarning, match="left out"):
+        trained_on = sources.load_splits(str(folder), 8)[0].names
+    alone = next(name for name in trained_on if name != "class 03")
+    for path in sorted((folder / alone).iterdir())[1:]:
+        path.unlink()
+    settings = dataclasses.replace(
+        settings_for(folder), epochs=1, steps_per_epoch=2, classes_per_batch=None, image_size=8
+    )
+    left_out = r"unreadable \(1\): class 03/0.png .*; classes without .* \(1\): nothing in it"
+    with (
+        pytest.warns(UserWarning, match=left_out),
+        pytest.warns(UserWarning, match=r"1 of \d classes have one example and are left out"),
+    ):
+        train(settings, tmp_path / "run")
+    splits = runs.read_splits(tmp_path / "run" / "data.npz")
+    assert sum(map(len, splits)) == 12 * len(modes) - 1 - (len(modes) - 1)
 
 
 def test_a_finished_run_says_so_and_can_be_made_longer(unbroken: Path, tmp_path: Path) -> None:
