@@ -14,9 +14,11 @@ _ROOM = (
 _ROWS = 512  # drawn from the embeddings: enough to tell, and no cost beside embedding them
 
 ADVICE = (
-    "Training makes this where the learning rate is too high, or where the loss is easiest met by "
-    "making all embeddings the same: lower the learning rate, put more classes into a batch, take "
-    "a smaller margin or gamma (a higher temperature), and see that the labels are right."
+    "In the first few hundred steps this may be batch normalisation, whose statistics have not "
+    "caught up with the weights, and pass. Else the learning rate is too high, or the loss is "
+    "easiest met by making all embeddings the same: lower the learning rate, put more classes into "
+    "a batch, take a smaller margin or gamma (a higher temperature), and see that the labels are "
+    "right."
 )
 
 
