@@ -20,7 +20,7 @@ def backbone(encoder: keras.Model) -> keras.Model:
     for layer in encoder.layers:
         if isinstance(layer, keras.Model):
             return layer
-    return keras.Model(encoder.inputs, encoder.layers[-1].input, name=encoder.name)
+    return keras.Model(encoder.input, encoder.layers[-1].input, name=encoder.name)
 
 
 def load_weights(encoder: keras.Model, path: str | Path) -> None:

@@ -189,7 +189,7 @@ class Settings:
 
         The encoder stays uncompiled, and its file without optimizer and augmentation.
         """
-        inputs, outputs = encoder.inputs, encoder.outputs
+        inputs, outputs = encoder.input, encoder.output
         changes = augmentation.make_layers(self.augment, self.seed)
         with self._policy():  # by which `compile` adds the loss scaling
             if changes:
