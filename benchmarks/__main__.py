@@ -1,4 +1,4 @@
-"""`python -m benchmarks losses` or `quality`: measure, print tables, write JSON and plots."""
+"""`python -m benchmarks losses`, `quality` or `chunks`: measure, print tables, write JSON."""
 
 import argparse
 import sys
@@ -6,7 +6,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from benchmarks import losses, machine, measure, plots, survey, tables, targets
+from benchmarks import chunks, losses, machine, measure, plots, survey, tables, targets
 from benchmarks.quality import recipes, run
 
 RESULTS = Path(__file__).resolve().parent / "results"
@@ -27,6 +27,19 @@ def main() -> None:
     command.add_argument("--seeds", type=int, default=3, help="trainings of each loss (3)")
     command.add_argument("--losses", help="comma-separated (all)")
     command.add_argument("--out", type=Path, default=RESULTS, help="folder")
+    command = commands.add_parser("chunks", help="memory of a training step, whole and in chunks")
+    command.add_argument("--backends", default=",".join(losses.BACKENDS), help="comma-separated")
+    command.add_argument("--backbone", default=chunks.BACKBONE, help=f"({chunks.BACKBONE})")
+    command.add_argument("--side", type=int, default=chunks.SIDE, help=f"pixels ({chunks.SIDE})")
+    command.add_argument("--chunk", type=int, default=chunks.CHUNK, help=f"images ({chunks.CHUNK})")
+    command.add_argument("--batches", default=",".join(map(str, chunks.BATCHES)), help="of both")
+    command.add_argument(
+        "--largest", type=int, default=chunks.LARGEST, help="batch, in chunks only"
+    )
+    command.add_argument(
+        "--memory", type=float, default=chunks.MEMORY, help="GiB a process may take"
+    )
+    command.add_argument("--out", type=Path, default=RESULTS, help="folder")
     arguments = parser.parse_args()
     if arguments.command == "quality":
         names = arguments.losses.split(",") if arguments.losses else list(recipes.LOSSES)
@@ -40,6 +53,17 @@ def main() -> None:
     backends = tuple(arguments.backends.split(","))
     if unknown := set(backends) - set(losses.BACKENDS):
         parser.error(f"unknown backend {sorted(unknown)[0]!r}; known: {', '.join(losses.BACKENDS)}")
+    if arguments.command == "chunks":
+        settings = {
+            "backbone": arguments.backbone,
+            "side": arguments.side,
+            "chunk": arguments.chunk,
+            "batches": [int(batch) for batch in arguments.batches.split(",")],
+            "largest": arguments.largest,
+            "memory_gib": arguments.memory,
+        }
+        print(chunks.report(chunks.run(backends, arguments.out, settings)))
+        return
     default = Path("build/benchmarks") if arguments.quick else RESULTS
     if arguments.all:
         print(survey.report(survey.run(backends, arguments.out or RESULTS)))

@@ -35,9 +35,7 @@ class _Chunks(torch.autograd.Function):
                 if k == 0:
                     # Small tensors kept from every chunk would lie between its freed buffers.
                     rows = [y.new_empty((n, *y.shape[1:])) for y in outputs]
-                    ctx.states = [
-                        s.new_empty((len(cuts), *s.shape)) for s in piece.state(others)
-                    ]
+                    ctx.states = [s.new_empty((len(cuts), *s.shape)) for s in piece.state(others)]
                 for whole, part in zip(rows, outputs, strict=True):
                     whole[cut] = part
                 for whole, part in zip(ctx.states, piece.state(before), strict=True):
@@ -50,9 +48,7 @@ class _Chunks(torch.autograd.Function):
     def backward(ctx: Any, _: Any, *g: torch.Tensor) -> Any:
         piece, tensors, wanted = ctx.piece, ctx.saved_tensors, ctx.needs_input_grad[3:]
         trainable, inputs = _parted(piece, tensors)
-        sums = [
-            torch.zeros_like(t) if w else None for t, w in zip(tensors, wanted, strict=True)
-        ]
+        sums = [torch.zeros_like(t) if w else None for t, w in zip(tensors, wanted, strict=True)]
         for k, cut in enumerate(ctx.cuts):
             chunk = [
                 x[cut].detach().requires_grad_(w)
@@ -73,9 +69,7 @@ def _add(sums: Any, cut: slice, weights: int, outputs: Values, g: Any, tensors: 
     if not pairs:
         return
     values, cotangents = zip(*pairs, strict=True)
-    parts = torch.autograd.grad(
-        values, [tensors[i] for i in wanted], cotangents, allow_unused=True
-    )
+    parts = torch.autograd.grad(values, [tensors[i] for i in wanted], cotangents, allow_unused=True)
     for i, part in zip(wanted, parts, strict=True):
         if part is not None:
             (sums[i] if i < weights else sums[i][cut]).add_(part)
