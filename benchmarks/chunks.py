@@ -1,8 +1,8 @@
 """Memory and time of a training step with and without `kinfold.layers.Chunked`.
 
-A step is forward, Circle loss, gradients and Adam, of a backbone of `keras.applications` with random
-weights and an embedding of 128, on uint8 images. Memory is what the step takes at its peak beyond
-what was resident before it: weights, optimizer and images.
+A step is forward, Circle loss, gradients and Adam, of a backbone of `keras.applications` with
+random weights and an embedding of 128, on uint8 images. Memory is what the step takes at its peak
+beyond what was resident before it: weights, optimizer and images.
 
 Without chunks, BatchNormalization takes its statistics over the batch; in chunks, over each chunk.
 So the two steps do not compute the same numbers, but the same amount of work, and one more forward

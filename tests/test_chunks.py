@@ -12,6 +12,8 @@ import kinfold
 from kinfold.layers import Chunked, L2Embedding
 from native import BACKEND, assert_close
 
+only_torch = pytest.mark.skipif(BACKEND != "torch", reason="what PyTorch has of its own")
+
 N = 11
 
 
@@ -45,7 +47,8 @@ def gradients(
 
         argnums = (0, 1) if x.dtype == np.float32 else (0,)
         step = jax.jit(jax.value_and_grad(value, argnums, has_aux=True))
-        model(x)  # builds it
+        if not model.built:
+            model.build(x.shape)
         (_, (y, others)), found = step([v.value for v in model.trainable_variables], x)
         for variable, new in zip(model.non_trainable_variables, others, strict=True):
             variable.assign(new)
@@ -209,6 +212,57 @@ def test_nests_and_models_built_by_their_first_call() -> None:
         chunked({"left": x["left"], "right": x["right"][:-1]})
 
 
+def kept(model: keras.layers.Layer, x: np.ndarray) -> int:
+    """Bytes that the forward pass keeps for the backward pass; in TensorFlow, outside of loops."""
+    if BACKEND == "jax":
+        import jax
+
+        def backward(trainable: Any, x: Any) -> Any:
+            others = [v.value for v in model.non_trainable_variables]
+            call = model.stateless_call
+            return jax.vjp(lambda t, x: call(t, others, x, training=True)[0], trainable, x)[1]
+
+        held = jax.eval_shape(backward, [v.value for v in model.trainable_variables], x)
+        return sum(a.size * a.dtype.itemsize for a in jax.tree.leaves(held))
+    if BACKEND == "tensorflow":
+        import tensorflow as tf
+
+        @tf.function
+        def step(x: Any) -> Any:
+            with tf.GradientTape() as tape:
+                value = spread(model(x, training=True))
+            return tape.gradient(value, [v.value for v in model.trainable_variables])
+
+        operations = step.get_concrete_function(tf.constant(x)).graph.get_operations()
+        outputs = [y for op in operations for y in op.outputs]
+        # What leaves a loop as a list: the outputs, and the gradient by the inputs.
+        lists = [y for y in outputs if y.dtype == tf.variant and "While" in y.op.type]
+        assert len(lists) == (2 if isinstance(model, Chunked) else 0)
+        sizes = [(y.shape.num_elements() or 0) * y.dtype.size for y in outputs]
+        return sum(sizes)
+    import torch
+
+    sizes = {}
+
+    def pack(a: Any) -> Any:
+        sizes[a.untyped_storage().data_ptr()] = a.untyped_storage().nbytes()
+        return a
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda a: a):
+        y = model(torch.tensor(x, requires_grad=True), training=True)
+    assert y.requires_grad
+    return sum(sizes.values())
+
+
+def test_activations_are_not_kept() -> None:
+    convolutions = [layers.Conv2D(16, 3, padding="same", activation="gelu") for _ in range(3)]
+    model = encoder(*convolutions)
+    whole, chunked = kept(model, images(64)), kept(Chunked(model, 4), images(64))
+    assert chunked < whole / 8
+    # More of the same chunks: only more inputs and outputs, less than a tenth of the activations.
+    assert kept(Chunked(model, 4), images(128)) - chunked < whole / 10
+
+
 def fitted(chunk_size: int | None, **compiled: Any) -> tuple[keras.Model, list[float]]:
     keras.utils.set_random_seed(5)
     inner = encoder(layers.Dense(4, kernel_regularizer="l2"))
@@ -216,8 +270,10 @@ def fitted(chunk_size: int | None, **compiled: Any) -> tuple[keras.Model, list[f
     outputs = inner(inputs) if chunk_size is None else Chunked(inner, chunk_size)(inputs)
     model = kinfold.EmbeddingModel(inputs, outputs)
     model.compile(keras.optimizers.SGD(0.01), kinfold.losses.CircleLoss(gamma=8.0), **compiled)
-    y = np.arange(N) % 3
-    history = model.fit(images(), y, batch_size=8, epochs=1, shuffle=False, verbose=0)
+    n = 8 if compiled else N  # step by step JAX compiles a loop at every call
+    history = model.fit(
+        images(n), np.arange(n) % 3, batch_size=8, epochs=1, shuffle=False, verbose=0
+    )
     return model, history.history["loss"]
 
 
@@ -265,6 +321,7 @@ class Odd(layers.Layer):
     def call(self, x: Any) -> Any:
         if self.what == "loss":
             self.add_loss(ops.sum(x))
+            return x
         if self.what == "mean":
             return ops.mean(x, axis=0)
         if self.what == "scalar":
@@ -293,3 +350,26 @@ def test_arguments() -> None:
         Chunked(encoder(), 0)
     with pytest.raises(ValueError, match="dtype"):
         Chunked(encoder(), 4, dtype="float16")
+
+
+@only_torch
+def test_torch_autocast_and_its_modules_random_numbers() -> None:
+    """The second pass is under the autocast, and draws the numbers, of the first."""
+    import torch
+
+    module = torch.nn.Sequential(torch.nn.Linear(2, 64), torch.nn.Dropout(0.5))
+    layer = layers.TorchModuleWrapper(module)
+    x = torch.tensor(images()[:, 0, 0])
+    for dtype in (torch.float32, torch.bfloat16):
+        results = []
+        for model in (Chunked(layer, 4), plain_chunks(layer, 4)):
+            torch.manual_seed(3)
+            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype == torch.bfloat16):
+                y = model(x, training=True)
+            assert y.dtype == dtype
+            # A draw in between moves on what the modules share.
+            torch.rand(5)
+            results.append([y.detach(), *torch.autograd.grad(y.sum(), list(module.parameters()))])
+        for one, other in zip(*results, strict=True):
+            # Autocast sums the chunks' gradients in bfloat16 where the weights are cast once.
+            assert_close(one.float(), other.float(), 1e-6 if dtype == torch.float32 else 2.0**-7)
