@@ -12,9 +12,9 @@ SRC = Path(kinfold.__file__).parent
 # Each room imports from those before it only.
 ROOMS = [
     "checks", "numerics_torch", "numerics", "distances", "pairs", "streaming", "losses",
-    "memory", "model", "chunks", "layers", "compat", "datasets", "batches", "ranking", "metrics", "collapse",
-    "callbacks", "encoders", "pretrained", "augmentation", "settings", "sources", "evaluation",
-    "progress", "runs", "report", "fit", "training",
+    "memory", "model", "chunks", "layers", "compat", "datasets", "batches", "ranking", "metrics",
+    "collapse", "callbacks", "encoders", "pretrained", "augmentation", "settings", "sources",
+    "evaluation", "progress", "runs", "report", "fit", "training",
 ]  # fmt: skip
 
 HEAVY = {"PIL", "matplotlib", "pyarrow", "rich", "sklearn", "typer", "jax", "torch", "tensorflow"}
