@@ -90,14 +90,15 @@ def same(a: tuple[np.ndarray, list[np.ndarray]], b: tuple[np.ndarray, list[np.nd
         assert_close(one, other, 1e-5)
 
 
-@pytest.mark.parametrize("size", [1, 3, N, 16])
-@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize(
+    ("size", "training"), [(1, True), (3, True), (3, False), (N, True), (16, True)]
+)
 def test_outputs_and_gradients_are_the_layers_own(size: int, training: bool) -> None:
     model = encoder()
     expected = gradients(spread, model, images(), training)
     same(gradients(spread, Chunked(model, size), images(), training), expected)
     with pytest.raises(AssertionError):
-        same(gradients(lambda y: spread(y[:-1]), model, images()), expected)
+        same((expected[0], [1.001 * g for g in expected[1]]), expected)
 
 
 def plain_chunks(model: keras.layers.Layer, size: int) -> keras.layers.Layer:
@@ -129,8 +130,7 @@ def test_state_moves_on_once_a_chunk(what: str) -> None:
         keras.utils.set_random_seed(7)
         inner = encoder(*STATEFUL[what]())
         model = chunked(inner, 4)
-        for _ in range(2):
-            result = gradients(spread, model, images())
+        result = gradients(spread, model, images())
         state = [ops.convert_to_numpy(v) for v in inner.non_trainable_variables]
         results.append((result, state))
     (ours, our_state), (theirs, their_state) = results
@@ -147,8 +147,8 @@ def test_outside_of_training_the_state_stays() -> None:
     before = [ops.convert_to_numpy(v).copy() for v in inner.variables]
     expected = gradients(spread, inner, images(), training=False)
     same(gradients(spread, Chunked(inner, 4), images(), training=False), expected)
-    predicted = Chunked(inner, 4)(images())
-    assert_close(ops.convert_to_numpy(predicted), expected[0], 1e-6)
+    predicted = Chunked(inner, 4)(images()[:8])
+    assert_close(ops.convert_to_numpy(predicted), expected[0][:8], 1e-6)
     for variable, value in zip(inner.variables, before, strict=True):
         assert np.array_equal(ops.convert_to_numpy(variable), value)
 
@@ -263,14 +263,13 @@ def test_activations_are_not_kept() -> None:
     assert kept(Chunked(model, 4), images(128)) - chunked < whole / 10
 
 
-def fitted(chunk_size: int | None, **compiled: Any) -> tuple[keras.Model, list[float]]:
+def fitted(chunk_size: int | None, n: int = N, **compiled: Any) -> tuple[keras.Model, list[float]]:
     keras.utils.set_random_seed(5)
     inner = encoder(layers.Dense(4, kernel_regularizer="l2"))
     inputs = keras.Input((6, 6, 2))
     outputs = inner(inputs) if chunk_size is None else Chunked(inner, chunk_size)(inputs)
     model = kinfold.EmbeddingModel(inputs, outputs)
     model.compile(keras.optimizers.SGD(0.01), kinfold.losses.CircleLoss(gamma=8.0), **compiled)
-    n = 8 if compiled else N  # step by step JAX compiles a loop at every call
     history = model.fit(
         images(n), np.arange(n) % 3, batch_size=8, epochs=1, shuffle=False, verbose=0
     )
@@ -280,8 +279,9 @@ def fitted(chunk_size: int | None, **compiled: Any) -> tuple[keras.Model, list[f
 @pytest.mark.parametrize("compiled", [{}, {"run_eagerly": True}], ids=str)
 def test_fit_is_the_fit_of_the_layer(compiled: dict[str, Any]) -> None:
     """With a regulariser of weights, counted once; batches of 8 and 3 in chunks of 3."""
-    expected, losses = fitted(None, **compiled)
-    model, found = fitted(3, **compiled)
+    n = 8 if compiled else N  # where it runs eagerly, JAX compiles a loop at every call
+    expected, losses = fitted(None, n)
+    model, found = fitted(3, n, **compiled)
     assert_close(found, losses, 1e-5)
     for one, other in zip(model.get_weights(), expected.get_weights(), strict=True):
         assert_close(one, other, 1e-5)
