@@ -1,4 +1,4 @@
-"""`python -m benchmarks losses`, `quality` or `chunks`: measure, print tables, write JSON."""
+"""`python -m benchmarks losses`, `quality`, `chunks` or `memory`: measure, print, write JSON."""
 
 import argparse
 import sys
@@ -6,7 +6,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from benchmarks import chunks, losses, machine, measure, plots, survey, tables, targets
+from benchmarks import chunks, losses, machine, measure, memory, plots, survey, tables, targets
 from benchmarks.quality import recipes, run
 
 RESULTS = Path(__file__).resolve().parent / "results"
@@ -40,6 +40,9 @@ def main() -> None:
         "--memory", type=float, default=chunks.MEMORY, help="GiB a process may take"
     )
     command.add_argument("--out", type=Path, default=RESULTS, help="folder")
+    command = commands.add_parser("memory", help="a step with a memory of earlier batches")
+    command.add_argument("--backends", default=",".join(losses.BACKENDS), help="comma-separated")
+    command.add_argument("--out", type=Path, default=RESULTS, help="folder")
     arguments = parser.parse_args()
     if arguments.command == "quality":
         names = arguments.losses.split(",") if arguments.losses else list(recipes.LOSSES)
@@ -53,6 +56,9 @@ def main() -> None:
     backends = tuple(arguments.backends.split(","))
     if unknown := set(backends) - set(losses.BACKENDS):
         parser.error(f"unknown backend {sorted(unknown)[0]!r}; known: {', '.join(losses.BACKENDS)}")
+    if arguments.command == "memory":
+        print(memory.report(memory.run(backends, arguments.out)))
+        return
     if arguments.command == "chunks":
         settings = {
             "backbone": arguments.backbone,

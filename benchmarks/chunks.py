@@ -67,10 +67,10 @@ def jobs(backend: str, settings: Row, rows: Sequence[Row]) -> Iterator[Row]:
                 break
 
 
-def in_subprocess(job: Row) -> Row:
+def in_subprocess(job: Row, module: str = "benchmarks.chunks") -> Row:
     """The row of a job, measured in a fresh process that ends where it takes too much memory."""
     environment = {**os.environ, "KERAS_BACKEND": job["backend"], "TF_CPP_MIN_LOG_LEVEL": "3"}
-    command = [sys.executable, "-m", "benchmarks.chunks", json.dumps(job)]
+    command = [sys.executable, "-m", module, json.dumps(job)]
     pipe = subprocess.PIPE
     with subprocess.Popen(
         command, cwd=measure.ROOT, env=environment, stdout=pipe, stderr=pipe, text=True

@@ -179,7 +179,8 @@ def test_fit_stops_saves_and_goes_on(tmp_path) -> None:
 
     keras.utils.set_random_seed(1)
     model = encoder()
-    model.compile("adam", losses.MultiSimilarityLoss(), memory_size=20, memory_warmup=1)
+    loss = losses.MultiSimilarityLoss(block_size=3)
+    model.compile("adam", loss, memory_size=20, memory_warmup=1)
     fit(model, slice(0, 24))
     model.save(tmp_path / "half.keras")
     last = fit(model, slice(24, 48))
@@ -257,7 +258,7 @@ def test_a_loss_that_looks_beside_its_pairs() -> None:
 
 def test_a_loop_of_ones_own() -> None:
     """Without Keras's fit: compiled and with its state kept apart, or as a module of PyTorch."""
-    loss, batches = losses.CircleLoss(gamma=8), stream([6, 6, 6])
+    loss, batches = losses.CircleLoss(gamma=8, block_size=2), stream([6, 6, 6])
     memory, again = (CrossBatchMemory(loss, 10, D, name="memory") for _ in range(2))
     values = [number(memory(y, x)) for y, x in batches]
     if BACKEND == "jax":

@@ -121,7 +121,7 @@ class CrossBatchMemory(keras.layers.Layer):
         y = checks.labels(y_true, "y_true")
         x = checks.embeddings(y_pred, "y_pred", self.loss.dtype)
         checks.size(x, self.embedding_size, "y_pred", "embedding_size")
-        old, old_y = (ops.convert_to_tensor(v) for v in (self.embeddings, self.labels))
+        old, old_y = current(self.embeddings), current(self.labels)
         filled = current(self.filled)
         present = ops.arange(self.size, dtype=filled.dtype) < filled
         present = ops.logical_and(present, current(self.calls) >= self.warmup)
