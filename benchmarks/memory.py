@@ -84,7 +84,7 @@ def in_process(job: Row) -> Row:
         "seconds": min(taken),
         "extra_bytes": extra,
         "bank_bytes": job["size"] * DIM * 4,
-        "loss": value,
+        "value": value,
         "gradient": gradient,
     }
 
@@ -183,7 +183,7 @@ def report(record: Row) -> str:
             lines.append((*line, row["error"]))
             continue
         bank, extra = (f"{row[name] / MIB:.0f}" for name in ("bank_bytes", "extra_bytes"))
-        lines.append((*line, seconds(row["seconds"]), bank, extra, f"{row['loss']:.5g}"))
+        lines.append((*line, seconds(row["seconds"]), bank, extra, f"{row['value']:.5g}"))
     head = ("loss", "backend", "", "memory", "a step", "bank MiB", "extra MiB", "value")
     return "\n".join(
         (

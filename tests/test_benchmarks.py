@@ -5,7 +5,7 @@ import json
 import keras
 import numpy as np
 import pytest
-from benchmarks import losses, machine, measure, plots, tables, targets
+from benchmarks import losses, machine, measure, memory, plots, tables, targets
 
 BACKEND = keras.backend.backend()
 
@@ -35,6 +35,19 @@ def rows() -> list[dict]:
         out.append(row("keras", backend, 8192, 15.0, 1000))
         out.append(row("kinfold", backend, 65536, 50.0, 256))
     return [*out, row("pytorch-metric-learning", "torch", 8192, 15.0, 2000)]
+
+
+def test_measures_a_memory_here() -> None:
+    """The smallest of the steps with a memory of earlier batches."""
+    job = {"backend": BACKEND, "loss": "CircleLoss", "who": memory.OURS, "size": 64}
+    row = memory.in_process(job)
+    assert 0 < row["seconds"] < 60
+    assert row["bank_bytes"] == 64 * memory.DIM * 4
+    record = {**machine.describe(), "batch": memory.BATCH, "dim": memory.DIM}
+    failed = {**job, "error": "out of memory"}
+    lines = memory.report({**record, "rows": [{**job, **row}, failed]}).splitlines()
+    assert lines[-2].split()[:4] == ["CircleLoss", BACKEND, "kinfold", "64"]
+    assert lines[-1].endswith("out of memory")
 
 
 def test_measures_here(tmp_path) -> None:

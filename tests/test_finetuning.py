@@ -159,7 +159,7 @@ def test_a_fine_tuned_run_keeps_what_is_frozen_and_goes_on_without_its_file(
         np.testing.assert_array_equal(ours_, theirs_)
     test = runs.read_splits(folder.data)[2]
     vectors = evaluation.embed(start, test.x)
-    expected = evaluation.measure(test, vectors, vectors)["untrained"]
+    expected = evaluation.measure(test, vectors, vectors)[0]["untrained"]
     assert runs.read_json(folder.metrics)["untrained"] == expected
 
     broken = tmp_path / "broken"

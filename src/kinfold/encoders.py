@@ -132,7 +132,8 @@ def vector_head(input_size: int, embedding_size: int = 128) -> keras.Model:
 
     >>> import numpy as np
     >>> from kinfold.encoders import vector_head
-    >>> vector_head(2, embedding_size=3).predict(np.array([[3.0, 4.0]], "float32"), verbose=0)
+    >>> x = np.array([[3.0, 4.0]], "float32")
+    >>> vector_head(2, embedding_size=3).predict(x, verbose=0).round(4)
     array([[0.6, 0.8, 0. ]], dtype=float32)
     """
     inputs = keras.Input((input_size,), name="vectors")
