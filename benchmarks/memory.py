@@ -103,14 +103,7 @@ def _torch(loss: str, x: np.ndarray, y: np.ndarray, *bank: np.ndarray) -> Callab
     import torch
 
     memory, labels = _filled(loss, *bank), torch.tensor(y)
-
-    def step() -> tuple[float, float]:
-        batch = torch.tensor(x, requires_grad=True)
-        value = memory(labels, batch)
-        value.backward()
-        return float(value.detach()), float(batch.grad.abs().sum())
-
-    return step
+    return _backward(lambda batch: memory(labels, batch), x)
 
 
 def _peer(loss: str, x: np.ndarray, y: np.ndarray, *bank: np.ndarray) -> Callable[[], Any]:
@@ -123,10 +116,15 @@ def _peer(loss: str, x: np.ndarray, y: np.ndarray, *bank: np.ndarray) -> Callabl
     memory.label_memory = torch.tensor(bank[1])
     memory.has_been_filled = True
     labels = torch.tensor(y)
+    return _backward(lambda batch: memory(batch, labels), x)
+
+
+def _backward(loss: Callable[[Any], Any], x: np.ndarray) -> Callable[[], Any]:
+    import torch
 
     def step() -> tuple[float, float]:
         batch = torch.tensor(x, requires_grad=True)
-        value = memory(batch, labels)
+        value = loss(batch)
         value.backward()
         return float(value.detach()), float(batch.grad.abs().sum())
 

@@ -14,7 +14,7 @@ ROOMS = [
     "checks", "numerics_torch", "numerics", "distances", "pairs", "streaming", "losses",
     "memory", "model", "chunks", "layers", "compat", "datasets", "batches", "ranking", "metrics",
     "collapse", "callbacks", "encoders", "pretrained", "augmentation", "settings", "sources",
-    "evaluation", "progress", "runs", "report", "fit", "training",
+    "evaluation", "progress", "runs", "report", "epochs", "fit", "training",
 ]  # fmt: skip
 
 HEAVY = {"PIL", "matplotlib", "pyarrow", "rich", "sklearn", "typer", "jax", "torch", "tensorflow"}

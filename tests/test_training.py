@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kinfold import evaluation, fit, runs, sources, training
+from kinfold import epochs, evaluation, fit, runs, sources, training
 from kinfold.datasets import Split
 from kinfold.progress import Progress
 from kinfold.runs import Checkpoint, RunFolder
@@ -593,7 +593,7 @@ def test_a_damaged_checkpoint_is_named(unbroken: Path, tmp_path: Path) -> None:
 
 def test_a_loss_that_is_not_a_number_ends_the_run(tmp_path: Path) -> None:
     settings = Settings("glyphs")
-    commit = fit._Commit(
+    commit = epochs.Commit(
         RunFolder(tmp_path), settings, keras.Sequential(), Checkpoint(), Progress()
     )
     with pytest.raises(ValueError, match=r"loss of epoch 1 is nan.*lower learning rate"):

@@ -164,8 +164,9 @@ class CrossBatchMemory(keras.layers.Layer):
         """Write the batch, or its last examples, over the oldest."""
         y, x = y[-self.size :], x[-self.size :]
         position, filled = current(self.position), current(self.filled)
-        n = ops.cast(ops.shape(y)[0], position.dtype)
-        slots = ops.mod(position + ops.arange(ops.shape(y)[0], dtype=position.dtype), self.size)
+        n = ops.shape(y)[0]
+        slots = ops.mod(position + ops.arange(n, dtype=position.dtype), self.size)
+        n = ops.cast(n, position.dtype)
         _write(self.embeddings, slots, ops.cast(x, self.embeddings.dtype))
         _write(self.labels, slots, ops.cast(y, self.labels.dtype))
         self.position.assign(ops.mod(position + n, self.size))
@@ -174,13 +175,12 @@ class CrossBatchMemory(keras.layers.Layer):
 
     def load_own_variables(self, store: Any) -> None:
         """Load the contents; weights saved without a memory leave it empty."""
-        kept = {variable.name: store[str(i)] for i, variable in enumerate(self.variables)
-                if str(i) in store}  # fmt: skip
-        if not kept:
+        if not list(store.keys()):
             for variable in self.variables:
                 variable.assign(ops.zeros(variable.shape, variable.dtype))
             return
-        shape = tuple(kept["embeddings"].shape)
+        embeddings = next(i for i, v in enumerate(self.variables) if v is self.embeddings)
+        shape = tuple(store[str(embeddings)].shape)
         if shape != (self.size, self.embedding_size):
             raise ValueError(
                 f"The file holds a memory of {shape[0]} embeddings of size {shape[1]}, and this "

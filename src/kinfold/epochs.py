@@ -1,0 +1,92 @@
+"""What happens at the end of each epoch of a run: its metrics, and its commit."""
+
+import importlib
+import time
+from typing import Any
+
+import keras
+import numpy as np
+
+from kinfold import runs
+from kinfold.callbacks import RetrievalEvaluation
+from kinfold.datasets import Split
+from kinfold.evaluation import as_numpy
+from kinfold.progress import Progress
+from kinfold.runs import Checkpoint, RunFolder
+from kinfold.settings import Settings
+
+LIVE_METRICS = ("recall@1", "map@r")
+CHOSEN_BY = "val_map@r"
+
+
+class Commit(keras.callbacks.Callback):
+    """Keeps the best model, and commits each epoch: the checkpoint's rename comes last."""
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        settings: Settings,
+        encoder: keras.Model,
+        checkpoint: Checkpoint,
+        progress: Progress,
+    ) -> None:
+        super().__init__()
+        self.folder = folder
+        self.settings = settings
+        self.encoder = encoder
+        self.checkpoint = checkpoint
+        self.progress = progress
+        self.collapse = checkpoint.collapse
+        self.start = time.monotonic() - checkpoint.seconds
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        # Keras's dropout on torch draws from torch's own generator, not from a state of the layer.
+        if keras.backend.backend() == "torch":
+            importlib.import_module("torch").manual_seed((self.settings.seed << 32) + epoch)
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        assert logs is not None
+        self.progress.step(batch + 1, lambda: float(logs["loss"]))
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        assert logs is not None
+        checkpoint, folder, settings = self.checkpoint, self.folder, self.settings
+        row = {"epoch": epoch + 1, **{name: float(value) for name, value in logs.items()}}
+        if not np.isfinite(row["loss"]):
+            raise ValueError(
+                f"The loss of epoch {epoch + 1} is {row['loss']}: training has diverged. Begin "
+                "again in another folder with a lower learning rate."
+            )
+        history = checkpoint.history
+        best = not checkpoint.best_epoch or row[CHOSEN_BY] > max(history[CHOSEN_BY])
+        self.checkpoint = Checkpoint(
+            {name: [*history.get(name, []), value] for name, value in row.items()},
+            as_numpy(self.model.variables),
+            as_numpy(self.model.optimizer.variables),
+            epoch + 1 if best else checkpoint.best_epoch,
+            as_numpy(self.encoder.variables) if best else checkpoint.best_weights,
+            self.collapse,
+            time.monotonic() - self.start,
+        )
+        if best:
+            with runs.written_whole(folder.model) as path:
+                self.encoder.save(path)
+        runs.write_history(folder.history, self.checkpoint.history)
+        runs.write_checkpoint(folder.checkpoint, self.checkpoint)
+        self.progress.epoch(row, best)
+        if settings.is_done(epoch + 1, self.checkpoint.best_epoch) and epoch + 1 < settings.epochs:
+            self.model.stop_training = True
+            self.progress.note(f"No better {CHOSEN_BY} in {settings.patience} epochs: stopping.")
+
+
+class Validation(RetrievalEvaluation):
+    """The metrics of each epoch; a collapse is told once in a run, and kept for its report."""
+
+    def __init__(self, split: Split, commit: Commit) -> None:
+        super().__init__(split.x, split.y, metrics=LIVE_METRICS, batch_size=256)
+        self.commit = commit
+        self.collapsed = bool(commit.collapse)
+
+    def tell(self, text: str) -> None:
+        self.commit.collapse = text
+        self.commit.progress.note(text)
