@@ -1,5 +1,6 @@
 """A layer in chunks is the layer: outputs, gradients, state and training, in less memory."""
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -99,6 +100,49 @@ def test_outputs_and_gradients_are_the_layers_own(size: int, training: bool) -> 
     same(gradients(spread, Chunked(model, size), images(), training), expected)
     with pytest.raises(AssertionError):
         same((expected[0], [1.001 * g for g in expected[1]]), expected)
+
+
+CONVOLUTIONS: dict[str, Callable[[], list[layers.Layer]]] = {
+    "strides": lambda: [layers.Conv2D(4, (2, 3), (2, 1), "same"), layers.Conv2D(2, 1, 2)],
+    "depthwise": lambda: [layers.DepthwiseConv2D(3, depth_multiplier=2, padding="same")],
+    "depthwise, strided": lambda: [layers.DepthwiseConv2D(3, 2), layers.SeparableConv2D(3, 1)],
+    "dilated": lambda: [layers.Conv2D(4, 2, dilation_rate=2), layers.ReLU(6)],
+    "groups": lambda: [layers.Conv2D(4, 3, groups=2, padding="same")],
+    "transposed": lambda: [layers.Conv2DTranspose(3, 3, 2)],
+    "large": lambda: [layers.ZeroPadding2D(8), layers.Conv2D(2, 9)],
+    "one axis": lambda: [layers.Reshape((16, 4)), layers.Conv1D(3, 4, 3)],
+    "three axes": lambda: [layers.Reshape((4, 4, 2, 2)), layers.Conv3D(3, 2, padding="same")],
+}
+
+
+@pytest.mark.parametrize("what", CONVOLUTIONS)
+def test_gradients_of_convolutions(what: str) -> None:
+    """JAX computes them by forms of our own (see `kinfold.chunks.convolutions_jax`)."""
+    model = encoder(*CONVOLUTIONS[what]())
+    same(gradients(spread, Chunked(model, 4), images()), gradients(spread, model, images()))
+
+
+@pytest.mark.skipif(BACKEND != "jax", reason="a form that XLA is given by JAX")
+def test_convolutions_in_a_loop_are_the_ones_of_xlas_library() -> None:
+    import jax
+
+    inner = encoder(layers.DepthwiseConv2D(3), layers.Conv2D(4, 1))
+    weights, x = [v.value for v in inner.trainable_variables], images(12)
+
+    def chunked(weights: Any) -> Any:
+        return spread(Chunked(inner, 4).stateless_call(weights, [], x)[0])
+
+    def scanned(weights: Any) -> Any:
+        def step(state: Any, x: Any) -> Any:
+            return state, inner.stateless_call(weights, [], x)[0]
+
+        return spread(jax.lax.scan(step, 0, x.reshape(3, 4, 6, 6, 2))[1].reshape(12, -1))
+
+    forms = []
+    for fn in (chunked, scanned):
+        program = jax.jit(jax.grad(fn)).lower(weights).compile().as_text()
+        forms.append(set(re.findall(r"dim_labels=(\S+?)[,\s]", program)))
+    assert forms[0] == {"b01f_01io->b01f"} < forms[1]
 
 
 def plain_chunks(model: keras.layers.Layer, size: int) -> keras.layers.Layer:

@@ -5,6 +5,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from kinfold.chunks.convolutions_jax import replaced
+
 Values = list[jax.Array]
 
 
@@ -21,6 +23,8 @@ def run(piece: Any, size: int, trainable: Values, others: Values, inputs: Values
         outputs, values = piece(trainable, piece.with_state(others, state), chunk)
         return piece.state(values), outputs
 
+    if jax.default_backend() == "cpu":
+        step = replaced(step)
     # A scan keeps the passes apart by itself; the barriers would only be in the compiler's way.
     body = jax.checkpoint(step, prevent_cse=False)
     state, outputs = jax.lax.scan(body, piece.state(others), whole)
