@@ -41,6 +41,11 @@ class Distance:
         """Distance of row i of `x` [n, d] to row i of `r` [n, d]: [n]."""
         raise NotImplementedError
 
+    def squares(self, r: Tensor) -> Tensor | None:
+        """Squared norms [m] of references, which `pairwise` takes as a third argument where this
+        is not None: computed once, where many blocks of anchors meet the same constant `r`."""
+        return None
+
     def numbers_a_pair(self, dimension: int) -> int:
         """How many numbers `pairwise` holds for each pair, which bounds the size of a block."""
         return 1
@@ -64,11 +69,17 @@ def _square(x: Tensor) -> Tensor:
     return ops.sum(x * x, axis=-1)
 
 
-def _squared(x: Tensor, r: Tensor) -> Tensor:
+def _squares(r: Tensor) -> Tensor:
+    hand = numerics.by_hand()
+    return hand.squared_norms(r) if hand else _square(r)
+
+
+def _squared(x: Tensor, r: Tensor, squares: Tensor | None = None) -> Tensor:
     """||x||^2 + ||r||^2 - 2 x.r, which rounding may leave a little below 0."""
     if hand := numerics.by_hand():
-        return hand.Squared.apply(x, r)
-    return ops.expand_dims(_square(x), 1) - 2.0 * _dot(x, r) + ops.expand_dims(_square(r), 0)
+        return hand.Squared.apply(x, r, squares)
+    squares = _square(r) if squares is None else squares
+    return ops.expand_dims(_square(x), 1) - 2.0 * _dot(x, r) + ops.expand_dims(squares, 0)
 
 
 class Cosine(Distance):
@@ -96,8 +107,11 @@ class Euclidean(Distance):
 
     name = "euclidean"
 
-    def pairwise(self, x: Tensor, r: Tensor) -> Tensor:
-        return square_root(_squared(x, r))
+    def squares(self, r: Tensor) -> Tensor:
+        return _squares(r)
+
+    def pairwise(self, x: Tensor, r: Tensor, squares: Tensor | None = None) -> Tensor:
+        return square_root(_squared(x, r, squares))
 
     def paired(self, x: Tensor, r: Tensor) -> Tensor:
         return square_root(_square(x - r))
@@ -108,8 +122,11 @@ class SquaredEuclidean(Distance):
 
     name = "squared_euclidean"
 
-    def pairwise(self, x: Tensor, r: Tensor) -> Tensor:
-        return ops.relu(_squared(x, r))
+    def squares(self, r: Tensor) -> Tensor:
+        return _squares(r)
+
+    def pairwise(self, x: Tensor, r: Tensor, squares: Tensor | None = None) -> Tensor:
+        return ops.relu(_squared(x, r, squares))
 
     def paired(self, x: Tensor, r: Tensor) -> Tensor:
         return _square(x - r)

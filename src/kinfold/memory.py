@@ -152,7 +152,9 @@ class CrossBatchMemory(keras.layers.Layer):
         loss = self.loss
         x, r, anchors, references = loss._pairs(y, x, None, None)
         weights = anchor_weights(sample_weight, like=wide(x[:, 0]))
-        run, options = (_Block(loss), x, r), {**loss._streaming(x), "beside": before}
+        squares = loss.distance.squares(wide(before[0]))
+        beside = before if squares is None else (*before, squares)
+        run, options = (_Block(loss), x, r), {**loss._streaming(x), "beside": beside}
         if loss.reduction in (None, "none"):
             rows, _ = streaming.per_anchor(*run, anchors, references, **options)
             return ops.cast(rows * weights, loss.dtype), x
@@ -231,6 +233,7 @@ class _Block:
         old: Tensor,
         old_y: Tensor,
         present: Tensor,
+        *squares: Tensor,
     ) -> tuple[Tensor, Tensor]:
         loss = self.loss
         x, r, old = wide(x), wide(r), wide(old)
@@ -241,7 +244,7 @@ class _Block:
         )
         d = loss.distance(x, r)
         # An empty slot is as far as one that is there, so that no minimum over all sees it.
-        old_d = ops.where(present, loss.distance(x, old), d[:, :1])
+        old_d = ops.where(present, loss.distance.pairwise(x, old, *squares), d[:, :1])
         d = ops.concatenate([d, old_d], axis=1)
         return loss._of_valid(loss.per_anchor(d, positive, negative), positive, negative)
 
