@@ -19,6 +19,7 @@ from sklearn.metrics import average_precision_score, ndcg_score
 import native
 from kinfold import distances, metrics
 from kinfold.metrics import neighbours, retrieval_metrics
+from kinfold.ranking import smallest
 
 GOLDEN = Path(__file__).parent / "golden" / "pml.npz"
 SIX = ("cosine", "euclidean", "squared_euclidean", "inner_product", "manhattan", "snr")
@@ -352,6 +353,19 @@ def test_classes_of_very_different_sizes():
     y = np.array([0] * 70 + [1] * 2 + [2] * 8)
     expected = brute_force(distance_matrix("euclidean", x, x), y, y, EVERY, True)
     assert retrieval_metrics(x, y, metrics=EVERY, distance="euclidean") == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("m", [200, 1000, 5003])
+@pytest.mark.parametrize("kinds", [2, 40, 10**6])
+def test_smallest_against_a_full_sort(m, kinds):
+    block = np.random.default_rng(m).integers(0, kinds, (7, m)).astype("float32")
+    block[0] = np.inf  # what is to be left out
+    block[1, : m // 2] = np.inf
+    for k in (1, 3, m // 200, m // 3, m):
+        indices = smallest(block, k)
+        assert all(len(set(row)) == k for row in indices.tolist())
+        found = np.sort(np.take_along_axis(block, indices, axis=1))
+        assert np.array_equal(found, np.sort(block)[:, :k])
 
 
 @pytest.mark.parametrize("distance", SIX)

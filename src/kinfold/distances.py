@@ -43,7 +43,8 @@ class Distance:
 
     def squares(self, r: Tensor) -> Tensor | None:
         """Squared norms [m] of references, which `pairwise` takes as a third argument where this
-        is not None: computed once, where many blocks of anchors meet the same constant `r`."""
+        is not None: computed once, where many blocks of anchors meet the same constant `r`.
+        """
         return None
 
     def numbers_a_pair(self, dimension: int) -> int:

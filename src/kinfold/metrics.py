@@ -8,7 +8,7 @@ from keras import ops
 
 from kinfold import distances
 from kinfold.checks import Tensor
-from kinfold.ranking import Task, score, to_numpy
+from kinfold.ranking import Task, score, smallest, to_numpy
 
 __all__ = ["neighbours", "retrieval_metrics"]
 
@@ -142,9 +142,9 @@ def neighbours(
     indices = np.empty((len(x), k), np.int64)
     values = np.empty((len(x), k), np.float32)
     for rows, block in _blocks(x, r, distance, np.arange(len(x))):
-        nearest = np.sort(np.argpartition(block, k - 1, axis=1)[:, :k], axis=1)
+        nearest = np.sort(smallest(block, k), axis=1)
         found = np.take_along_axis(block, nearest, axis=1)
-        # Where more items tie at the last place than fit, argpartition keeps any: keep the first.
+        # Where more items tie at the last place than fit, `smallest` keeps any: keep the first.
         furthest = found.max(axis=1, keepdims=True)
         for i in np.flatnonzero(np.count_nonzero(block <= furthest, axis=1) > k):
             tied = np.flatnonzero(block[i] == furthest[i])
