@@ -18,6 +18,12 @@ LARGEST = 1024
 
 DISTANCES = ("cosine", "inner_product", "euclidean", "squared_euclidean")
 
+_NOT_HELD = (
+    "it is none of the losses that they hold, or changes one. Those are Circle, multi-similarity "
+    "without mining, SupCon, NT-Xent, soft nearest neighbour, generalised lifted structure and "
+    "InfoNCE."
+)
+
 _wanted: list[bool | None] = [None]
 
 
@@ -98,40 +104,55 @@ def rows(
     Raises:
         RuntimeError: they were asked for and do not serve.
     """
-    if _wanted[0] is False or (_wanted[0] is None and not _chosen(x)) or 0 in (*x.shape, *r.shape):
-        return None
-    if reason := _refusal(loss, x, r, anchors, references):
-        if _wanted[0]:
-            raise RuntimeError(
-                f"The fused kernels were asked for and cannot serve {type(loss).__name__}: {reason}"
-            )
+    if _unwanted(x, r) or _refused(loss, _reason(loss, x, anchors, references)):
         return None
     labels = anchors[0], (None if r is x and references[0] is anchors[0] else references[0])
     spec, diagonal = loss.fused(), not loss.remove_diagonal
     return _backend().rows(spec, loss, x, None if labels[1] is None else r, labels, diagonal)
 
 
-def pairs(x: Tensor, r: Tensor, scale: Tensor, name: str) -> tuple[Tensor, Tensor] | None:
-    """For pairs (x_i, r_i): -log softmax of s_ii over s_i., and over s_.i, s = scale * x.r.
+def pairs(
+    loss: Any, x: Tensor, r: Tensor, scale: Tensor, both: bool
+) -> tuple[Tensor, ...] | None:
+    """For pairs (x_i, r_i): -log softmax of s_ii over s_i., and where `both` over s_.i.
 
     Args:
+        loss: for its name in the message.
         x: one side [n, d].
         r: the other side [n, d].
-        scale: a scalar, which gets a gradient too.
-        name: of the loss, for the message.
+        scale: s is the dot product times this scalar, which gets a gradient too.
+        both: whether the second sum is wanted.
 
     Returns:
-        Two losses [n]; None where the kernels do not serve.
+        One loss [n] or two; None where the kernels do not serve.
+
+    Raises:
+        RuntimeError: they were asked for and do not serve.
     """
-    if _wanted[0] is False or (_wanted[0] is None and not _chosen(x)) or 0 in x.shape:
+    if _unwanted(x, r) or _refused(loss, _of_tensors(x)):
         return None
-    if reason := _of_tensors(x):
-        if _wanted[0]:
-            raise RuntimeError(
-                f"The fused kernels were asked for and cannot serve {name}: {reason}"
-            )
-        return None
-    return _backend().pairs(x, r, scale)
+    return _backend().pairs(x, r, scale, both)
+
+
+def not_held(loss: Any) -> None:
+    """No kernels for a loss; an error where they were asked for."""
+    if _wanted[0]:
+        _refused(loss, _NOT_HELD)
+
+
+def _unwanted(x: Tensor, r: Tensor) -> bool:
+    """Whether nobody asked for the kernels here, or nothing is to be computed."""
+    unasked = _wanted[0] is False or (_wanted[0] is None and not _chosen(x))
+    return unasked or 0 in (*x.shape, *r.shape)
+
+
+def _refused(loss: Any, reason: str | None) -> bool:
+    """Whether there is a reason against the kernels; an error where they were asked for."""
+    if reason and _wanted[0]:
+        raise RuntimeError(
+            f"The fused kernels were asked for and cannot serve {type(loss).__name__}: {reason}"
+        )
+    return bool(reason)
 
 
 def _chosen(x: Tensor) -> bool:
@@ -146,14 +167,10 @@ def _chosen(x: Tensor) -> bool:
     return False
 
 
-def _refusal(loss: Any, x: Tensor, r: Tensor, anchors: Any, references: Any) -> str | None:
+def _reason(loss: Any, x: Tensor, anchors: Any, references: Any) -> str | None:
     """Why the kernels do not serve, in a sentence; None where they do."""
     if not loss.has_fused():
-        return (
-            "it is none of the losses that they hold, or changes one. Those are Circle, "
-            "multi-similarity without mining, SupCon, NT-Xent, soft nearest neighbour, generalised "
-            "lifted structure and InfoNCE."
-        )
+        return _NOT_HELD
     if len(references) != 1 or len(anchors[0].shape) != 1:
         return "they compare class ids; pass `y_true` as integers [batch]."
     name = loss.distance.name

@@ -63,21 +63,24 @@ def rows(
 
 @torch.compiler.disable
 @full_precision
-def pairs(x: torch.Tensor, r: torch.Tensor, scale: torch.Tensor) -> Any:
-    """-log softmax of each pair among its row and among its column."""
+def pairs(x: torch.Tensor, r: torch.Tensor, scale: torch.Tensor, both: bool) -> Any:
+    """-log softmax of each pair among its row and, where `both`, among its column."""
     at = torch.arange(len(x), dtype=torch.int32, device=x.device)
-    spec = fused.Fused((1.0, 0.0), (1.0, 0.0), _none)
-    problem = Problem(spec, "inner_product", True, at, at, both=True)
-    p, n, _, ref_p, ref_n = _Statistics.apply(problem, x, r, scale)
-    one = len(x) == 1  # nothing to be told from
+    problem = Problem(_PAIRS, "inner_product", True, at, at, both)
+    p, n, _, *of_columns = _Statistics.apply(problem, x, r, scale)
     return tuple(
-        (a * 0.0 if one else torch.nn.functional.softplus(b - a, threshold=40.0)).float()
-        for a, b in ((p, n), (ref_p, ref_n))
+        # An only pair has nothing to be told from.
+        (torch.nn.functional.softplus(n - p, threshold=40.0) if len(x) > 1 else p * 0.0).float()
+        for p, n in ((p, n), of_columns)[: 1 + both]
     )
 
 
-def _none(*_: Any) -> Any:
+def _not_combined(*_: Any) -> Any:
     raise NotImplementedError
+
+
+# A pair's own reference is its positive, and the logits are the dot products.
+_PAIRS = fused.Fused((1.0, 0.0), (1.0, 0.0), _not_combined)
 
 
 class Problem:
@@ -162,7 +165,7 @@ class _Statistics(torch.autograd.Function):
             ctx.references = _side(r, problem.ref_classes, problem.distance, chosen.width)
         one = torch.ones(1, dtype=torch.float32, device=x.device)
         ctx.scale = one if scale is None else scale.detach().reshape(1).float()
-        ctx.problem, ctx.chosen = problem, chosen
+        ctx.problem, ctx.chosen, ctx.scaled = problem, chosen, scale is not None
         ctx.stats = _forward(ctx, ctx.anchors, ctx.references, problem.spec.extra)
         outputs = list(_values(ctx.stats, problem))
         if problem.both:
@@ -308,7 +311,7 @@ def _constants(ctx: Any, tile: Any) -> dict[str, Any]:
     chosen: Tiles = ctx.chosen
     return {
         "DISTANCE": ctx.problem.distance,
-        "SCALED": ctx.problem.both,
+        "SCALED": ctx.scaled,
         "DIAGONAL": ctx.problem.diagonal,
         "D": chosen.width,
         "BM": tile.rows,
