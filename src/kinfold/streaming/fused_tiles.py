@@ -29,13 +29,13 @@ class Tiles(NamedTuple):
 
 def tiles(d: int, dtype: Any, precision: str) -> Tiles:
     """Tiles for rows of `d` numbers; `precision` counts for float32 alone."""
-    width = _width(d)
+    width = width_of(d)
     if str(dtype).endswith("float32"):
         return Tiles(width, precision, *_float32(width, precision))
     return Tiles(width, "ieee", *_half(width))
 
 
-def _width(d: int) -> int:
+def width_of(d: int) -> int:
     """Padded to a power of two, or to a multiple of 256."""
     if d > 512:
         return -(-d // 256) * 256

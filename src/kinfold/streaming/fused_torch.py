@@ -264,15 +264,14 @@ def _backward(
 
     tile, (functions, numbers, slopes) = ctx.chosen.backward, _functions(ctx.problem.spec)
     n, m = len(side.x), len(other.x)
-    order, ref_order = side.positions, other.positions
     out = side.x.new_empty(n, side.width)
     with _device(side.x):
         kernels.backward[(-(-n // tile.rows), ctx.chosen.width // tile.part)](
             *_sides(side, other),
             side.bands(other, tile.rows, tile.columns),
             ctx.scale,
-            terms[:, order].contiguous(),
-            ref_terms[:, ref_order].contiguous(),
+            terms[:, side.positions].contiguous() if rows else ctx.scale,
+            ref_terms[:, other.positions].contiguous() if columns else ctx.scale,
             factor,
             out,
             *(n, m, side.width, *numbers, *slopes),

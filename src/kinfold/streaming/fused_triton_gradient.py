@@ -23,11 +23,11 @@ def _share(logit, terms, at, offset, count, AXIS: tl.constexpr):
 @triton.jit
 def _extra_share(logit, terms, at, count, EXTRA: tl.constexpr, AXIS: tl.constexpr):
     """The extra's derivative with respect to a positive's logit, times its weight."""
-    weight = tl.expand_dims(tl.load(terms + 4 * count + at), AXIS)
-    if EXTRA == "mean":
-        return weight
-    negatives = tl.expand_dims(tl.load(terms + 5 * count + at), AXIS)
-    return -weight / (1.0 + tl.exp2(logit - negatives))
+    g = tl.expand_dims(tl.load(terms + 4 * count + at), AXIS) + tl.zeros_like(logit)
+    if EXTRA == "each":
+        negatives = tl.expand_dims(tl.load(terms + 5 * count + at), AXIS)
+        g = -g / (1.0 + tl.exp2(logit - negatives))
+    return g
 
 
 @triton.jit
