@@ -1,4 +1,4 @@
-"""`python -m benchmarks losses` or `quality`: measure, print tables, write JSON and plots."""
+"""`python -m benchmarks losses`, `quality` or `gpu`: measure, print, write JSON and plots."""
 
 import argparse
 import sys
@@ -6,7 +6,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from benchmarks import losses, machine, measure, plots, survey, tables, targets
+from benchmarks import gpu_run, losses, machine, measure, plots, survey, tables, targets
 from benchmarks.quality import recipes, run
 
 RESULTS = Path(__file__).resolve().parent / "results"
@@ -27,7 +27,13 @@ def main() -> None:
     command.add_argument("--seeds", type=int, default=3, help="trainings of each loss (3)")
     command.add_argument("--losses", help="comma-separated (all)")
     command.add_argument("--out", type=Path, default=RESULTS, help="folder")
+    command = commands.add_parser("gpu", help="the fused kernels and their peers, on a GPU")
+    command.add_argument("--quick", action="store_true", help="d = 512 and three batches only")
+    command.add_argument("--out", type=Path, default=RESULTS, help="folder")
     arguments = parser.parse_args()
+    if arguments.command == "gpu":
+        print(gpu_run.report(gpu_run.run(arguments.quick, arguments.out)))
+        return
     if arguments.command == "quality":
         names = arguments.losses.split(",") if arguments.losses else list(recipes.LOSSES)
         if unknown := set(names) - set(recipes.LOSSES):

@@ -62,7 +62,7 @@ def tiled(monkeypatch):
     """Chooses small tiles, so that a small batch takes many."""
 
     def choose(rows: int, columns: int, depth: int = 16, part: int = 16) -> None:
-        def tiles(d, dtype, precision):
+        def tiles(d, dtype, precision, shared):
             width = fused_tiles.width_of(d)
             return fused_tiles.Tiles(
                 width,
@@ -93,18 +93,14 @@ def test_equal_to_dense(case: Case, tiled) -> None:
     """Batches that no tile divides, down to a single row, with weights and with references."""
     tiled(32, 16)
     weight = np.linspace(0.5, 2.0, 70).astype("float32")
-    for n, reduction in ((1, "mean"), (2, None), (7, "sum"), (70, "mean")):
+    for n, reduction in ((1, "mean"), (7, None), (45, "mean")):
         y, x = batch(n, classes=max(n // 4, 2))
         loss = case.build(reduction=reduction, block_size=10**6)
         compared(lambda x, loss=loss, y=y, n=n: loss(y, x, weight[:n]), x)
     y, x = batch(23, d=20)
-    ref_y, ref_x = batch(58, d=20, seed=1)
-    for reduction in ("mean_with_sample_weight", "none"):
-        loss = case.build(reduction=reduction, block_size=10**6)
-        compared(
-            lambda x, r, loss=loss: loss(y, x, weight[:23], ref_labels=ref_y, ref_embeddings=r),
-            *(x, ref_x),
-        )
+    ref_y, ref_x = batch(40, d=20, seed=1)
+    loss = case.build(reduction="mean_with_sample_weight", block_size=10**6)
+    compared(lambda x, r: loss(y, x, weight[:23], ref_labels=ref_y, ref_embeddings=r), *(x, ref_x))
 
 
 @torch_only
@@ -268,8 +264,8 @@ def test_precision_follows_the_switch_of_torch() -> None:
             y, x = batch(4)
             with fused_kernels():
                 rows = losses.CircleLoss().call(y, torch.tensor(x, requires_grad=True))
-            (statistics,) = (f for f in ancestors(rows.grad_fn) if hasattr(f, "chosen"))
-            assert statistics.chosen.precision == precision
+            (statistics,) = (f for f in ancestors(rows.grad_fn) if hasattr(f, "plan"))
+            assert statistics.plan.tiles.precision == precision
     finally:
         torch.set_float32_matmul_precision(before)
     assert before == "highest"
@@ -308,13 +304,12 @@ REFUSED = [
     (lambda: losses.TripletLoss(), {}, "none of the losses that they hold"),
     (lambda: losses.MultiSimilarityLoss(epsilon=0.1), {}, "multi-similarity without mining"),
     (lambda: losses.CircleLoss(distance="manhattan"), {}, "distance='manhattan'"),
-    (lambda: losses.CircleLoss(dtype="float64"), {}, "float64"),
+    (lambda: losses.CircleLoss(dtype="float64"), {}, "float32, bfloat16 or float16"),
     (lambda: losses.CircleLoss(), {"d": 1025}, "at most 1024 numbers. Received: 1025"),
     (lambda: losses.CircleLoss(), {"pairs": True}, "compare class ids"),
 ]
 
 
-@pytest.mark.skipif(BACKEND == "jax", reason="none for JAX yet: below")
 @pytest.mark.parametrize(("build", "inputs", "message"), REFUSED)
 def test_refused(build, inputs: dict, message: str) -> None:
     y, x = batch(6, d=inputs.get("d", 8))
@@ -383,9 +378,8 @@ circle = list(circle_triton.functions(False))
 detached = list(circle_triton.functions(True))
 FLOATS = ("squares", "ref_squares", "scale", "terms", "ref_terms", "factor", "out")
 for kernel, dtype, name, functions, extra, distance, scaled in (
-    (f.forward, tl.bfloat16, "bf16", circle, "none", "cosine", False),
     (f.forward, tl.float32, "fp32", straight, "each", "euclidean", False),
-    (g.backward, tl.bfloat16, "bf16", circle, "mean", "squared_euclidean", False),
+    (f.forward, tl.bfloat16, "bf16", circle, "none", "cosine", False),
     (g.backward, tl.float16, "fp16", detached, "each", "inner_product", True),
 ):
     tiles = fused_tiles.tiles(16, dtype, "ieee")
@@ -434,4 +428,4 @@ def test_kernels_compile(tmp_path) -> None:
         text=True,
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    assert done.stdout.count("True") == 4
+    assert done.stdout.count("True") == 3

@@ -1,7 +1,7 @@
 """Whether fused kernels serve a loss, where they are chosen, and what they take of it.
 
-They serve the log-sum-exp family on a GPU: PyTorch through Triton, JAX through Pallas. TensorFlow
-keeps the streamed road, under XLA.
+They serve the log-sum-exp family on a GPU, and PyTorch, through Triton. TensorFlow and JAX keep
+the streamed road, under XLA.
 """
 
 import contextlib
@@ -111,9 +111,7 @@ def rows(
     return _backend().rows(spec, loss, x, None if labels[1] is None else r, labels, diagonal)
 
 
-def pairs(
-    loss: Any, x: Tensor, r: Tensor, scale: Tensor, both: bool
-) -> tuple[Tensor, ...] | None:
+def pairs(loss: Any, x: Tensor, r: Tensor, scale: Tensor, both: bool) -> tuple[Tensor, ...] | None:
     """For pairs (x_i, r_i): -log softmax of s_ii over s_i., and where `both` over s_.i.
 
     Args:
@@ -157,14 +155,7 @@ def _refused(loss: Any, reason: str | None) -> bool:
 
 def _chosen(x: Tensor) -> bool:
     """Whether embeddings lie where the kernels are the first choice."""
-    backend = keras.backend.backend()
-    if backend == "torch":
-        return x.is_cuda
-    if backend == "jax":
-        from kinfold.streaming import fused_jax
-
-        return fused_jax.on_gpu()
-    return False
+    return keras.backend.backend() == "torch" and x.is_cuda
 
 
 def _reason(loss: Any, x: Tensor, anchors: Any, references: Any) -> str | None:
@@ -185,8 +176,9 @@ def _of_tensors(x: Tensor) -> str | None:
         return f"they take embeddings of at most {LARGEST} numbers. Received: {d}."
     if dtype not in ("float32", "bfloat16", "float16"):
         return f"they compute in float32, bfloat16 or float16. Received embeddings of {dtype}."
-    if keras.backend.backend() == "tensorflow":
-        return "there are none for TensorFlow, whose streamed road runs under XLA."
+    if keras.backend.backend() != "torch":
+        name = {"jax": "JAX", "tensorflow": "TensorFlow"}[keras.backend.backend()]
+        return f"there are none for {name}, whose streamed road runs under XLA."
     return _backend().refusal(x)
 
 
@@ -195,10 +187,6 @@ def installed(package: str) -> bool:
 
 
 def _backend() -> Any:
-    if keras.backend.backend() == "jax":
-        from kinfold.streaming import fused_jax
-
-        return fused_jax
     from kinfold.streaming import fused_torch
 
     return fused_torch

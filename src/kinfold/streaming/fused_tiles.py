@@ -27,12 +27,22 @@ class Tiles(NamedTuple):
     backward: Tile
 
 
-def tiles(d: int, dtype: Any, precision: str) -> Tiles:
-    """Tiles for rows of `d` numbers; `precision` counts for float32 alone."""
+HOPPER = 227 * 1024  # bytes of shared memory that a program may have
+
+
+def tiles(d: int, dtype: Any, precision: str, shared: int = HOPPER) -> Tiles:
+    """Tiles for rows of `d` numbers.
+
+    Args:
+        dtype: that of the rows, by its name or as PyTorch has it.
+        precision: of products, in Triton's words; it counts for float32 alone.
+        shared: bytes of shared memory that the GPU gives a program; less than a Hopper's gets
+            tiles that fit into 99 KB.
+    """
     width = width_of(d)
     if str(dtype).endswith("float32"):
-        return Tiles(width, precision, *_float32(width, precision))
-    return Tiles(width, "ieee", *_half(width))
+        return Tiles(width, precision, *_float32(width, precision, shared >= HOPPER))
+    return Tiles(width, "ieee", *(_half(width) if shared >= HOPPER else _small(width)))
 
 
 def width_of(d: int) -> int:
@@ -53,9 +63,16 @@ def _half(width: int) -> tuple[Tile, Tile]:
     return Tile(128, 256, 64, 8, 3), Tile(64, 64, 128, 8, 2, part, split=True)
 
 
-def _float32(width: int, precision: str) -> tuple[Tile, Tile]:
-    depth, part = min(width, 32), min(width, 256)
-    backward = Tile(64, 64, depth, 8, 2, part, split=True)
+def _small(width: int) -> tuple[Tile, Tile]:
+    depth, part = min(width, 32), min(width, 128)
+    return Tile(64, 64, depth, 4, 3), Tile(64, 64, depth, 4, 2, part)
+
+
+def _float32(width: int, precision: str, large: bool) -> tuple[Tile, Tile]:
+    depth = min(width, 32)
+    if not large:
+        return Tile(32, 64, depth, 4, 2), Tile(32, 32, depth, 4, 2, min(width, 128))
+    backward = Tile(64, 64, depth, 8, 2, min(width, 256), split=True)
     if precision == "tf32":
         return Tile(128, 128, depth, 8, 3), backward
     return Tile(64, 64, depth, 4, 3), backward
