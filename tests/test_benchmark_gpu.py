@@ -7,7 +7,12 @@ import numpy as np
 import pytest
 from benchmarks import gpu, gpu_run
 
-torch_only = pytest.mark.skipif(keras.backend.backend() != "torch", reason="PyTorch is measured")
+from kinfold.streaming import fused
+
+torch_only = pytest.mark.skipif(
+    keras.backend.backend() != "torch" or not fused.installed("triton"),
+    reason="the kernels serve PyTorch; Triton is there on Linux",
+)
 
 
 def job(loss: str, name: str, **changes) -> dict:
