@@ -373,30 +373,25 @@ def test_a_changed_loss_is_not_held() -> None:
 
 
 COMPILE = """
-import itertools
 import triton
 import triton.language as tl
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from kinfold.losses import circle_triton
-from kinfold.streaming import fused_tiles, fused_triton as f, fused_triton_gradient as g
+from kinfold.streaming import fused_triton as f, fused_triton_gradient as g
 
 straight = [f.straight_logit] * 2 + [f.straight_slope] * 2
-circle = list(circle_triton.functions(False))
 detached = list(circle_triton.functions(True))
 FLOATS = ("squares", "ref_squares", "scale", "terms", "ref_terms", "factor", "out")
 for kernel, dtype, name, functions, extra, distance, scaled in (
     (f.forward, tl.float32, "fp32", straight, "each", "euclidean", False),
-    (f.forward, tl.bfloat16, "bf16", circle, "none", "cosine", False),
     (g.backward, tl.float16, "fp16", detached, "each", "inner_product", True),
 ):
-    tiles = fused_tiles.tiles(16, dtype, "ieee")
-    tile = tiles.forward if kernel is f.forward else tiles.backward
     constants = dict(
         zip(("P", "N", "PS", "NS"), functions),
         DISTANCE=distance, SCALED=scaled, DIAGONAL=False, EXTRA=extra, ROWS=True, COLUMNS=True,
-        D=16, BM=tile.rows, BN=tile.columns, BK=16, BD=16, PRECISION="ieee", WIDEN=False,
-        SPLIT=True, DTYPE=dtype,
+        D=16, BM=64, BN=16, BK=16, BD=16, PRECISION="ieee", WIDEN=False,
+        SPLIT=kernel is g.backward, DTYPE=dtype,
     )
     signature = {}
     for arg in kernel.arg_names:
@@ -416,7 +411,7 @@ for kernel, dtype, name, functions, extra, distance, scaled in (
     built = triton.compile(
         ASTSource(kernel, signature, given, {}),
         target=GPUTarget("cuda", 90, 32),
-        options={"num_warps": tile.warps, "num_stages": tile.stages, "enable_fp_fusion": True},
+        options={"num_warps": 4, "num_stages": 2, "enable_fp_fusion": True},
     )
     assert built.metadata.shared <= 227 * 1024
     assert ("wgmma" in built.asm["ptx"]) == (name != "fp32")  # the matrix units, and no TF32
@@ -436,4 +431,4 @@ def test_kernels_compile(tmp_path) -> None:
         text=True,
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    assert done.stdout.count("True") == 3
+    assert done.stdout.count("True") == 2

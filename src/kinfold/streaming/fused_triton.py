@@ -119,7 +119,7 @@ def _log_of_one_and(e):
     return tl.where(e < 0.02, series, tl.log(1.0 + e))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["n", "m"])
 def forward(
     x,  # [n, D]
     r,  # [m, D]
@@ -149,7 +149,7 @@ def forward(
     start = tl.load(bands + 2 * pid)
     stop = tl.load(bands + 2 * pid + 1)
     clean = m // BN - (stop - start)
-    rest = stop + (m % BN != 0).to(tl.int32)
+    rest = stop + tl.cdiv(m, BN) - m // BN
     held = rows_of(x, at, 0, D, BK, WIDEN)
     nothing = tl.zeros([BM], tl.float32)
     p_largest = nothing + float("-inf")

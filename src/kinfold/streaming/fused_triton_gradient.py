@@ -111,7 +111,7 @@ def _add(
     return gradient, row_sum
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["n", "m", "width"])
 def backward(
     x, r, classes, ref_classes, positions, ref_positions, squares, ref_squares, bands, scale,
     terms,  # float32 [6, n]: shift and weight of positives, of negatives, weight and N of the extra
@@ -141,7 +141,7 @@ def backward(
     start = tl.load(bands + 2 * pid)
     stop = tl.load(bands + 2 * pid + 1)
     clean = m // BN - (stop - start)
-    rest = stop + (m % BN != 0).to(tl.int32)
+    rest = stop + tl.cdiv(m, BN) - m // BN
     held = rows_of(x, at, 0, D, BK, WIDEN)
     gradient = tl.zeros([BM, BD], tl.float32)
     row_sum = tl.zeros([BM], tl.float32)
