@@ -1,7 +1,7 @@
 """Whether fused kernels serve a loss, where they are chosen, and what they take of it.
 
-They serve the log-sum-exp family on a GPU, and PyTorch, through Triton. TensorFlow and JAX keep
-the streamed road, under XLA.
+They serve the log-sum-exp family on a GPU: PyTorch through Triton, JAX through Pallas. TensorFlow
+keeps the streamed road, under XLA.
 """
 
 import contextlib
@@ -44,7 +44,7 @@ class Fused(NamedTuple):
         negative: those of the negatives' logit.
         combine: loss of an anchor from its log-sum-exps over positives and over negatives and from
             its extra statistic, float64 [n] each.
-        functions: gives the loss's own logits and slopes; None where a logit is
+        functions: gives the loss's own logits and slopes in Triton; None where a logit is
             first * (distance - second).
         extra: "none"; "mean", the mean of the positives' logits; or "each", the mean over the
             positives p of softplus(N - p).
@@ -107,8 +107,8 @@ def rows(
     if _unwanted(x, r) or _refused(loss, _reason(loss, x, anchors, references)):
         return None
     labels = anchors[0], (None if r is x and references[0] is anchors[0] else references[0])
-    spec, diagonal = loss.fused(), not loss.remove_diagonal
-    return _backend().rows(spec, loss, x, None if labels[1] is None else r, labels, diagonal)
+    other = None if labels[1] is None else r
+    return _backend().rows(loss, x, other, labels, not loss.remove_diagonal)
 
 
 def pairs(loss: Any, x: Tensor, r: Tensor, scale: Tensor, both: bool) -> tuple[Tensor, ...] | None:
@@ -155,6 +155,8 @@ def _refused(loss: Any, reason: str | None) -> bool:
 
 def _chosen(x: Tensor) -> bool:
     """Whether embeddings lie where the kernels are the first choice."""
+    if keras.backend.backend() == "jax":
+        return _backend().chosen()
     return keras.backend.backend() == "torch" and x.is_cuda
 
 
@@ -176,9 +178,8 @@ def _of_tensors(x: Tensor) -> str | None:
         return f"they take embeddings of at most {LARGEST} numbers. Received: {d}."
     if dtype not in ("float32", "bfloat16", "float16"):
         return f"they compute in float32, bfloat16 or float16. Received embeddings of {dtype}."
-    if keras.backend.backend() != "torch":
-        name = {"jax": "JAX", "tensorflow": "TensorFlow"}[keras.backend.backend()]
-        return f"there are none for {name}, whose streamed road runs under XLA."
+    if keras.backend.backend() == "tensorflow":
+        return "there are none for TensorFlow, whose streamed road runs under XLA."
     return _backend().refusal(x)
 
 
@@ -187,6 +188,10 @@ def installed(package: str) -> bool:
 
 
 def _backend() -> Any:
+    if keras.backend.backend() == "jax":
+        from kinfold.streaming import fused_jax
+
+        return fused_jax
     from kinfold.streaming import fused_torch
 
     return fused_torch

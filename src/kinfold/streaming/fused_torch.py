@@ -38,7 +38,6 @@ def refusal(x: torch.Tensor) -> str | None:
 @torch.compiler.disable
 @full_precision
 def rows(
-    spec: fused.Fused,
     loss: Any,
     x: torch.Tensor,
     r: torch.Tensor | None,
@@ -47,6 +46,7 @@ def rows(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Loss and validity of each anchor; without `r` the anchors are the references."""
     classes, ref_classes = launch.classes_of(*labels)
+    spec = loss.fused()
     problem = Problem(spec, loss.distance.name, diagonal, classes, ref_classes)
     p, n, extra = _Statistics.apply(problem, x, r, None)
     valid = problem.valid
