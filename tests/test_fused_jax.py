@@ -69,7 +69,7 @@ def test_lowered_for_a_gpu(dtype: str, monkeypatch) -> None:
 
     from kinfold.streaming import fused_jax
 
-    monkeypatch.setattr(fused_jax, "chosen", lambda: True)
+    monkeypatch.setattr(fused_jax, "_on_gpu", lambda: True)
     x, y = jnp.ones((200, 200), dtype), np.arange(200) // 4
     build = {"float32": losses.CircleLoss, "bfloat16": losses.SupConLoss}
     loss = build.get(dtype, losses.NTXentLoss)(dtype=dtype)

@@ -33,12 +33,17 @@ class Problem(NamedTuple):
 
 
 def chosen() -> bool:
+    """Whether there is one GPU; over several, arrays may be sharded, which the kernels are not."""
+    return _on_gpu() and jax.device_count() == 1
+
+
+def _on_gpu() -> bool:
     return jax.default_backend() == "gpu"
 
 
 def refusal(x: Any) -> str | None:
     """Why arrays cannot be served, in a sentence."""
-    if chosen() or _interpreted():
+    if _on_gpu() or _interpreted():
         return None
     return (
         f"JAX runs on {jax.default_backend()}, and they run on a GPU (elsewhere only in Pallas's "
@@ -47,7 +52,7 @@ def refusal(x: Any) -> str | None:
 
 
 def _interpreted() -> bool:
-    return os.environ.get("TRITON_INTERPRET") == "1" and not chosen()
+    return os.environ.get("TRITON_INTERPRET") == "1" and not _on_gpu()
 
 
 def _tf32() -> bool:
