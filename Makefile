@@ -32,7 +32,7 @@ $(VENV)/.demo: pyproject.toml constraints.txt | $(BIN)/python
 
 # tensorflow-cpu: the same TensorFlow without the parts that a test machine has no use for.
 $(VENV)/.test: pyproject.toml constraints.txt | $(BIN)/python
-	$(PIP) -e '.[jax,torch,train,dev]' tensorflow-cpu
+	$(PIP) -e '.[jax,torch,gpu,train,dev]' tensorflow-cpu
 	@touch $@
 
 $(BIN)/python:

@@ -1,4 +1,4 @@
-"""`python -m benchmarks losses`, `quality`, `chunks` or `memory`: measure, print, write JSON."""
+"""`python -m benchmarks losses`, `quality`, `chunks`, `memory` or `gpu`: measure, print, write."""
 
 import argparse
 import sys
@@ -6,7 +6,18 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from benchmarks import chunks, losses, machine, measure, memory, plots, survey, tables, targets
+from benchmarks import (
+    chunks,
+    gpu_run,
+    losses,
+    machine,
+    measure,
+    memory,
+    plots,
+    survey,
+    tables,
+    targets,
+)
 from benchmarks.quality import recipes, run
 
 RESULTS = Path(__file__).resolve().parent / "results"
@@ -43,7 +54,13 @@ def main() -> None:
     command = commands.add_parser("memory", help="a step with a memory of earlier batches")
     command.add_argument("--backends", default=",".join(losses.BACKENDS), help="comma-separated")
     command.add_argument("--out", type=Path, default=RESULTS, help="folder")
+    command = commands.add_parser("gpu", help="the fused kernels and their peers, on a GPU")
+    command.add_argument("--quick", action="store_true", help="d = 512 and three batches only")
+    command.add_argument("--out", type=Path, default=RESULTS, help="folder")
     arguments = parser.parse_args()
+    if arguments.command == "gpu":
+        print(gpu_run.report(gpu_run.run(arguments.quick, arguments.out)))
+        return
     if arguments.command == "quality":
         names = arguments.losses.split(",") if arguments.losses else list(recipes.LOSSES)
         if unknown := set(names) - set(recipes.LOSSES):

@@ -12,7 +12,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("kinfold", "keras", "numpy", "jax", "jaxlib", "torch", "tensorflow", "tensorflow-cpu")
-PEERS = ("pytorch-metric-learning",)
+PEERS = ("pytorch-metric-learning", "inf-cl", "triton")
 DRAWING = ("matplotlib", "pillow")  # on which the pictures of the glyphs depend
 
 

@@ -157,7 +157,7 @@ def peak() -> int:
 
 def reason(error: Exception) -> str:
     text = str(error).strip() or type(error).__name__
-    memory = ("can't allocate", "RESOURCE_EXHAUSTED", "OOM", "Out of memory")
+    memory = ("can't allocate", "RESOURCE_EXHAUSTED", "OOM", "Out of memory", "CUDA out of memory")
     if isinstance(error, MemoryError) or any(sign in text for sign in memory):
         return "out of memory"
     return text.splitlines()[0][:120]

@@ -150,6 +150,7 @@ class CrossBatchMemory(keras.layers.Layer):
     ) -> tuple[Tensor, Tensor]:
         """By the loss's function of distances: the memory is neither copied nor differentiated."""
         loss = self.loss
+        streaming.fused.not_held(loss, "they take no memory of earlier batches.")
         x, r, anchors, references = loss._pairs(y, x, None, None)
         weights = anchor_weights(sample_weight, like=wide(x[:, 0]))
         squares = loss.distance.squares(wide(before[0]))
@@ -252,7 +253,7 @@ class _Block:
 def _sees_distances_alone(loss: PairLoss) -> bool:
     """Whether all that a loss sees of its references is an anchor's distances to them."""
     own = (PairLoss, LogSumExpLoss)
-    hooks = ("__call__", "_pairs", "_rows", "_weighted_sum", "_block", "of_embeddings")
+    hooks = ("__call__", "_pairs", "_rows", "_weighted_sum", "_faster", "_block", "of_embeddings")
     return all(any(getattr(type(loss), h) is getattr(base, h) for base in own) for h in hooks)
 
 

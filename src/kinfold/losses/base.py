@@ -11,6 +11,12 @@ from kinfold.checks import Tensor
 from kinfold.losses.reduction import anchor_weights, reduced
 from kinfold.numerics import unit_rows, wide
 
+# What a loss is made of, apart from the combination of its log-sum-exps.
+_EQUATION = (
+    *("per_anchor", "of_embeddings", "valid_anchors", "positive_logit", "negative_logit"),
+    *("positive_slope", "negative_slope", "_masks", "_block", "_pairs", "_rows", "_weighted_sum"),
+)
+
 
 class PairLoss(keras.losses.Loss):
     """A loss over the pairs that anchors form with references; subclass it with one equation.
@@ -161,14 +167,39 @@ class PairLoss(keras.losses.Loss):
         return ops.cast(self._rows(*pairs), self.dtype)
 
     def _rows(self, x: Tensor, r: Tensor, anchors: Any, references: Any) -> Tensor:
+        if found := self._faster(x, r, anchors, references):
+            return found[0]
         return streaming.per_anchor(self._block, x, r, anchors, references, **self._streaming(x))[0]
 
     def _weighted_sum(
         self, x: Tensor, r: Tensor, weights: Tensor, anchors: Any, references: Any
     ) -> tuple[Tensor, Tensor]:
+        if found := self._faster(x, r, anchors, references):
+            rows, valid = found
+            return ops.sum(rows * weights), valid
         return streaming.weighted_sum(
             self._block, x, r, weights, anchors, references, **self._streaming(x)
         )
+
+    def _faster(
+        self, x: Tensor, r: Tensor, anchors: Any, references: Any
+    ) -> tuple[Tensor, Tensor] | None:
+        """Loss and validity of each anchor by a road that knows more of the loss; or None."""
+        return streaming.fused.rows(self, x, r, anchors, references)
+
+    def fused(self) -> streaming.Fused:
+        """What the fused kernels take of the loss, where they can serve it."""
+        raise NotImplementedError
+
+    def has_fused(self) -> bool:
+        """Whether `fused` is of this very loss: nothing that it stands for was redefined since."""
+
+        def owner(name: str) -> type:
+            return next(base for base in type(self).__mro__ if name in vars(base))
+
+        own = owner("fused")
+        stands_for = [name for name in _EQUATION if hasattr(self, name)]
+        return own is not PairLoss and all(issubclass(own, owner(name)) for name in stands_for)
 
     def _streaming(self, x: Tensor) -> dict[str, Any]:
         return {"block_size": self.block_size, "cost": self.distance.numbers_a_pair(x.shape[1])}

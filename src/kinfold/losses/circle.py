@@ -10,6 +10,7 @@ from kinfold.checks import Tensor
 from kinfold.losses.log_sum_exp import LogSumExpLoss
 from kinfold.losses.made import made
 from kinfold.numerics import softplus
+from kinfold.streaming import Fused
 
 
 @keras.saving.register_keras_serializable("kinfold")
@@ -109,6 +110,15 @@ class CircleLoss(LogSumExpLoss):
 
     def combine(self, positive: Tensor, negative: Tensor) -> Tensor:
         return softplus(positive + negative)
+
+    def fused(self) -> Fused:
+        numbers = self.gamma, self.margin
+        return Fused(numbers, numbers, lambda p, n, _: self.combine(p, n), self._in_triton)
+
+    def _in_triton(self) -> Any:
+        from kinfold.losses import circle_triton
+
+        return circle_triton.functions(self.detach_weights)
 
     def get_config(self) -> dict[str, Any]:
         return {

@@ -11,7 +11,7 @@ from kinfold.checks import Tensor
 from kinfold.losses.paired import PairedLoss
 from kinfold.losses.reduction import reduced
 from kinfold.losses.trainable import current
-from kinfold.numerics import log_sum_exp
+from kinfold.numerics import log_sum_exp, unit_rows
 
 
 @keras.saving.register_keras_serializable("kinfold")
@@ -79,6 +79,15 @@ class InfoNCELoss(PairedLoss):
         if self.train_temperature:
             return x * ops.exp(current(self.log_scale)), r
         return x / self.temperature, r
+
+    def _fused(self, x: Tensor, r: Tensor) -> Tensor | None:
+        if self.normalize:
+            x, r = unit_rows(x), unit_rows(r)
+        scale = ops.convert_to_tensor(1.0 / self.temperature, dtype="float32")
+        if self.train_temperature:
+            scale = ops.exp(current(self.log_scale))
+        found = streaming.fused.pairs(self, x, r, scale, self.both_directions)
+        return found and sum(found) / len(found)
 
     def _rows(self, x: Tensor, r: Tensor) -> Tensor:
         rows = super()._rows(x, r)

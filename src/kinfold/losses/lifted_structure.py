@@ -10,6 +10,7 @@ from kinfold.checks import Tensor
 from kinfold.losses.base import PairLoss
 from kinfold.losses.log_sum_exp import LogSumExpLoss
 from kinfold.numerics import any_in_row, log_sum_exp, wide
+from kinfold.streaming import Fused
 
 NONE = -1e30  # the log-sum-exp of no negatives; an infinity would meet a gradient
 
@@ -188,6 +189,10 @@ class GeneralizedLiftedStructureLoss(LogSumExpLoss):
 
     def combine(self, positive: Tensor, negative: Tensor) -> Tensor:
         return ops.relu(positive + negative)
+
+    def fused(self) -> Fused:
+        positive, negative = (1.0, self.positive_margin), (-1.0, self.negative_margin)
+        return Fused(positive, negative, lambda p, n, _: self.combine(p, n))
 
     def get_config(self) -> dict[str, Any]:
         return {

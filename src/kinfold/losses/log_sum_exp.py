@@ -2,8 +2,6 @@
 
 from typing import Any
 
-from keras import ops
-
 from kinfold import streaming
 from kinfold.checks import Tensor
 from kinfold.losses.base import PairLoss
@@ -64,18 +62,13 @@ class LogSumExpLoss(PairLoss):
 
     _has_slopes = False
 
-    def _rows(self, x: Tensor, r: Tensor, anchors: Any, references: Any) -> Tensor:
-        if self._by_tiles(x, r, anchors, references):
-            return self._tiles(x, anchors)[0]
-        return super()._rows(x, r, anchors, references)
-
-    def _weighted_sum(
-        self, x: Tensor, r: Tensor, weights: Tensor, anchors: Any, references: Any
-    ) -> tuple[Tensor, Tensor]:
-        if self._by_tiles(x, r, anchors, references):
-            rows, valid = self._tiles(x, anchors)
-            return ops.sum(rows * weights), valid
-        return super()._weighted_sum(x, r, weights, anchors, references)
+    def _faster(
+        self, x: Tensor, r: Tensor, anchors: Any, references: Any
+    ) -> tuple[Tensor, Tensor] | None:
+        found = super()._faster(x, r, anchors, references)
+        if found is None and self._by_tiles(x, r, anchors, references):
+            return self._tiles(x, anchors)
+        return found
 
     def _by_tiles(self, x: Tensor, r: Tensor, anchors: Any, references: Any) -> bool:
         y, *_ = anchors

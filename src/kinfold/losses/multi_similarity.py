@@ -9,6 +9,7 @@ from kinfold import checks
 from kinfold.checks import Tensor
 from kinfold.losses.log_sum_exp import LogSumExpLoss
 from kinfold.numerics import softplus
+from kinfold.streaming import Fused
 
 
 @keras.saving.register_keras_serializable("kinfold")
@@ -101,6 +102,13 @@ class MultiSimilarityLoss(LogSumExpLoss):
         return ops.where(kept, loss, ops.zeros_like(loss))
 
     _has_slopes = True
+
+    def fused(self) -> Fused:
+        positive, negative = (self.alpha, self.threshold), (-self.beta, self.threshold)
+        return Fused(positive, negative, lambda p, n, _: self.combine(p, n))
+
+    def has_fused(self) -> bool:
+        return self.epsilon is None and super().has_fused()
 
     def _by_tiles(self, *args: Any) -> bool:
         return self.epsilon is None and super()._by_tiles(*args)

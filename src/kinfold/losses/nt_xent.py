@@ -9,6 +9,7 @@ from kinfold import checks
 from kinfold.checks import Tensor
 from kinfold.losses.base import PairLoss
 from kinfold.numerics import divide, log_sum_exp, softplus
+from kinfold.streaming import Fused
 
 
 @keras.saving.register_keras_serializable("kinfold")
@@ -76,6 +77,10 @@ class NTXentLoss(PairLoss):
         apart = softplus(ops.where(positive, negatives - logit, zero))
         total = ops.sum(ops.where(positive, apart, zero), axis=1)
         return total, ops.sum(ops.cast(positive, logit.dtype), axis=1)
+
+    def fused(self) -> Fused:
+        logit = (1.0 if self.distance.similarity else -1.0) / self.temperature, 0.0
+        return Fused(logit, logit, lambda p, n, mean: mean, extra="each")
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "temperature": self.temperature}

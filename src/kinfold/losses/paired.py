@@ -62,15 +62,24 @@ class PairedLoss(TrainableLoss):
         """
         self._warn_if_untrained()
         with keras.name_scope(self.name):
-            x, r = self._sides(y_pred, ref_embeddings)
-            weights = anchor_weights(sample_weight, like=x[:, 0])
+            sides = self._sides(y_pred, ref_embeddings)
+            weights = anchor_weights(sample_weight, like=wide(sides[0][:, 0]))
+            rows = self._fused(*sides)
             if self.reduction in (None, "none"):
-                return ops.cast(self._rows(x, r) * weights, self.dtype)
-            return ops.cast(self._reduced(x, r, weights, self.reduction), self.dtype)
+                rows = self._rows(*self._wide(*sides)) if rows is None else rows
+                return ops.cast(rows * weights, self.dtype)
+            if rows is None:
+                loss = self._reduced(*self._wide(*sides), weights, self.reduction)
+            else:
+                counted = ops.ones_like(weights, dtype="bool")
+                loss = reduced(ops.sum(rows * weights), counted, weights, self.reduction)
+            return ops.cast(loss, self.dtype)
 
     def call(self, y_true: Any, y_pred: Any, ref_embeddings: Any = None) -> Tensor:
         """Return the loss of each pair [batch], neither weighted nor reduced."""
-        return ops.cast(self._rows(*self._sides(y_pred, ref_embeddings)), self.dtype)
+        sides = self._sides(y_pred, ref_embeddings)
+        rows = self._fused(*sides)
+        return ops.cast(self._rows(*self._wide(*sides)) if rows is None else rows, self.dtype)
 
     def _sides(self, y_pred: Any, ref_embeddings: Any) -> tuple[Tensor, Tensor]:
         refuse_replicas()
@@ -88,8 +97,16 @@ class PairedLoss(TrainableLoss):
             r = checks.embeddings(ref_embeddings, "ref_embeddings", self.dtype)
             for axis in (0, 1):
                 checks.same_count(x, r, ("y_pred", "ref_embeddings"), axis=axis)
+        return x, r
+
+    def _wide(self, x: Tensor, r: Tensor) -> tuple[Tensor, Tensor]:
         x, r = wide(x), wide(r)
         return self._scaled(*((unit_rows(x), unit_rows(r)) if self.normalize else (x, r)))
+
+    def _fused(self, x: Tensor, r: Tensor) -> Tensor | None:
+        """Loss of each pair by the fused kernels, where they serve."""
+        streaming.fused.not_held(self)
+        return None
 
     def _scaled(self, x: Tensor, r: Tensor) -> tuple[Tensor, Tensor]:
         """Both sides so that their dot products are the logits."""

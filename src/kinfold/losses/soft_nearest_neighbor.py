@@ -9,6 +9,7 @@ from kinfold import checks
 from kinfold.checks import Tensor
 from kinfold.losses.log_sum_exp import LogSumExpLoss
 from kinfold.numerics import softplus
+from kinfold.streaming import Fused
 
 
 @keras.saving.register_keras_serializable("kinfold")
@@ -75,6 +76,10 @@ class SoftNearestNeighborLoss(LogSumExpLoss):
 
     def combine(self, positive: Tensor, negative: Tensor) -> Tensor:
         return softplus(negative - positive)
+
+    def fused(self) -> Fused:
+        logit = 1 / self._scale, 0.0
+        return Fused(logit, logit, lambda p, n, _: self.combine(p, n))
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "temperature": self.temperature}

@@ -8,7 +8,8 @@ from keras import ops
 from kinfold import checks
 from kinfold.checks import Tensor
 from kinfold.losses.base import PairLoss
-from kinfold.numerics import divide, log_sum_exp
+from kinfold.numerics import divide, log_sum_exp, softplus
+from kinfold.streaming import Fused
 
 
 @keras.saving.register_keras_serializable("kinfold")
@@ -67,6 +68,11 @@ class SupConLoss(PairLoss):
         # The differences are added up, not the logits, which may be large where these are not.
         apart = ops.where(positive, ops.expand_dims(every, 1) - logit, ops.zeros_like(logit))
         return divide(ops.sum(apart, axis=1), ops.sum(ops.cast(positive, logit.dtype), axis=1))
+
+    def fused(self) -> Fused:
+        # The log-sum-exp over positives and negatives, less the mean over positives.
+        logit = (1.0 if self.distance.similarity else -1.0) / self.temperature, 0.0
+        return Fused(logit, logit, lambda p, n, mean: n + softplus(p - n) - mean, extra="mean")
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "temperature": self.temperature}

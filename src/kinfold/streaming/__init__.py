@@ -13,6 +13,9 @@ import keras
 
 from kinfold.checks import Tensor
 from kinfold.numerics import log_sum_exp, wide
+from kinfold.streaming import fused as fused
+from kinfold.streaming.fused import Fused as Fused
+from kinfold.streaming.fused import fused_kernels as fused_kernels
 from kinfold.streaming.tiles import Family
 
 Block = Callable[..., tuple[Tensor, Tensor]]
