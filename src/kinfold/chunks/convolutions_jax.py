@@ -7,7 +7,7 @@ computes them by plain loops, ten times as slowly (https://github.com/jax-ml/jax
 import functools
 import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -123,30 +123,23 @@ def _of_inputs(x: Any, w: Any, g: Any, options: Any) -> Any:
 
 def _of_kernel(x: Any, w: Any, g: Any, options: Any) -> Any:
     """For each position of the kernel, what it saw of the inputs times the gradient."""
-    groups = options["feature_group_count"]
-    x = lax.pad(
-        x, jnp.zeros((), x.dtype), [(0, 0, 0), *((*p, 0) for p in options["padding"]), (0, 0, 0)]
-    )
+    groups, strides = options["feature_group_count"], options["window_strides"]
+    edge = (0, 0, 0)
+    x = lax.pad(x, jnp.zeros((), x.dtype), [edge, *((*p, 0) for p in options["padding"]), edge])
     wide = jnp.promote_types(x.dtype, jnp.float32)
     rows = tuple(range(x.ndim - 1))
-    parts = []
-    for seen in _seen(x, w, g, options):
+    reach = [(n - 1) * step + 1 for n, step in zip(g.shape[1:-1], strides, strict=True)]
+
+    def part(start: Any) -> Any:
+        seen = lax.dynamic_slice(x, (0, *start, 0), (len(x), *reach, x.shape[-1]))
+        seen = lax.slice(seen, (0,) * x.ndim, seen.shape, (1, *strides, 1))
         if groups == 1:
-            part = lax.dot_general(
-                seen, g, ((rows, rows), ((), ())), options["precision"], preferred_element_type=wide
-            )
-        else:
-            each = g.reshape(*g.shape[:-1], groups, -1).astype(wide)
-            part = jnp.sum(seen[..., None] * each, rows).reshape(1, -1)
-        parts.append(part.astype(w.dtype))
-    return jnp.stack(parts).reshape(w.shape)
+            over = ((rows, rows), ((), ()))
+            return lax.dot_general(seen, g, over, options["precision"], preferred_element_type=wide)
+        each = g.reshape(*g.shape[:-1], groups, -1).astype(wide)
+        return jnp.sum(seen[..., None] * each, rows).reshape(1, -1)
 
-
-def _seen(x: Any, w: Any, g: Any, options: Any) -> Iterator[Any]:
-    strides, dilation = options["window_strides"], options["rhs_dilation"]
-    for tap in itertools.product(*(range(size) for size in w.shape[:-2])):
-        start = [t * step for t, step in zip(tap, dilation, strict=True)]
-        end = [
-            s + (n - 1) * step + 1 for s, n, step in zip(start, g.shape[1:-1], strides, strict=True)
-        ]
-        yield lax.slice(x, (0, *start, 0), (len(x), *end, x.shape[-1]), (1, *strides, 1))
+    # One position at a time: all at once, each would keep its copy of the inputs.
+    window = [range(size) for size in w.shape[:-2]]
+    starts = jnp.array(list(itertools.product(*window))) * jnp.array(options["rhs_dilation"])
+    return lax.map(part, starts).reshape(w.shape).astype(w.dtype)
