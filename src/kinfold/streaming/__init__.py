@@ -23,8 +23,9 @@ Block = Callable[..., tuple[Tensor, Tensor]]
 # Pairs of a block: its handful of float32 buffers then stays near a core's cache.
 PAIRS = 2**20
 
-# Fewer anchors a block would pass over the references more often than it saves memory.
-FEWEST = 8
+# Fewer anchors a block would pass over the references more often than it saves memory. A product
+# of half as many rows as ENOUGH takes as long, where memory allows those.
+FEWEST, ENOUGH = 8, 16
 
 # One block may be this many times larger, where none then need be computed twice.
 ONE_BLOCK = 4
@@ -220,8 +221,11 @@ class Later(NamedTuple):
         """Anchors a block for `m` references, or the reverse; a number or a tensor."""
         if self.block_size is not None:
             return self.block_size
-        size = PAIRS // ((m + self.beside) * self.cost + 1) + 1
-        return max(size, FEWEST) if isinstance(size, int) else size
+        numbers = (m + self.beside) * self.cost + 1  # of an anchor
+        size = PAIRS // numbers + 1
+        if not isinstance(size, int):
+            return size
+        return max(size, FEWEST, min(ENOUGH, ONE_BLOCK * PAIRS // numbers + 1))
 
 
 def _backend() -> Any:
