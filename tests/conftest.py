@@ -1,5 +1,6 @@
 """Shared by all tests: which backend they run on, and a clean slate for each."""
 
+import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,9 @@ os.environ.setdefault(
 # Triton decides when it is imported, which PyTorch does: without a GPU its interpreter runs.
 if not Path("/proc/driver/nvidia/version").exists():
     os.environ.setdefault("TRITON_INTERPRET", "1")
+# Before TensorFlow, after which it does not load (two copies of LLVM), and PyTorch asks for it.
+with contextlib.suppress(ImportError):
+    import triton  # noqa: F401
 
 import keras
 import pytest
