@@ -63,7 +63,7 @@ def test_half_precision() -> None:
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
 def test_lowered_for_a_gpu(dtype: str, monkeypatch) -> None:
-    """What Pallas makes of the kernels for Triton; chosen there by itself."""
+    """What Pallas makes of the kernels for Triton."""
     import jax
     import jax.numpy as jnp
 
@@ -74,8 +74,21 @@ def test_lowered_for_a_gpu(dtype: str, monkeypatch) -> None:
     build = {"float32": losses.CircleLoss, "bfloat16": losses.SupConLoss}
     loss = build.get(dtype, losses.NTXentLoss)(dtype=dtype)
     step = jax.jit(jax.grad(lambda x: loss(y, x).astype("float32")))
-    text = step.trace(x).lower(lowering_platforms=("cuda",)).as_text()
+    with fused_kernels():
+        text = step.trace(x).lower(lowering_platforms=("cuda",)).as_text()
     assert text.count("triton") == 2  # a kernel forward, one backward
+
+
+def test_refused_where_arrays_may_be_sharded(monkeypatch) -> None:
+    import jax
+
+    from kinfold.streaming import fused_jax
+
+    monkeypatch.setattr(fused_jax, "_on_gpu", lambda: True)
+    monkeypatch.setattr(jax, "device_count", lambda: 2)
+    y, x = batch(6)
+    with fused_kernels(), pytest.raises(RuntimeError, match="there are 2 GPUs"):
+        losses.CircleLoss()(y, x)
 
 
 def test_refused_without_a_gpu(monkeypatch) -> None:

@@ -81,6 +81,8 @@ class InfoNCELoss(PairedLoss):
         return x / self.temperature, r
 
     def _fused(self, x: Tensor, r: Tensor) -> Tensor | None:
+        if not streaming.fused.asked():
+            return None
         if self.normalize:
             x, r = unit_rows(x), unit_rows(r)
         scale = ops.convert_to_tensor(1.0 / self.temperature, dtype="float32")

@@ -1,4 +1,4 @@
-"""Whether fused kernels serve a loss, where they are chosen, and what they take of it.
+"""Whether fused kernels serve a loss, and what they take of it, where they are asked for.
 
 They serve the log-sum-exp family on a GPU: PyTorch through Triton, JAX through Pallas. TensorFlow
 keeps the streamed road, under XLA.
@@ -24,7 +24,7 @@ _NOT_HELD = (
     "InfoNCE."
 )
 
-_wanted: list[bool | None] = [None]
+_wanted = [False]
 
 
 class Functions(NamedTuple):
@@ -59,13 +59,13 @@ class Fused(NamedTuple):
 
 @contextlib.contextmanager
 def fused_kernels(wanted: bool = True) -> Iterator[None]:
-    """Ask for the fused kernels in a block of code, or go without them.
+    """Ask for the fused kernels in a block of code; without it, none are taken.
 
-    Left alone, they are chosen on a GPU wherever they serve, and the streamed road elsewhere. For
-    all threads of the process, and for what is traced in the block where a graph is compiled.
+    For all threads of the process, and for what is traced in the block where a graph is compiled.
 
     Args:
-        wanted: whether every pair loss must take them (one that cannot raises), or none may.
+        wanted: whether every loss must take them (one that cannot raises), or, within such a block,
+            none may.
 
     Raises:
         RuntimeError: within the block, from a loss that the kernels cannot serve as asked; the
@@ -92,7 +92,7 @@ def fused_kernels(wanted: bool = True) -> Iterator[None]:
 def rows(
     loss: Any, x: Tensor, r: Tensor, anchors: Any, references: Any
 ) -> tuple[Tensor, Tensor] | None:
-    """Loss and validity of each anchor by the fused kernels; None where they do not serve.
+    """Loss and validity of each anchor by the fused kernels; None where nobody asked for them.
 
     Args:
         loss: a `PairLoss`.
@@ -102,10 +102,11 @@ def rows(
         references: the labels of the references.
 
     Raises:
-        RuntimeError: they were asked for and do not serve.
+        RuntimeError: they do not serve.
     """
-    if _unwanted(x, r) or _refused(loss, _reason(loss, x, anchors, references)):
+    if _unwanted(x, r):
         return None
+    _refuse(loss, _reason(loss, x, anchors, references))
     labels = anchors[0], (None if r is x and references[0] is anchors[0] else references[0])
     other = None if labels[1] is None else r
     return _backend().rows(loss, x, other, labels, not loss.remove_diagonal)
@@ -122,41 +123,37 @@ def pairs(loss: Any, x: Tensor, r: Tensor, scale: Tensor, both: bool) -> tuple[T
         both: whether the second sum is wanted.
 
     Returns:
-        One loss [n] or two; None where the kernels do not serve.
+        One loss [n] or two; None where nobody asked for the kernels.
 
     Raises:
-        RuntimeError: they were asked for and do not serve.
+        RuntimeError: they do not serve.
     """
-    if _unwanted(x, r) or _refused(loss, _of_tensors(x)):
+    if _unwanted(x, r):
         return None
+    _refuse(loss, _of_tensors(x))
     return _backend().pairs(x, r, scale, both)
+
+
+def asked() -> bool:
+    return _wanted[0]
 
 
 def not_held(loss: Any, reason: str = _NOT_HELD) -> None:
     """No kernels for a loss; an error where they were asked for."""
-    _refused(loss, reason)
+    if asked():
+        _refuse(loss, reason)
 
 
 def _unwanted(x: Tensor, r: Tensor) -> bool:
     """Whether nobody asked for the kernels here, or nothing is to be computed."""
-    unasked = _wanted[0] is False or (_wanted[0] is None and not _chosen(x))
-    return unasked or 0 in (*x.shape, *r.shape)
+    return not asked() or 0 in (*x.shape, *r.shape)
 
 
-def _refused(loss: Any, reason: str | None) -> bool:
-    """Whether there is a reason against the kernels; an error where they were asked for."""
-    if reason and _wanted[0]:
+def _refuse(loss: Any, reason: str | None) -> None:
+    if reason:
         raise RuntimeError(
             f"The fused kernels were asked for and cannot serve {type(loss).__name__}: {reason}"
         )
-    return bool(reason)
-
-
-def _chosen(x: Tensor) -> bool:
-    """Whether embeddings lie where the kernels are the first choice."""
-    if keras.backend.backend() == "jax":
-        return _backend().chosen()
-    return keras.backend.backend() == "torch" and x.is_cuda
 
 
 def _reason(loss: Any, x: Tensor, anchors: Any, references: Any) -> str | None:

@@ -32,17 +32,14 @@ class Problem(NamedTuple):
     interpret: bool
 
 
-def chosen() -> bool:
-    """Whether there is one GPU; over several, arrays may be sharded, which the kernels are not."""
-    return _on_gpu() and jax.device_count() == 1
-
-
 def _on_gpu() -> bool:
     return jax.default_backend() == "gpu"
 
 
 def refusal(x: Any) -> str | None:
     """Why arrays cannot be served, in a sentence."""
+    if _on_gpu() and jax.device_count() > 1:
+        return f"there are {jax.device_count()} GPUs, and they take no arrays that may be sharded."
     if _on_gpu() or _interpreted():
         return None
     return (
