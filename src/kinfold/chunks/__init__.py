@@ -10,6 +10,7 @@ from typing import Any
 
 import keras
 
+from kinfold import backends
 from kinfold.checks import Tensor
 
 
@@ -114,15 +115,4 @@ class Piece:
 
 
 def _backend() -> Any:
-    backend = keras.backend.backend()
-    if backend == "jax":
-        from kinfold.chunks import jax
-
-        return jax
-    if backend == "tensorflow":
-        from kinfold.chunks import tensorflow
-
-        return tensorflow
-    from kinfold.chunks import torch
-
-    return torch
+    return backends.module(__name__)

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import keras
 
+from kinfold import backends
 from kinfold.checks import Tensor
 from kinfold.numerics import log_sum_exp, wide
 from kinfold.streaming import fused as fused
@@ -229,15 +230,4 @@ class Later(NamedTuple):
 
 
 def _backend() -> Any:
-    backend = keras.backend.backend()
-    if backend == "jax":
-        from kinfold.streaming import jax
-
-        return jax
-    if backend == "tensorflow":
-        from kinfold.streaming import tensorflow
-
-        return tensorflow
-    from kinfold.streaming import torch
-
-    return torch
+    return backends.module(__name__)
