@@ -60,6 +60,19 @@ def test_importing_loads_no_heavy_package_of_its_own() -> None:
     assert out.stdout.strip() == "loaded: [] circle_loss"
 
 
+def test_without_a_gpu_no_kernels_are_loaded() -> None:
+    script = (
+        "import sys, keras, numpy as np, kinfold.losses\n"
+        "x = keras.ops.convert_to_tensor(np.eye(4, dtype='float32'))\n"
+        "kinfold.losses.CircleLoss()(np.array([0, 0, 1, 1]), x)\n"
+        "kinfold.losses.InfoNCELoss()(None, x, ref_embeddings=x)\n"
+        "kernels = ('fused_pallas', 'fused_jax', 'fused_torch', 'fused_triton')\n"
+        "print(sorted(name for name in sys.modules if name.split('.')[-1] in kernels))\n"
+    )
+    out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "[]"
+
+
 def test_every_public_name_is_documented() -> None:
     import inspect
 

@@ -81,15 +81,14 @@ class InfoNCELoss(PairedLoss):
         return x / self.temperature, r
 
     def _fused(self, x: Tensor, r: Tensor) -> Tensor | None:
-        if not streaming.fused.asked():
+        if not streaming.fused.wanted(x):
             return None
         if self.normalize:
             x, r = unit_rows(x), unit_rows(r)
         scale = ops.convert_to_tensor(1.0 / self.temperature, dtype="float32")
         if self.train_temperature:
             scale = ops.exp(current(self.log_scale))
-        found = streaming.fused.pairs(self, x, r, scale, self.both_directions)
-        return found and sum(found) / len(found)
+        return streaming.fused.pairs(self, x, r, scale, self.both_directions)
 
     def _rows(self, x: Tensor, r: Tensor) -> Tensor:
         rows = super()._rows(x, r)

@@ -1,4 +1,4 @@
-"""Whether fused kernels serve a loss, and what they take of it, where they are asked for.
+"""Whether fused kernels serve a loss, where they are chosen, and what they take of it.
 
 They serve the log-sum-exp family on a GPU: PyTorch through Triton, JAX through Pallas. TensorFlow
 keeps the streamed road, under XLA.
@@ -10,8 +10,11 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import keras
+from keras import ops
 
+from kinfold import backends
 from kinfold.checks import Tensor
+from kinfold.numerics import log_sum_exp, wide
 
 # Numbers of an embedding: a row's part of a tile lies in shared memory.
 LARGEST = 1024
@@ -24,7 +27,7 @@ _NOT_HELD = (
     "InfoNCE."
 )
 
-_wanted = [False]
+_wanted: list[bool | None] = [None]
 
 
 class Functions(NamedTuple):
@@ -59,13 +62,14 @@ class Fused(NamedTuple):
 
 @contextlib.contextmanager
 def fused_kernels(wanted: bool = True) -> Iterator[None]:
-    """Ask for the fused kernels in a block of code; without it, none are taken.
+    """Ask for the fused kernels in a block of code, or go without them.
 
-    For all threads of the process, and for what is traced in the block where a graph is compiled.
+    Left alone, a loss chooses them on a GPU wherever they serve, once a small batch has shown that
+    they give there what its equation gives; and the streamed road elsewhere. For all threads of
+    the process, and for what is traced in the block where a graph is compiled.
 
     Args:
-        wanted: whether every loss must take them (one that cannot raises), or, within such a block,
-            none may.
+        wanted: whether every loss must take them (one that cannot raises), or none may.
 
     Raises:
         RuntimeError: within the block, from a loss that the kernels cannot serve as asked; the
@@ -92,7 +96,7 @@ def fused_kernels(wanted: bool = True) -> Iterator[None]:
 def rows(
     loss: Any, x: Tensor, r: Tensor, anchors: Any, references: Any
 ) -> tuple[Tensor, Tensor] | None:
-    """Loss and validity of each anchor by the fused kernels; None where nobody asked for them.
+    """Loss and validity of each anchor by the fused kernels; None where they do not serve.
 
     Args:
         loss: a `PairLoss`.
@@ -102,58 +106,93 @@ def rows(
         references: the labels of the references.
 
     Raises:
-        RuntimeError: they do not serve.
+        RuntimeError: they were asked for and do not serve.
     """
-    if _unwanted(x, r):
+    if not wanted(x) or 0 in (*x.shape, *r.shape):
         return None
-    _refuse(loss, _reason(loss, x, anchors, references))
-    labels = anchors[0], (None if r is x and references[0] is anchors[0] else references[0])
-    other = None if labels[1] is None else r
-    return _backend().rows(loss, x, other, labels, not loss.remove_diagonal)
+    if _refused(loss, _reason(loss, x, anchors, references)):
+        return None
+    backend = _backend()
+
+    def kernels(sides: Any, labels: Any) -> Any:
+        other, ref_y = (sides[1], labels[1]) if len(sides) > 1 else (None, None)
+        return backend.rows(loss, sides[0], other, (labels[0], ref_y), not loss.remove_diagonal)
+
+    def dense(sides: Any, labels: Any) -> Tensor:
+        at = ops.arange(len(sides[0]), dtype="int32")
+        return loss._block(sides[0], sides[-1], labels[0], at, labels[-1])[0]
+
+    if not (asked() or backend.on_trial(loss, x, lambda *a: kernels(*a)[0], dense)):
+        return None
+    y, (ref_y, *_) = anchors[0], references
+    return kernels((x,), (y,)) if r is x and ref_y is y else kernels((x, r), (y, ref_y))
 
 
-def pairs(loss: Any, x: Tensor, r: Tensor, scale: Tensor, both: bool) -> tuple[Tensor, ...] | None:
-    """For pairs (x_i, r_i): -log softmax of s_ii over s_i., and where `both` over s_.i.
+def pairs(loss: Any, x: Tensor, r: Tensor, scale: Tensor, both: bool) -> Tensor | None:
+    """For pairs (x_i, r_i): -log softmax of s_ii over s_i., and where `both` the mean with s_.i.
 
     Args:
-        loss: for its name in the message.
+        loss: whose pairs they are.
         x: one side [n, d].
         r: the other side [n, d].
         scale: s is the dot product times this scalar, which gets a gradient too.
         both: whether the second sum is wanted.
 
     Returns:
-        One loss [n] or two; None where nobody asked for the kernels.
+        The loss of each pair [n]; None where the kernels do not serve.
 
     Raises:
-        RuntimeError: they do not serve.
+        RuntimeError: they were asked for and do not serve.
     """
-    if _unwanted(x, r):
+    if not wanted(x) or 0 in x.shape or _refused(loss, _of_tensors(x)):
         return None
-    _refuse(loss, _of_tensors(x))
-    return _backend().pairs(x, r, scale, both)
+    backend = _backend()
+
+    def kernels(x: Tensor, r: Tensor, scale: Any) -> Tensor:
+        found = backend.pairs(x, r, scale, both)
+        return sum(found) / len(found)
+
+    def partners(sides: Any) -> tuple[Tensor, Tensor]:
+        count = len(sides[-1])
+        return sides[0][:count], sides[-1]
+
+    def tried(sides: Any, labels: Any) -> Tensor:
+        return kernels(*partners(sides), ops.ones((), "float32"))
+
+    def dense(sides: Any, labels: Any) -> Tensor:
+        x, r = partners(sides)
+        logit = wide(x) @ ops.transpose(wide(r))
+        sums = [log_sum_exp(logit, axis=axis) for axis in (1, 0)[: 1 + both]]
+        return sum(sums) / len(sums) - ops.diagonal(logit)
+
+    if not (asked() or backend.on_trial(loss, x, tried, dense)):
+        return None
+    return kernels(x, r, scale)
 
 
 def asked() -> bool:
-    return _wanted[0]
+    return bool(_wanted[0])
+
+
+def wanted(x: Tensor) -> bool:
+    """Whether the kernels are asked for, or are the first choice where `x` lies."""
+    if _wanted[0] is not None:
+        return _wanted[0]
+    return backends.module("kinfold.streaming").on_gpu(x)
 
 
 def not_held(loss: Any, reason: str = _NOT_HELD) -> None:
     """No kernels for a loss; an error where they were asked for."""
-    if asked():
-        _refuse(loss, reason)
+    _refused(loss, reason)
 
 
-def _unwanted(x: Tensor, r: Tensor) -> bool:
-    """Whether nobody asked for the kernels here, or nothing is to be computed."""
-    return not asked() or 0 in (*x.shape, *r.shape)
-
-
-def _refuse(loss: Any, reason: str | None) -> None:
-    if reason:
+def _refused(loss: Any, reason: str | None) -> bool:
+    """Whether there is a reason against the kernels; an error where they were asked for."""
+    if reason and asked():
         raise RuntimeError(
             f"The fused kernels were asked for and cannot serve {type(loss).__name__}: {reason}"
         )
+    return bool(reason)
 
 
 def _reason(loss: Any, x: Tensor, anchors: Any, references: Any) -> str | None:

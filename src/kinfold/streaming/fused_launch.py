@@ -77,7 +77,7 @@ def forward(
     tile, (functions, numbers, _) = plan.tiles.forward, _functions(plan.spec)
     n, m = len(anchors.x), len(references.x)
     out = torch.zeros(6, n, dtype=torch.float32, device=anchors.x.device)
-    with _device(anchors.x):
+    with on_device(anchors.x):
         kernels.forward[(-(-n // tile.rows),)](
             *_sides(anchors, references),
             anchors.bands(references, tile.rows, tile.columns),
@@ -109,7 +109,7 @@ def backward(
     tile, (functions, numbers, slopes) = plan.tiles.backward, _functions(plan.spec)
     n, m = len(side.x), len(other.x)
     out = side.x.new_empty(n, side.width)
-    with _device(side.x):
+    with on_device(side.x):
         kernels.backward[(-(-n // tile.rows), plan.tiles.width // tile.part)](
             *_sides(side, other),
             side.bands(other, tile.rows, tile.columns),
@@ -173,7 +173,7 @@ def _dtype(x: torch.Tensor) -> Any:
     ]
 
 
-def _device(x: torch.Tensor) -> Any:
+def on_device(x: torch.Tensor) -> Any:
     """Triton launches on the current device."""
     return torch.cuda.device(x.device) if x.is_cuda else contextlib.nullcontext()
 

@@ -5,13 +5,16 @@ negatives, and an extra one where a loss has it. A loss combines them in float64
 hands back the derivative with respect to each, which is all that the second kernel needs.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 
 from kinfold.numerics_torch import full_precision
 from kinfold.streaming import fused
 from kinfold.streaming import fused_launch as launch
+from kinfold.streaming import fused_trial as trial
 from kinfold.streaming.fused_launch import LN2, Plan
 from kinfold.streaming.fused_tiles import tiles
 
@@ -33,6 +36,25 @@ def refusal(x: torch.Tensor) -> str | None:
     if x.is_cuda and (torch.version.hip or torch.cuda.get_device_capability(x.device) < (8, 0)):
         return "they need an NVIDIA GPU of compute capability 8.0 or newer."
     return None
+
+
+@torch.compiler.disable
+def on_trial(loss: Any, x: torch.Tensor, kernels: trial.Rows, dense: trial.Rows) -> bool:
+    """Whether the kernels give on the device of `x` what the dense equation gives."""
+    device, dtype = x.device, x.dtype
+
+    @full_precision
+    def evaluated(
+        fn: trial.Rows, arrays: Sequence[np.ndarray], labels: Sequence[np.ndarray]
+    ) -> list[np.ndarray]:
+        with launch.on_device(x):
+            sides = [torch.tensor(a, device=device, dtype=dtype).requires_grad_() for a in arrays]
+            found = fn(sides, [torch.tensor(y, device=device) for y in labels])
+            every = found, *torch.autograd.grad(found.sum(), sides)
+            return [part.detach().double().cpu().numpy() for part in every]
+
+    setting = device, torch.get_float32_matmul_precision()
+    return trial.passes(loss, x, setting, evaluated, kernels, dense)
 
 
 @torch.compiler.disable

@@ -6,12 +6,21 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from kinfold.checks import is_concrete
 from kinfold.streaming import tiles
 from kinfold.streaming.symmetric_jax import symmetric as symmetric
 from kinfold.streaming.symmetric_jax import whole as whole
 from kinfold.streaming.tiles import LogSum
 
 Data = tuple[jax.Array, ...]
+
+
+def on_gpu(x: jax.Array) -> bool:
+    """Whether what is computed of `x` runs on a GPU, which fused kernels serve."""
+    if is_concrete(x):
+        return all(device.platform == "gpu" for device in x.devices())
+    device = jax.config.jax_default_device
+    return (getattr(device, "platform", device) or jax.default_backend()) in ("gpu", "cuda")
 
 
 def kept(tensors: Data) -> Data:

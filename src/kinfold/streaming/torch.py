@@ -14,6 +14,11 @@ from kinfold.streaming.tiles import LogSum
 Data = tuple[torch.Tensor, ...]
 
 
+def on_gpu(x: torch.Tensor) -> bool:
+    """Whether what is computed of `x` runs on a GPU, which fused kernels serve."""
+    return x.is_cuda
+
+
 def kept(tensors: Data) -> Data:
     """Tensors that a backward pass may look at, whatever is written into the originals."""
     return tuple(t.clone() for t in tensors)
