@@ -127,19 +127,32 @@ def flops(job: dict[str, Any]) -> int:
 
 
 def exact(job: dict[str, Any], rows: int = 64) -> np.ndarray:
-    """The gradient of the first rows of InfoNCE's first side in float64, a block at a time."""
+    """The gradient of the first rows of the first side in float64."""
     import torch
 
-    x, r = (
-        side.detach() for side in inputs(job, "cuda" if torch.cuda.is_available() else "cpu")[1]
-    )
-    n = len(x)
-    scale = 1 / TEMPERATURE
-    first = x[:rows].double()
-    sums = torch.cat(
-        [torch.logsumexp(scale * part.double() @ x.double().T, 1) for part in r.split(512)]
-    )
-    logits = scale * first @ r.double().T
+    y, sides = inputs(job, "cuda" if torch.cuda.is_available() else "cpu")
+    x, *others = (side.detach().double() for side in sides)
+    if job["loss"] == CIRCLE:
+        return circle(y, x)[:rows].cpu().numpy()
+    return info_nce(x, others[0], rows).cpu().numpy()
+
+
+def circle(y: Any, x: Any) -> Any:
+    """By the dense loss of Keras."""
+    import keras
+
+    leaf = x.requires_grad_()
+    keras.losses.Circle(gamma=GAMMA, margin=MARGIN, dtype="float64")(y, leaf).backward()
+    return leaf.grad
+
+
+def info_nce(x: Any, r: Any, rows: int) -> Any:
+    """A block at a time."""
+    import torch
+
+    scale, at = 1 / TEMPERATURE, torch.arange(rows)
+    sums = torch.cat([torch.logsumexp(scale * part @ x.T, 1) for part in r.split(512)])
+    logits = scale * x[:rows] @ r.T
     weights = torch.softmax(logits, 1) + torch.exp(logits - sums)
-    weights[torch.arange(rows), torch.arange(rows)] -= 2.0
-    return (weights @ r.double() * (scale / (2 * n))).cpu().numpy()
+    weights[at, at] -= 2.0
+    return weights @ r * (scale / (2 * len(x)))

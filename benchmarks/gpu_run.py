@@ -21,7 +21,8 @@ NEEDS = "`python -m benchmarks gpu` needs an NVIDIA GPU that PyTorch sees, and t
 LIMIT = 600  # seconds a job may take
 BUDGET = 3.0  # seconds spent on the repeats of a step
 ONCE = 10.0  # a step that takes longer is timed twice
-CHECKED = 16384  # the largest batch whose InfoNCE gradient is compared with float64
+CHECKED = 16384  # the largest batch whose gradient is compared with float64
+TITLES = {gpu.CIRCLE: "Circle", gpu.INFO_NCE: "InfoNCE"}
 Row = dict[str, Any]
 
 
@@ -86,7 +87,7 @@ def measured(job: Row, budget: float = BUDGET) -> Row:
 
         row = {**job, **weighed(gradient, device), "seconds": timed(gradient, device, budget)}
         row["evaluation_seconds"] = timed(evaluation, device, budget)
-        if job["loss"] == gpu.INFO_NCE and job["batch"] <= CHECKED:
+        if job["batch"] <= CHECKED:
             expected = gpu.exact(job)
             got = sides[0].grad[: len(expected)].double().cpu().numpy()
             row["gradient_error"] = np.linalg.norm(got - expected) / np.linalg.norm(expected)
@@ -171,23 +172,28 @@ def targets(rows: Sequence[Row]) -> list[Row]:
     out.append(entry("1048576", "seconds a step", -20.0, most and most["seconds"]))
     out.append(entry("1048576", "GiB at the peak", -8.0, most and most["peak_bytes"] / 2**30))
     for dtype in gpu.DTYPES:
-        pairs = [
-            (ours, peer)
-            for batch in gpu.BATCHES
-            if (ours := find(rows, gpu.INFO_NCE, gpu.FUSED, batch, dtype))
-            and (peer := find(rows, gpu.INFO_NCE, gpu.INF_CL, batch, dtype))
-        ]
-        faster = [peer["seconds"] / ours["seconds"] for ours, peer in pairs]
+        beside = both(rows, gpu.INFO_NCE, gpu.INF_CL, dtype)
+        faster = [peer["seconds"] / ours["seconds"] for ours, peer in beside]
         what = f"times faster than {gpu.INF_CL}, worst size, {dtype}"
-        out.append(entry("InfoNCE", what, 1.3, min(faster) if faster else None))
-        closer = [
-            ours["gradient_error"] / peer["gradient_error"]
-            for ours, peer in pairs
-            if "gradient_error" in ours and "gradient_error" in peer
-        ]
-        what = f"gradient's error over {gpu.INF_CL}'s, worst size, {dtype}"
-        out.append(entry("InfoNCE", what, -1.0, max(closer) if closer else None))
+        out.append(entry("InfoNCE", what, 1.3, min(faster, default=None)))
+        for loss, name in ((gpu.INFO_NCE, gpu.INF_CL), (gpu.CIRCLE, gpu.EAGER)):
+            ratios = [
+                ours["gradient_error"] / peer["gradient_error"]
+                for ours, peer in both(rows, loss, name, dtype)
+                if "gradient_error" in ours and "gradient_error" in peer
+            ]
+            what = f"gradient's error over {name}'s, worst size, {dtype}"
+            out.append(entry(TITLES[loss], what, -1.0, max(ratios, default=None)))
     return out
+
+
+def both(rows: Sequence[Row], loss: str, name: str, dtype: str) -> list[tuple[Row, Row]]:
+    """Ours fused and a peer's, of each batch where both were measured."""
+    found = (
+        (find(rows, loss, gpu.FUSED, batch, dtype), find(rows, loss, name, batch, dtype))
+        for batch in gpu.BATCHES
+    )
+    return [(ours, peer) for ours, peer in found if ours and peer]
 
 
 def entry(batch: str, what: str, bound: float, figure: float | None) -> Row:

@@ -1,6 +1,7 @@
 """The order of the rooms, and what importing the package pulls in."""
 
 import ast
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -69,7 +70,10 @@ def test_without_a_gpu_no_kernels_are_loaded() -> None:
         "kernels = ('fused_pallas', 'fused_jax', 'fused_torch', 'fused_triton')\n"
         "print(sorted(name for name in sys.modules if name.split('.')[-1] in kernels))\n"
     )
-    out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    none = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "JAX_PLATFORMS": "cpu"}
+    out = subprocess.run(
+        [sys.executable, "-c", script], env=none, capture_output=True, text=True, check=True
+    )
     assert out.stdout.strip() == "[]"
 
 
