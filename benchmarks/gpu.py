@@ -74,9 +74,9 @@ def inputs(job: dict[str, Any], device: str) -> tuple[Any, list[Any]]:
 
 def step(job: dict[str, Any], y: Any, sides: list[Any]) -> Callable[[], Any]:
     """A forward pass of the job's loss."""
-    name, dtype = job["implementation"], job["dtype"]
+    name = job["implementation"]
     if name in (FUSED, STREAMED):
-        return lambda: _ours(job, y, sides)
+        return _ours(job, y, sides)
     if name == INF_CL:
         if importlib.util.find_spec("inf_cl") is None:
             raise ModuleNotFoundError("not installed: pip install --no-deps inf-cl")
@@ -98,24 +98,37 @@ def step(job: dict[str, Any], y: Any, sides: list[Any]) -> Callable[[], Any]:
 
         peer = CircleLoss(m=MARGIN, gamma=GAMMA)
         return lambda: peer(sides[0], y)
-    import keras
     import torch
 
-    dense = keras.losses.Circle(gamma=GAMMA, margin=MARGIN, dtype=dtype)
-    if name == COMPILED:
-        dense = torch.compile(dense)
-    return lambda: dense(y, sides[0])
+    if name == EAGER:
+        return lambda: circle(y, sides[0])
+    # Or the sizes of the batch break it into eight graphs, with matrices written between them.
+    torch._dynamo.config.capture_scalar_outputs = True
+    compiled = torch.compile(circle)
+    return lambda: compiled(y, sides[0])
 
 
-def _ours(job: dict[str, Any], y: Any, sides: list[Any]) -> Any:
+def circle(y: Any, x: Any) -> Any:
+    """Keras's, by its function: the class casts labels to the dtype of x, which merges classes."""
+    import keras
+
+    return keras.losses.circle(y, x, gamma=GAMMA, margin=MARGIN).mean()
+
+
+def _ours(job: dict[str, Any], y: Any, sides: list[Any]) -> Callable[[], Any]:
     from kinfold import losses
     from kinfold.streaming import fused_kernels
 
-    with fused_kernels(job["implementation"] == FUSED):
-        if job["loss"] == CIRCLE:
-            return losses.CircleLoss(GAMMA, MARGIN, dtype=job["dtype"])(y, sides[0])
-        loss = losses.InfoNCELoss(TEMPERATURE, dtype=job["dtype"])
-        return loss(None, sides[0], ref_embeddings=sides[1])
+    circle_loss = losses.CircleLoss(GAMMA, MARGIN, dtype=job["dtype"])
+    info_nce_loss = losses.InfoNCELoss(TEMPERATURE, dtype=job["dtype"])
+
+    def run() -> Any:
+        with fused_kernels(job["implementation"] == FUSED):
+            if job["loss"] == CIRCLE:
+                return circle_loss(y, sides[0])
+            return info_nce_loss(None, sides[0], ref_embeddings=sides[1])
+
+    return run
 
 
 def flops(job: dict[str, Any]) -> int:
@@ -133,17 +146,10 @@ def exact(job: dict[str, Any], rows: int = 64) -> np.ndarray:
     y, sides = inputs(job, "cuda" if torch.cuda.is_available() else "cpu")
     x, *others = (side.detach().double() for side in sides)
     if job["loss"] == CIRCLE:
-        return circle(y, x)[:rows].cpu().numpy()
+        leaf = x.requires_grad_()
+        circle(y, leaf).backward()
+        return leaf.grad[:rows].cpu().numpy()
     return info_nce(x, others[0], rows).cpu().numpy()
-
-
-def circle(y: Any, x: Any) -> Any:
-    """By the dense loss of Keras."""
-    import keras
-
-    leaf = x.requires_grad_()
-    keras.losses.Circle(gamma=GAMMA, margin=MARGIN, dtype="float64")(y, leaf).backward()
-    return leaf.grad
 
 
 def info_nce(x: Any, r: Any, rows: int) -> Any:

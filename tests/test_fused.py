@@ -262,6 +262,20 @@ def test_gradients_only_where_asked() -> None:
 
 
 @torch_only
+def test_precision_follows_the_newer_switch_of_torch() -> None:
+    """Which, once used, makes asking for the older one an error."""
+    script = (
+        "import torch\n"
+        "from kinfold.streaming.fused_torch import precision_of\n"
+        "for switch in ('ieee', 'tf32'):\n"
+        "    torch.backends.cuda.matmul.fp32_precision = switch\n"
+        "    print(precision_of(torch.float32), precision_of(torch.bfloat16))\n"
+    )
+    out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert out.stdout.split() == ["ieee", "ieee", "tf32", "ieee"]
+
+
+@torch_only
 def test_precision_follows_the_switch_of_torch() -> None:
     """No TF32 but by that switch."""
     before = torch.get_float32_matmul_precision()
@@ -326,6 +340,10 @@ def test_refused_where_it_cannot_run(monkeypatch) -> None:
         paired(None, x, ref_embeddings=x)
     with fused_kernels(), pytest.raises(RuntimeError, match="Received embeddings of float64"):
         losses.CircleLoss(dtype="float64")(y, x)
+    with monkeypatch.context() as older:
+        older.setattr("triton.__version__", "3.3.1")
+        with fused_kernels(), pytest.raises(RuntimeError, match=r"need Triton 3\.4.*3\.3\.1"):
+            losses.CircleLoss()(y, x)
     monkeypatch.setenv("TRITON_INTERPRET", "0")
     if not torch.cuda.is_available():
         with fused_kernels(), pytest.raises(RuntimeError, match="embeddings are on cpu"):

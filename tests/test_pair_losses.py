@@ -96,6 +96,19 @@ def test_duplicates_and_zero_vectors_stay_finite(case: Case) -> None:
 
 
 @every_loss
+@pytest.mark.parametrize("n", [24, 600], ids=["one_tile", "tiles"])
+def test_nan_is_seen(case: Case, n: int) -> None:
+    """No comparison and no maximum makes a number of a model that has gone wrong."""
+    y, x = batch(n)
+    loss = case.build()
+    for rows in (slice(5, 6), slice(None)):
+        wrong = x.copy()
+        wrong[rows] = np.nan
+        assert np.isnan(float(loss(y, wrong)))
+        assert np.isnan(float(loss(y, x, ref_labels=y, ref_embeddings=wrong)))
+
+
+@every_loss
 def test_batch_order_and_label_names_do_not_matter(case: Case) -> None:
     y, x = batch(19)
     rows, (dx,) = rows_of(case.build(), y, x)

@@ -12,7 +12,7 @@ from kinfold.losses.base import PairLoss
 from kinfold.losses.log_sum_exp import LogSumExpLoss
 from kinfold.losses.reduction import anchor_weights, reduced
 from kinfold.losses.trainable import current
-from kinfold.numerics import wide
+from kinfold.numerics import or_nan, wide
 
 Before = tuple[Tensor, Tensor, Tensor]  # embeddings [size, d], labels [size], which are present
 
@@ -160,7 +160,7 @@ class CrossBatchMemory(keras.layers.Layer):
             rows, _ = streaming.per_anchor(*run, anchors, references, **options)
             return ops.cast(rows * weights, loss.dtype), x
         total, valid = streaming.weighted_sum(*run, weights, anchors, references, **options)
-        value = reduced(total, loss.counted(valid), weights, loss.reduction)
+        value = or_nan(reduced(total, loss.counted(valid), weights, loss.reduction), x)
         return ops.cast(value, loss.dtype), x
 
     def _remember(self, y: Tensor, x: Tensor) -> None:

@@ -89,6 +89,14 @@ def softplus(x: Tensor) -> Tensor:
     return ops.relu(x) + ops.log1p(ops.exp(ops.where(positive, -x, x)))
 
 
+def or_nan(loss: Tensor, *embeddings: Tensor) -> Tensor:
+    """`loss`; NaN where an embedding is, which a comparison or XLA's maximum would hide."""
+    for x in embeddings:
+        hidden = ops.any(ops.isnan(ops.stop_gradient(x)))
+        loss = ops.where(hidden, ops.cast(float("nan"), loss.dtype), loss)
+    return loss
+
+
 def largest(x: Tensor, axis: int) -> Tensor:
     """Largest entry along an axis; equal ones share its gradient."""
     hand = by_hand()

@@ -9,7 +9,7 @@ from keras import ops
 from kinfold import checks, distances, pairs, streaming
 from kinfold.checks import Tensor
 from kinfold.losses.reduction import anchor_weights, reduced
-from kinfold.numerics import unit_rows, wide
+from kinfold.numerics import or_nan, unit_rows, wide
 
 # What a loss is made of, apart from the combination of its log-sum-exps.
 _EQUATION = (
@@ -137,7 +137,7 @@ class PairLoss(keras.losses.Loss):
                 return ops.cast(self._rows(x, r, anchors, references) * weights, self.dtype)
             total, valid = self._weighted_sum(x, r, weights, anchors, references)
             loss = reduced(total, self.counted(valid), weights, self.reduction)
-            return ops.cast(loss, self.dtype)
+            return ops.cast(or_nan(loss, *((x,) if r is x else (x, r))), self.dtype)
 
     def closeness(self, distance: Tensor) -> Tensor:
         """`distance` turned so that larger means closer."""

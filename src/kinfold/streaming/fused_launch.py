@@ -183,7 +183,7 @@ def shared_memory(x: torch.Tensor) -> int:
     if not x.is_cuda:
         return HOPPER
     properties = torch.cuda.get_device_properties(x.device)
-    return getattr(properties, "shared_memory_per_block_optin", HOPPER)
+    return getattr(properties, "shared_memory_per_block_optin", 0)
 
 
 def _options(tile: Tile) -> dict[str, Any]:

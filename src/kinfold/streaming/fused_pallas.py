@@ -137,7 +137,7 @@ def backward(
 
     def add(sums: Any, g: Any, d: Any, ref_at: Any) -> Any:
         gradient, total = sums
-        g = _of_dots(plan, g, d, refs.scale)
+        g = _of_dots(plan, g, d)
         if dtype == jnp.float16:  # finite, also where an unbounded slope is not
             g = jnp.clip(g, -65504.0, 65504.0)
         g = g.astype(dtype)
@@ -168,6 +168,8 @@ def backward(
     if square:
         own = _load(refs.x, (at, part)).astype(jnp.float32)
         gradient = 2.0 * (total[:, None] * own - gradient)
+    if plan.scaled:  # only now: a factor would only be rounded where G is
+        gradient *= refs.scale[0]
     out[:, :] = gradient.astype(out.dtype)
 
 
@@ -178,10 +180,15 @@ def _load(ref: Any, at: Any) -> Any:
 def _distances(plan: Plan, refs: Refs, at: Any, ref_at: Any) -> Any:
     """Distances of a tile in float32."""
     depth, width = plan.tile.depth, refs.x.shape[1]
+
+    def add(i: Any, dot: Any) -> Any:
+        part = pl.ds(i * depth, depth)
+        a, b = _load(refs.x, (at, part)), _load(refs.r, (ref_at, part))
+        return dot + plgpu.dot(a, b, trans_b=True, allow_tf32=plan.tf32).astype(jnp.float32)
+
+    # A loop of the GPU's: in a row of products, the tiles of all would be in shared memory at once.
     dot = jnp.zeros((plan.tile.rows, plan.tile.columns), jnp.float32)
-    for k in range(0, width, depth):
-        a, b = _load(refs.x, (at, pl.ds(k, depth))), _load(refs.r, (ref_at, pl.ds(k, depth)))
-        dot += plgpu.dot(a, b, trans_b=True, allow_tf32=plan.tf32).astype(jnp.float32)
+    dot = jax.lax.fori_loop(0, width // depth, add, dot)
     if plan.distance == "inner_product":
         return dot * refs.scale[0] if plan.scaled else dot
     if plan.distance == "cosine":
@@ -191,7 +198,7 @@ def _distances(plan: Plan, refs: Refs, at: Any, ref_at: Any) -> Any:
     return jnp.sqrt(d) if plan.distance == "euclidean" else d
 
 
-def _of_dots(plan: Plan, g: Any, d: Any, scale: Any) -> Any:
+def _of_dots(plan: Plan, g: Any, d: Any) -> Any:
     """From distances to dot products, or to squared distances."""
     some = d > 0.0
     if plan.distance == "cosine":
@@ -200,7 +207,7 @@ def _of_dots(plan: Plan, g: Any, d: Any, scale: Any) -> Any:
         return jnp.where(some, g, 0.0)
     if plan.distance == "euclidean":
         return jnp.where(some, 0.5 * g / jnp.where(some, d, 1.0), 0.0)
-    return g * scale[0] if plan.scaled else g
+    return g
 
 
 def _clean(i: Any, start: Any, stop: Any) -> Any:

@@ -21,6 +21,20 @@ from kinfold.streaming.fused_tiles import tiles
 # torch.set_float32_matmul_precision says how float32 is multiplied, as for torch.matmul.
 PRECISIONS = {"highest": "ieee", "high": "tf32x3", "medium": "tf32"}
 
+# Older ones end the process on the kernels in float32, or take no functions as constants.
+TRITON = (3, 4)
+
+
+def precision_of(dtype: torch.dtype) -> str:
+    """How products are taken, in Triton's words."""
+    if dtype != torch.float32:
+        return "ieee"
+    try:
+        return PRECISIONS[torch.get_float32_matmul_precision()]
+    except RuntimeError:  # told by the newer switch, which the older one does not know
+        switch = torch.backends.cuda.matmul.fp32_precision
+        return "tf32" if switch == "tf32" else "ieee"
+
 
 def refusal(x: torch.Tensor) -> str | None:
     """Why tensors like `x` cannot be served, in a sentence."""
@@ -35,7 +49,16 @@ def refusal(x: torch.Tensor) -> str | None:
         )
     if x.is_cuda and (torch.version.hip or torch.cuda.get_device_capability(x.device) < (8, 0)):
         return "they need an NVIDIA GPU of compute capability 8.0 or newer."
-    return None
+    return _of_triton()
+
+
+def _of_triton() -> str | None:
+    import triton
+
+    major, minor = (int(part) for part in triton.__version__.split(".")[:2])
+    if (major, minor) >= TRITON:
+        return None
+    return f"they need Triton {TRITON[0]}.{TRITON[1]} or newer. Received: {triton.__version__}."
 
 
 @torch.compiler.disable
@@ -53,7 +76,7 @@ def on_trial(loss: Any, x: torch.Tensor, kernels: trial.Rows, dense: trial.Rows)
             every = found, *torch.autograd.grad(found.sum(), sides)
             return [part.detach().double().cpu().numpy() for part in every]
 
-    setting = device, torch.get_float32_matmul_precision()
+    setting = device, precision_of(dtype)
     return trial.passes(loss, x, setting, evaluated, kernels, dense)
 
 
@@ -128,7 +151,7 @@ class _Statistics(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, problem: Problem, x: Any, r: Any, scale: Any) -> Any:
-        precision = PRECISIONS[torch.get_float32_matmul_precision()]
+        precision = precision_of(x.dtype)
         chosen = tiles(x.shape[1], x.dtype, precision, launch.shared_memory(x))
         ctx.anchors = launch.side_of(x, problem.classes, problem.distance, chosen.width)
         ctx.references = ctx.anchors

@@ -68,8 +68,7 @@ def _of_positives(
 
 @triton.jit
 def _of_dots(
-    g, d, scale,
-    DISTANCE: tl.constexpr, SCALED: tl.constexpr, DTYPE: tl.constexpr, SPLIT: tl.constexpr,
+    g, d, DISTANCE: tl.constexpr, DTYPE: tl.constexpr, SPLIT: tl.constexpr
 ):  # fmt: skip
     """From distances to dot products, or to squared distances, in the dtype of the product."""
     if DISTANCE == "cosine":
@@ -78,8 +77,6 @@ def _of_dots(
         g = tl.where(d > 0.0, g, 0.0)
     elif DISTANCE == "euclidean":
         g = tl.where(d > 0.0, 0.5 * g / tl.where(d > 0.0, d, 1.0), 0.0)
-    elif SCALED:
-        g = g * scale
     if tl.float16 == DTYPE:  # finite, also where an unbounded slope is not
         g = tl.minimum(tl.maximum(g, -65504.0), 65504.0)
     g = g.to(DTYPE)
@@ -155,7 +152,7 @@ def backward(
         g = _of_negatives(
             *(d, terms, ref_terms, at, ref_at, n, m, n0, n1, ns0, ns1, N, NS, ROWS, COLUMNS)
         )
-        g = _of_dots(g, d, times, DISTANCE, SCALED, DTYPE, SPLIT)
+        g = _of_dots(g, d, DISTANCE, DTYPE, SPLIT)
         gradient, row_sum = _add(
             *(gradient, row_sum, g, r, ref_held, ref_at, part),
             *(DISTANCE, D, BK, BD, PRECISION, WIDEN),
@@ -178,7 +175,7 @@ def backward(
             *(P, PS, EXTRA, ROWS, COLUMNS),
         )
         g = tl.where(positive, p, tl.where(negative, g, 0.0))
-        g = _of_dots(g, d, times, DISTANCE, SCALED, DTYPE, SPLIT)
+        g = _of_dots(g, d, DISTANCE, DTYPE, SPLIT)
         gradient, row_sum = _add(
             *(gradient, row_sum, g, r, ref_held, ref_at, part),
             *(DISTANCE, D, BK, BD, PRECISION, WIDEN),
@@ -187,6 +184,8 @@ def backward(
         own = rows_of(x, at, part, D, BD, WIDEN).to(tl.float32)
         gradient = 2.0 * (row_sum[:, None] * own - gradient)
     gradient = gradient * tl.load(factor)
+    if SCALED:  # only now: a factor would only be rounded where G is
+        gradient = gradient * times
     place = position.to(tl.int64) * width
     column = part + tl.arange(0, BD)
     real_entry = (row < n)[:, None] & (column < width)[None, :]

@@ -41,7 +41,7 @@ class _Rows(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, batch: Any, x: Any) -> Any:
         family, sums = batch.family, batch.sums()
-        valid = (sums[0] > -torch.inf) & (sums[1] > -torch.inf)
+        valid = (sums[0] != -torch.inf) & (sums[1] != -torch.inf)  # NaN is to be seen
         invalid = ~valid
         with torch.set_grad_enabled(ctx.needs_input_grad[1]):
             sums = [s.masked_fill_(invalid, 0.0).requires_grad_(x.requires_grad) for s in sums]

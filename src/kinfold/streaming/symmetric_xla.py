@@ -140,7 +140,7 @@ def sums(family: Family, grid: Grid) -> tuple[LogSum, LogSum]:
 
 def valid_anchors(sums: Sums) -> Tensor:
     """Which anchors have both kinds of pairs, boolean."""
-    positive, negative = (part.largest > -float("inf") for part in sums)
+    positive, negative = (part.largest != -float("inf") for part in sums)
     return ops.logical_and(positive, negative)
 
 
