@@ -394,14 +394,15 @@ from kinfold.streaming import fused_triton as f, fused_triton_gradient as g
 straight = [f.straight_logit] * 2 + [f.straight_slope] * 2
 detached = list(circle_triton.functions(True))
 FLOATS = ("squares", "ref_squares", "scale", "terms", "ref_terms", "factor", "out")
-for kernel, dtype, name, functions, extra, distance, scaled in (
-    (f.forward, tl.float32, "fp32", straight, "each", "euclidean", False),
-    (g.backward, tl.float16, "fp16", detached, "each", "inner_product", True),
+for kernel, dtype, name, precision, functions, extra, distance, scaled in (
+    (f.forward, tl.float32, "fp32", "ieee", straight, "each", "euclidean", False),
+    (g.backward, tl.float16, "fp16", "ieee", detached, "each", "inner_product", True),
+    (g.backward, tl.float32, "fp32", "tf32", straight, "none", "cosine", False),
 ):
     constants = dict(
         zip(("P", "N", "PS", "NS"), functions),
         DISTANCE=distance, SCALED=scaled, DIAGONAL=False, EXTRA=extra, ROWS=True, COLUMNS=True,
-        D=16, BM=64, BN=16, BK=16, BD=16, PRECISION="ieee", WIDEN=False,
+        D=16, BM=64, BN=16, BK=16, BD=16, PRECISION=precision, WIDEN=False,
         SPLIT=kernel is g.backward, DTYPE=dtype,
     )
     signature = {}
@@ -425,8 +426,9 @@ for kernel, dtype, name, functions, extra, distance, scaled in (
         options={"num_warps": 4, "num_stages": 2, "enable_fp_fusion": True},
     )
     assert built.metadata.shared <= 227 * 1024
-    assert ("wgmma" in built.asm["ptx"]) == (name != "fp32")  # the matrix units, and no TF32
-    assert "tf32" not in built.asm["ptx"]
+    ptx, tf32 = built.asm["ptx"], precision == "tf32"
+    assert ("wgmma" in ptx) == (name != "fp32" or tf32)  # the matrix units, and no silent TF32
+    assert ("tf32" in ptx) == ("cvt.rna.tf32" in ptx) == tf32
     print(kernel.__name__, name, len(built.asm["cubin"]) > 0)
 """
 
@@ -442,4 +444,4 @@ def test_kernels_compile(tmp_path) -> None:
         text=True,
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    assert done.stdout.count("True") == 2
+    assert done.stdout.count("True") == 3

@@ -79,6 +79,21 @@ def test_lowered_for_a_gpu(dtype: str, monkeypatch) -> None:
     assert text.count("triton") == 2  # a kernel forward, one backward
 
 
+def test_products_are_loops() -> None:
+    """In a row, wider embeddings would take more shared memory than a GPU has."""
+    import jax
+    import jax.numpy as jnp
+
+    def products(d: int) -> int:
+        y, loss = np.arange(64) // 4, losses.CircleLoss()
+        with fused_kernels():
+            return str(jax.make_jaxpr(jax.grad(lambda x: loss(y, x)))(jnp.ones((64, d)))).count(
+                "dot_general"
+            )
+
+    assert products(64) == products(1024) > 0
+
+
 def test_refused_where_arrays_may_be_sharded(monkeypatch) -> None:
     import jax
 

@@ -55,12 +55,22 @@ def classes_of(y: torch.Tensor, ref_y: torch.Tensor | None) -> Any:
     return (classes, None) if ref_y is None else (classes[: len(y)], classes[len(y) :])
 
 
-def side_of(x: torch.Tensor, classes: torch.Tensor, distance: str, width: int) -> Side:
-    ordered, order = torch.sort(classes, stable=True)
+def side_of(
+    x: torch.Tensor, classes: torch.Tensor, distance: str, tiles: Tiles, in_order: bool
+) -> Side:
+    """A side whose classes need to be sorted, unless they are `in_order`."""
     n, d = x.shape
-    out = x.index_select(0, order)
-    if width > d:
-        out = torch.nn.functional.pad(out, (0, width - d))
+    if in_order:
+        ordered = order = classes
+        out = x.contiguous()
+    else:
+        ordered, order = torch.sort(classes, stable=True)
+        out = x.index_select(0, order)
+    if tiles.precision == "tf32":  # rounded, where the matrix units would cut off
+        bits = out.view(torch.int32) + 0x1000
+        out = bits.bitwise_and_(-0x2000).view(torch.float32)
+    if tiles.width > d:
+        out = torch.nn.functional.pad(out, (0, tiles.width - d))
     if "euclidean" in distance:
         squares = torch.cat([p.float().square().sum(1) for p in out.split(2**16)])
     else:

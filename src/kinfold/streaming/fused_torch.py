@@ -6,7 +6,7 @@ hands back the derivative with respect to each, which is all that the second ker
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -92,7 +92,7 @@ def rows(
     """Loss and validity of each anchor; without `r` the anchors are the references."""
     classes, ref_classes = launch.classes_of(*labels)
     spec = loss.fused()
-    problem = Problem(spec, loss.distance.name, diagonal, classes, ref_classes)
+    problem = problem_of_classes(spec, loss.distance.name, diagonal, classes, ref_classes)
     p, n, extra = _Statistics.apply(problem, x, r, None)
     valid = problem.valid
     losses = spec.combine(p, n, extra)
@@ -103,47 +103,61 @@ def rows(
 @full_precision
 def pairs(x: torch.Tensor, r: torch.Tensor, scale: torch.Tensor, both: bool) -> Any:
     """-log softmax of each pair among its row and, where `both`, among its column."""
-    at = torch.arange(len(x), dtype=torch.int32, device=x.device)
-    problem = Problem(_PAIRS, "inner_product", True, at, at, both)
-    p, n, _, *of_columns = _Statistics.apply(problem, x, r, scale)
+    p, n, _, *of_columns = _Statistics.apply(problem_of_pairs(x, both), x, r, scale)
+    sums = n, *of_columns[1:]
+    if x.dtype == torch.float32:  # a pair's own product leads its gradient: not in TF32
+        p = scale * torch.linalg.vecdot(x, r).double()
     return tuple(
         # An only pair has nothing to be told from.
         (torch.nn.functional.softplus(n - p, threshold=40.0) if len(x) > 1 else p * 0.0).float()
-        for p, n in ((p, n), of_columns)[: 1 + both]
+        for n in sums
     )
+
+
+class Problem(NamedTuple):
+    """What does not change from the first kernel to the last."""
+
+    spec: fused.Fused
+    distance: str
+    diagonal: bool
+    classes: torch.Tensor
+    ref_classes: torch.Tensor | None
+    positives: torch.Tensor  # how many of each anchor
+    valid: torch.Tensor  # anchors of both kinds of pairs
+    in_order: bool = False  # whether the classes ascend as they are
+    both: bool = False  # whether P and N of the references are wanted too
+
+
+def problem_of_classes(
+    spec: fused.Fused,
+    distance: str,
+    diagonal: bool,
+    classes: torch.Tensor,
+    ref_classes: torch.Tensor | None,
+) -> Problem:
+    own, other = classes, classes if ref_classes is None else ref_classes
+    run = torch.sort(other)[0]
+    first, last = (torch.searchsorted(run, own, right=right) for right in (False, True))
+    same = last - first
+    positives = same.clone()
+    if not diagonal:
+        shared = min(len(own), len(other))
+        positives[:shared] -= (own[:shared] == other[:shared]).to(same.dtype)
+    valid = (positives > 0) & (same < len(other))
+    return Problem(spec, distance, diagonal, classes, ref_classes, positives, valid)
+
+
+def problem_of_pairs(x: torch.Tensor, both: bool) -> Problem:
+    """A pair's own reference is its positive, and the logits are the dot products."""
+    at = torch.arange(len(x), dtype=torch.int32, device=x.device)
+    spec = fused.Fused((1.0, 0.0), (1.0, 0.0), _not_combined)
+    valid = torch.full_like(at, len(x) > 1, dtype=torch.bool)
+    counts = torch.ones_like(at), valid
+    return Problem(spec, "inner_product", True, at, at, *counts, in_order=True, both=both)
 
 
 def _not_combined(*_: Any) -> Any:
     raise NotImplementedError
-
-
-# A pair's own reference is its positive, and the logits are the dot products.
-_PAIRS = fused.Fused((1.0, 0.0), (1.0, 0.0), _not_combined)
-
-
-class Problem:
-    """What does not change from the first kernel to the last."""
-
-    def __init__(
-        self,
-        spec: fused.Fused,
-        distance: str,
-        diagonal: bool,
-        classes: torch.Tensor,
-        ref_classes: torch.Tensor | None,
-        both: bool = False,
-    ) -> None:
-        self.spec, self.distance, self.diagonal, self.both = spec, distance, diagonal, both
-        self.classes, self.ref_classes = classes, ref_classes
-        own, other = classes, classes if ref_classes is None else ref_classes
-        run = torch.sort(other)[0]
-        first, last = (torch.searchsorted(run, own, right=right) for right in (False, True))
-        same = last - first
-        self.positives = same.clone()
-        if not diagonal:
-            shared = min(len(own), len(other))
-            self.positives[:shared] -= (own[:shared] == other[:shared]).to(same.dtype)
-        self.valid = (self.positives > 0) & (same < len(other))
 
 
 class _Statistics(torch.autograd.Function):
@@ -153,10 +167,11 @@ class _Statistics(torch.autograd.Function):
     def forward(ctx: Any, problem: Problem, x: Any, r: Any, scale: Any) -> Any:
         precision = precision_of(x.dtype)
         chosen = tiles(x.shape[1], x.dtype, precision, launch.shared_memory(x))
-        ctx.anchors = launch.side_of(x, problem.classes, problem.distance, chosen.width)
+        same = problem.distance, chosen, problem.in_order
+        ctx.anchors = launch.side_of(x, problem.classes, *same)
         ctx.references = ctx.anchors
         if r is not None:
-            ctx.references = launch.side_of(r, problem.ref_classes, problem.distance, chosen.width)
+            ctx.references = launch.side_of(r, problem.ref_classes, *same)
         one = torch.ones(1, dtype=torch.float32, device=x.device)
         ctx.scale = one if scale is None else scale.detach().reshape(1).float()
         ctx.problem, spec = problem, problem.spec

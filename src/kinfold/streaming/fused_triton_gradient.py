@@ -68,7 +68,8 @@ def _of_positives(
 
 @triton.jit
 def _of_dots(
-    g, d, DISTANCE: tl.constexpr, DTYPE: tl.constexpr, SPLIT: tl.constexpr
+    g, d,
+    DISTANCE: tl.constexpr, DTYPE: tl.constexpr, PRECISION: tl.constexpr, SPLIT: tl.constexpr,
 ):  # fmt: skip
     """From distances to dot products, or to squared distances, in the dtype of the product."""
     if DISTANCE == "cosine":
@@ -82,7 +83,10 @@ def _of_dots(
     g = g.to(DTYPE)
     if SPLIT:  # what is moved by hand is not computed again by the warps that need it too
         MOVE: tl.constexpr = "mov.b32 $0, $1;"
-        if tl.float32 == DTYPE:
+        ROUND: tl.constexpr = "cvt.rna.tf32.f32 $0, $1;"
+        if PRECISION == "tf32":
+            g = tl.inline_asm_elementwise(ROUND, "=r,r", [g], g.dtype, is_pure=False, pack=1)
+        elif tl.float32 == DTYPE:
             g = tl.inline_asm_elementwise(MOVE, "=r,r", [g], g.dtype, is_pure=False, pack=1)
         else:
             g = tl.inline_asm_elementwise(MOVE, "=r,r", [g], g.dtype, is_pure=False, pack=2)
@@ -152,7 +156,7 @@ def backward(
         g = _of_negatives(
             *(d, terms, ref_terms, at, ref_at, n, m, n0, n1, ns0, ns1, N, NS, ROWS, COLUMNS)
         )
-        g = _of_dots(g, d, DISTANCE, DTYPE, SPLIT)
+        g = _of_dots(g, d, DISTANCE, DTYPE, PRECISION, SPLIT)
         gradient, row_sum = _add(
             *(gradient, row_sum, g, r, ref_held, ref_at, part),
             *(DISTANCE, D, BK, BD, PRECISION, WIDEN),
@@ -175,7 +179,7 @@ def backward(
             *(P, PS, EXTRA, ROWS, COLUMNS),
         )
         g = tl.where(positive, p, tl.where(negative, g, 0.0))
-        g = _of_dots(g, d, DISTANCE, DTYPE, SPLIT)
+        g = _of_dots(g, d, DISTANCE, DTYPE, PRECISION, SPLIT)
         gradient, row_sum = _add(
             *(gradient, row_sum, g, r, ref_held, ref_at, part),
             *(DISTANCE, D, BK, BD, PRECISION, WIDEN),
