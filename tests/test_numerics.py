@@ -13,6 +13,7 @@ from kinfold.numerics import (
     count_in_row,
     largest,
     log_sum_exp,
+    or_nan,
     square_root,
     unit_rows,
 )
@@ -150,3 +151,13 @@ def test_unit_rows_are_differentiated_twice_and_transformed() -> None:
     assert torch.autograd.gradgradcheck(unit_rows, x)
     jacobian = torch.func.jacrev(unit_rows)(x.detach())
     assert_close(jacobian, torch.autograd.functional.jacobian(unit_rows, x.detach()), 1e-12)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_nan_alone_is_seen_as_nan(dtype: str) -> None:
+    """Not what a sum in half precision cannot hold."""
+    x = np.tile([60000.0, -60000.0], (3000, 8))
+    for wrong in (False, True):
+        x[0, 0] = np.nan if wrong else 1.0
+        found = or_nan(ops.ones(()), ops.convert_to_tensor(x, dtype=dtype))
+        assert np.isnan(float(found)) == wrong
