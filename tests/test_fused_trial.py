@@ -46,7 +46,7 @@ def backend(monkeypatch):
         kernel = getattr(module, name)
 
         def counted(*args, kernel=kernel):
-            module.calls.append(len(args[0].shape) if hasattr(args[0], "shape") else args[0])
+            module.calls.append(None)
             return kernel(*args)
 
         monkeypatch.setattr(module, name, counted)
