@@ -8,6 +8,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from kinfold.streaming import fused_kernels
+
 BACKEND = keras.backend.backend()
 
 
@@ -74,3 +76,14 @@ def assert_close(actual: Any, expected: Any, rtol: float, what: str = "") -> Non
         error = np.abs(actual - expected).max()
         scale = np.abs(expected).max()
         assert error <= rtol * scale + 1e-12, f"{what}: error {error:.3g} of {scale:.3g}"
+
+
+def assert_as_dense(fn: Any, *arrays: Any, value: float = 2e-6, gradient: float = 2e-5) -> None:
+    """Check value and gradients by the kernels against those by the dense equation."""
+    with fused_kernels():
+        got, gradients = value_and_gradients(fn, *arrays)
+    with fused_kernels(False):
+        expected, dense = value_and_gradients(fn, *arrays)
+    assert_close(got, expected, value, "value")
+    for g, e in zip(gradients, dense, strict=True):
+        assert_close(g, e, gradient, "gradient")

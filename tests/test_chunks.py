@@ -31,9 +31,12 @@ def encoder(*middle: layers.Layer) -> keras.Model:
     return keras.Model(inputs, L2Embedding(3)(layers.Flatten()(x)))
 
 
+Found = tuple[np.ndarray, list[np.ndarray]]  # outputs, and gradients
+
+
 def gradients(
     fn: Callable[[Any], Any], model: keras.layers.Layer, x: np.ndarray, training: bool = True
-) -> tuple[np.ndarray, list[np.ndarray]]:
+) -> Found:
     """Outputs, and the gradients of `fn(outputs)` by the trainable weights and by the inputs.
 
     The state of the model moves on as in a training step.
@@ -84,7 +87,9 @@ def spread(y: Any) -> Any:
     return ops.sum(ops.exp(2.0 * ops.matmul(y, ops.transpose(y))))
 
 
-def same(a: tuple[np.ndarray, list[np.ndarray]], b: tuple[np.ndarray, list[np.ndarray]]) -> None:
+def assert_same(
+    a: tuple[np.ndarray, list[np.ndarray]], b: tuple[np.ndarray, list[np.ndarray]]
+) -> None:
     assert_close(a[0], b[0], 1e-6)
     assert len(a[1]) == len(b[1]) > 0
     for one, other in zip(a[1], b[1], strict=True):
@@ -97,9 +102,9 @@ def same(a: tuple[np.ndarray, list[np.ndarray]], b: tuple[np.ndarray, list[np.nd
 def test_outputs_and_gradients_are_the_layers_own(size: int, training: bool) -> None:
     model = encoder()
     expected = gradients(spread, model, images(), training)
-    same(gradients(spread, Chunked(model, size), images(), training), expected)
+    assert_same(gradients(spread, Chunked(model, size), images(), training), expected)
     with pytest.raises(AssertionError):
-        same((expected[0], [1.001 * g for g in expected[1]]), expected)
+        assert_same((expected[0], [1.001 * g for g in expected[1]]), expected)
 
 
 CONVOLUTIONS: dict[str, Callable[[], list[layers.Layer]]] = {
@@ -119,7 +124,7 @@ CONVOLUTIONS: dict[str, Callable[[], list[layers.Layer]]] = {
 def test_gradients_of_convolutions(what: str) -> None:
     """JAX computes them by forms of our own (see `kinfold.chunks.convolutions_jax`)."""
     model = encoder(*CONVOLUTIONS[what]())
-    same(gradients(spread, Chunked(model, 4), images()), gradients(spread, model, images()))
+    assert_same(gradients(spread, Chunked(model, 4), images()), gradients(spread, model, images()))
 
 
 @pytest.mark.skipif(BACKEND != "jax", reason="a form that XLA is given by JAX")
@@ -178,11 +183,11 @@ def test_state_moves_on_once_a_chunk(what: str) -> None:
         state = [ops.convert_to_numpy(v) for v in inner.non_trainable_variables]
         results.append((result, state))
     (ours, our_state), (theirs, their_state) = results
-    same(ours, theirs)
+    assert_same(ours, theirs)
     for one, other in zip(our_state, their_state, strict=True):
         assert_close(one, other, 1e-5)
     with pytest.raises(AssertionError):  # and it is not what the layer does to the whole batch
-        same(gradients(spread, inner, images()), ours)
+        assert_same(gradients(spread, inner, images()), ours)
 
 
 def test_outside_of_training_the_state_stays() -> None:
@@ -190,7 +195,7 @@ def test_outside_of_training_the_state_stays() -> None:
     gradients(spread, inner, images())
     before = [ops.convert_to_numpy(v).copy() for v in inner.variables]
     expected = gradients(spread, inner, images(), training=False)
-    same(gradients(spread, Chunked(inner, 4), images(), training=False), expected)
+    assert_same(gradients(spread, Chunked(inner, 4), images(), training=False), expected)
     predicted = Chunked(inner, 4)(images()[:8])
     assert_close(ops.convert_to_numpy(predicted), expected[0][:8], 1e-6)
     for variable, value in zip(inner.variables, before, strict=True):
@@ -202,11 +207,11 @@ def test_frozen_weights_and_inputs_without_a_gradient() -> None:
     model.layers[1].trainable = model.layers[3].trainable = False
     expected = gradients(spread, model, images(dtype="uint8"))
     assert len(expected[1]) == 4
-    same(gradients(spread, Chunked(model, 3), images(dtype="uint8")), expected)
+    assert_same(gradients(spread, Chunked(model, 3), images(dtype="uint8")), expected)
     model.trainable = False
     expected = gradients(spread, model, images())
     assert len(expected[1]) == 1
-    same(gradients(spread, Chunked(model, 3), images()), expected)
+    assert_same(gradients(spread, Chunked(model, 3), images()), expected)
 
 
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])

@@ -18,7 +18,7 @@ from cases import CASES, Case, batch, expected_rows
 from kinfold import losses, numerics
 from kinfold.compat.tensorflow_similarity import losses as tfsim
 from kinfold.streaming import fused, fused_kernels
-from native import assert_close, value_and_gradients
+from native import assert_as_dense, assert_close, value_and_gradients
 
 BACKEND = keras.backend.backend()
 if BACKEND == "torch":
@@ -83,17 +83,6 @@ def tiled(monkeypatch):
     return choose
 
 
-def compared(fn, *arrays, value: float = 2e-6, gradient: float = 2e-5) -> None:
-    """Check value and gradients by the kernels against those by the dense equation."""
-    with fused_kernels():
-        got, gradients = value_and_gradients(fn, *arrays)
-    with fused_kernels(False):
-        expected, dense = value_and_gradients(fn, *arrays)
-    assert_close(got, expected, value, "value")
-    for g, e in zip(gradients, dense, strict=True):
-        assert_close(g, e, gradient, "gradient")
-
-
 @torch_only
 @every_loss
 def test_equal_to_dense(case: Case, tiled) -> None:
@@ -103,11 +92,13 @@ def test_equal_to_dense(case: Case, tiled) -> None:
     for n, reduction in ((1, "mean"), (7, None), (45, "mean")):
         y, x = batch(n, classes=max(n // 4, 2))
         loss = case.build(reduction=reduction, block_size=10**6)
-        compared(lambda x, loss=loss, y=y, n=n: loss(y, x, weight[:n]), x)
+        assert_as_dense(lambda x, loss=loss, y=y, n=n: loss(y, x, weight[:n]), x)
     y, x = batch(23, d=20)
     ref_y, ref_x = batch(40, d=20, seed=1)
     loss = case.build(reduction="mean_with_sample_weight", block_size=10**6)
-    compared(lambda x, r: loss(y, x, weight[:23], ref_labels=ref_y, ref_embeddings=r), *(x, ref_x))
+    assert_as_dense(
+        lambda x, r: loss(y, x, weight[:23], ref_labels=ref_y, ref_embeddings=r), *(x, ref_x)
+    )
 
 
 @torch_only
@@ -174,7 +165,7 @@ def test_every_width(d: int) -> None:
     """With the tiles that a GPU gets."""
     y, x = batch(12, d=d, classes=3)
     loss = losses.CircleLoss(gamma=20.0, block_size=100)
-    compared(lambda x: loss(y, x), x)
+    assert_as_dense(lambda x: loss(y, x), x)
     narrow = losses.CircleLoss(gamma=20.0, dtype="bfloat16")
     with fused_kernels():
         _, (dx,) = value_and_gradients(lambda x: narrow(y, x), x)
@@ -205,7 +196,7 @@ def test_labels_of_unlike_dtypes_and_equal_references() -> None:
     y, x = batch(20)
     other = y.astype("int32")[::-1].copy()
     loss = losses.CircleLoss(gamma=10.0, block_size=100)
-    compared(lambda x: loss(y, x, ref_labels=other, ref_embeddings=x), x)
+    assert_as_dense(lambda x: loss(y, x, ref_labels=other, ref_embeddings=x), x)
 
 
 @torch_only
@@ -232,7 +223,7 @@ def test_paired(n: int, options: dict, tiled) -> None:
     for reduction in ("mean", "none"):
         loss = losses.InfoNCELoss(0.02, reduction=reduction, **options)
         loss._warn_if_untrained = lambda: None
-        compared(lambda x, r, loss=loss: loss(None, x, weight, ref_embeddings=r), x, r)
+        assert_as_dense(lambda x, r, loss=loss: loss(None, x, weight, ref_embeddings=r), x, r)
         if loss.trainable_variables:
             slopes = []
             for wanted in (True, False):

@@ -7,7 +7,7 @@ import pytest
 from cases import batch
 from kinfold import losses
 from kinfold.streaming import fused_kernels
-from native import assert_close, value_and_gradients
+from native import assert_as_dense, assert_close, value_and_gradients
 
 pytestmark = pytest.mark.skipif(keras.backend.backend() != "jax", reason="of JAX alone")
 
@@ -20,32 +20,22 @@ CASES = [
 ]
 
 
-def compared(fn, *arrays) -> None:
-    with fused_kernels():
-        value, gradients = value_and_gradients(fn, *arrays)
-    with fused_kernels(False):
-        expected, dense = value_and_gradients(fn, *arrays)
-    assert_close(value, expected, 2e-6)
-    for g, e in zip(gradients, dense, strict=True):
-        assert_close(g, e, 2e-5)
-
-
 @pytest.mark.parametrize("loss", CASES, ids=lambda loss: loss.name)
 def test_equal_to_dense(loss) -> None:
     """Among themselves, with weights and anchors of no pair; and with references."""
     y, x = batch(70, d=20, classes=12)
     y[:3] = [2**24, 2**24 + 1, 99]
     weight = np.linspace(0.5, 2.0, 70).astype("float32")
-    compared(lambda x: loss(y, x, weight), x)
+    assert_as_dense(lambda x: loss(y, x, weight), x)
     ref_y, ref_x = batch(41, d=20, seed=1, classes=12)
-    compared(lambda x, r: loss(y, x, weight, ref_labels=ref_y, ref_embeddings=r), x, ref_x)
+    assert_as_dense(lambda x, r: loss(y, x, weight, ref_labels=ref_y, ref_embeddings=r), x, ref_x)
 
 
 @pytest.mark.parametrize("both", [True, False])
 def test_paired(both: bool) -> None:
     x, r = batch(45)[1], batch(45, seed=1)[1]
     loss = losses.InfoNCELoss(0.2, both_directions=both)
-    compared(lambda x, r: loss(None, x, ref_embeddings=r), x, r)
+    assert_as_dense(lambda x, r: loss(None, x, ref_embeddings=r), x, r)
 
 
 def test_half_precision() -> None:

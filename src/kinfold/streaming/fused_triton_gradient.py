@@ -82,14 +82,9 @@ def _of_dots(
         g = tl.minimum(tl.maximum(g, -65504.0), 65504.0)
     g = g.to(DTYPE)
     if SPLIT:  # what is moved by hand is not computed again by the warps that need it too
-        MOVE: tl.constexpr = "mov.b32 $0, $1;"
-        ROUND: tl.constexpr = "cvt.rna.tf32.f32 $0, $1;"
-        if PRECISION == "tf32":
-            g = tl.inline_asm_elementwise(ROUND, "=r,r", [g], g.dtype, is_pure=False, pack=1)
-        elif tl.float32 == DTYPE:
-            g = tl.inline_asm_elementwise(MOVE, "=r,r", [g], g.dtype, is_pure=False, pack=1)
-        else:
-            g = tl.inline_asm_elementwise(MOVE, "=r,r", [g], g.dtype, is_pure=False, pack=2)
+        OP: tl.constexpr = "cvt.rna.tf32.f32" if PRECISION == "tf32" else "mov.b32"
+        PACK: tl.constexpr = 1 if tl.float32 == DTYPE else 2
+        g = tl.inline_asm_elementwise(OP + " $0, $1;", "=r,r", [g], g.dtype, False, PACK)
     return g
 
 
