@@ -14,6 +14,8 @@ from PIL import Image
 
 from kinfold.datasets import Split, _glyphs, arrays, glyphs, image_folder, split_classes
 
+pytestmark = pytest.mark.once
+
 # Glyphs
 
 

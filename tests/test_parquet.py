@@ -13,6 +13,8 @@ import pytest
 from kinfold import sources
 from kinfold.datasets import parquet
 
+pytestmark = pytest.mark.once
+
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(500, 4)).astype("float32")
 Y = RNG.integers(0, 9, 500)

@@ -18,6 +18,8 @@ from kinfold.report import Report, measures, page, sections, write_report
 from kinfold.report.images import Pictures
 from kinfold.report.words import described, number, percent, readable
 
+pytestmark = pytest.mark.once
+
 SECTIONS = ("training", "recall", "gallery", "similarities", "map")
 VOID = {"meta", "img", "source", "link"}
 
