@@ -23,10 +23,10 @@ from typing import Any
 
 import numpy as np
 
-from kinfold.datasets import Split
+from kinfold.datasets import Split, Splits
 
 _PARTIAL = ".partial-"
-SPLITS = ("train", "validation", "test")
+SPLITS = Splits._fields
 
 
 class WriteError(OSError):
@@ -160,31 +160,35 @@ def write_history(path: Path, history: dict[str, list[float]]) -> None:
 
 def _write_text(path: Path, text: str) -> None:
     with written_whole(path) as beside:
-        beside.write_text(text, encoding="utf-8", errors="replace", newline="\n")
+        beside.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")
 
 
-def write_splits(path: Path, splits: tuple[Split, Split, Split]) -> None:
+def write_splits(path: Path, splits: Splits) -> None:
     """Write the train, validation and test splits to one file."""
     arrays: dict[str, Any] = {}
     for name, split in zip(SPLITS, splits, strict=True):
         arrays[f"{name}/x"], arrays[f"{name}/y"] = split
         arrays[f"{name}/names"] = _text_array(list(split.names))
+        if split.files is not None:
+            arrays[f"{name}/files"] = _text_array(list(split.files))
     with written_whole(path) as beside, open(beside, "wb") as file:
         np.savez(file, **arrays)
 
 
-def read_splits(path: Path) -> tuple[Split, Split, Split]:
+def read_splits(path: Path) -> Splits:
     """Read what `write_splits` wrote."""
     with _archive(path) as arrays:
-        train, validation, test = (
-            Split(
-                arrays[f"{name}/x"],
-                arrays[f"{name}/y"],
-                tuple(_text(arrays[f"{name}/names"])),
-            )
-            for name in SPLITS
-        )
-    return train, validation, test
+        return Splits(*(_read_split(arrays, name) for name in SPLITS))
+
+
+def _read_split(arrays: Any, name: str) -> Split:
+    files = f"{name}/files"  # not in older runs, nor where examples have no names
+    return Split(
+        arrays[f"{name}/x"],
+        arrays[f"{name}/y"],
+        tuple(_text(arrays[f"{name}/names"])),
+        tuple(_text(arrays[files])) if files in arrays.files else None,
+    )
 
 
 def write_weights(path: Path, weights: list[np.ndarray]) -> None:

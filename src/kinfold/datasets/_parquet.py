@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kinfold.datasets._arrays import EXAMPLES, LABELS, as_labels, check_finite
+from kinfold.datasets._arrays import check_finite
+from kinfold.datasets._arrow import class_names, column_values, found_in, opened
+from kinfold.datasets._labels import number
+from kinfold.datasets._memory import check_fits
+from kinfold.datasets._names import brief, either, listed, part_named, shown
 from kinfold.datasets._split import Split, check_classes
+from kinfold.datasets._words import EXAMPLES, LABELS, PARTS, PATHS
 
 if TYPE_CHECKING:
     import pyarrow
 
-_ROWS = 8192  # read at once
+_NUMBERS = 1 << 22  # read at once
+_ROWS = 8192  # read at once, at most
 
 
 def parquet(path: str | os.PathLike[str]) -> Split:
@@ -31,6 +36,8 @@ def parquet(path: str | os.PathLike[str]) -> Split:
       strings. They are numbered anew, 0 to classes - 1, in sorted order. Integers that Hugging Face
       datasets gave names (`ClassLabel`) keep them.
 
+    A column `split` is for `parts`; here all rows are read.
+
     Args:
         path: the file.
 
@@ -40,7 +47,8 @@ def parquet(path: str | os.PathLike[str]) -> Split:
     Raises:
         ImportError: pyarrow is missing.
         ValueError: the file is missing or damaged, has no such columns or more than one, nulls,
-            lists of different lengths, values that are not finite in float32, or one class only.
+            lists of different lengths, values that are not finite in float32, one class only, or
+            more embeddings than fit in memory.
 
     Example:
 
@@ -55,41 +63,43 @@ def parquet(path: str | os.PathLike[str]) -> Split:
     >>> split.x.shape, split.y.tolist(), split.names
     ((3, 2), [1, 0, 1], ('a', 'b'))
     """
-    if not os.path.isfile(path):
-        raise ValueError(f"{path} is not a file.")
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError:
-        raise ImportError(
-            f"{path}: reading Parquet needs pyarrow: pip install kinfold[parquet]"
-        ) from None
-    try:
-        with pyarrow.parquet.ParquetFile(path) as file:
-            schema = file.schema_arrow
-            label = _label_column(schema, path)
-            columns = _embedding_columns(schema, label, path)
-            x = _examples(file, columns, path)
-            y, names = _labels(file.read([label])[label], _class_names(schema, label), path)
-    except (OSError, pyarrow.ArrowException) as error:
-        raise ValueError(
-            f"{path} is not a Parquet file, is cut short or is damaged: {error}"
-        ) from None
+    return parquet_rows(path, with_parts=False)[0]
+
+
+def parquet_rows(
+    path: str | os.PathLike[str], with_parts: bool = True
+) -> tuple[Split, list[str] | None]:
+    """All rows of a file of embeddings, and the part of each where there is a column of parts."""
+    with opened(path) as file:
+        schema = file.schema_arrow
+        label = _label_column(schema, path)
+        columns = embedding_columns(schema, label)
+        if not columns:
+            raise ValueError(
+                f"{shown(path)} must have one column of embeddings, lists of numbers, named "
+                f"{either(EXAMPLES)} if there are more such columns; or floating columns named "
+                f"alike up to a number, such as dim_0, dim_1. {found_in(schema)} To list images it "
+                f"must have one column of paths, named {either(PATHS)}."
+            )
+        x = _examples(file, columns, path)
+        y, names = _labels(file.read([label])[label], class_names(schema, label), path)
+        parts = _parts(file, schema, path) if with_parts else None
     check_classes(names, path)
-    return Split(x, y, names)
+    return Split(x, y, names), parts
 
 
 def _label_column(schema: pyarrow.Schema, path: object) -> str:
     found = [name for name in schema.names if name.lower() in LABELS]
     if len(found) != 1:
         raise ValueError(
-            f"{path} must have one column of labels, named {_either(LABELS)}. {_listed(schema)}"
+            f"{shown(path)} must have one column of labels, named {either(LABELS)}. "
+            f"{found_in(schema)}"
         )
     return found[0]
 
 
-def _embedding_columns(schema: pyarrow.Schema, label: str, path: object) -> list[str]:
-    """The one column of lists, or several of numbers."""
+def embedding_columns(schema: pyarrow.Schema, label: str) -> list[str]:
+    """The one column of lists, or several of numbers; none where it is not clear which."""
     from pyarrow import types
 
     def is_list(kind: Any) -> bool:
@@ -100,45 +110,67 @@ def _embedding_columns(schema: pyarrow.Schema, label: str, path: object) -> list
     lists = [field.name for field in schema if is_list(field.type)]
     if len(lists) > 1:
         lists = [name for name in lists if name.lower() in EXAMPLES]
-    if len(lists) == 1:
-        return lists
-    families: dict[str, dict[int, str]] = {}
+    if lists:
+        return lists if len(lists) == 1 else []
+    families: dict[str, list[tuple[int, str]]] = {}
     for field in schema:
         numbered = re.fullmatch(r"(.*?)(\d+)", field.name)
         if numbered and types.is_floating(field.type) and field.name != label:
-            families.setdefault(numbered[1], {})[int(numbered[2])] = field.name
+            families.setdefault(numbered[1], []).append((int(numbered[2]), field.name))
     wide = [family for family in families.values() if len(family) > 1]
-    if lists or len(wide) != 1:
-        raise ValueError(
-            f"{path} must have one column of embeddings, lists of numbers, named "
-            f"{_either(EXAMPLES)} if there are more such columns; or floating columns named alike "
-            f"up to a number, such as dim_0, dim_1. {_listed(schema)}"
-        )
-    return [name for _, name in sorted(wide[0].items())]
+    return [name for _, name in sorted(wide[0])] if len(wide) == 1 else []
 
 
 def _examples(file: Any, columns: list[str], path: object) -> np.ndarray:
     """float32 [n, d], filled block by block."""
-    x, start = np.empty((0, 0), np.float32), 0
     count = file.metadata.num_rows
-    for batch in file.iter_batches(_ROWS, columns=columns):
+    numbers = _numbers(file, columns)
+    # As float32, and a list at a time as Arrow holds it.
+    needed = max(4 * numbers, 8 * numbers // max(count, 1))
+    check_fits(needed, f"{shown(path)}: its embeddings need", "Save fewer of them in a file.")
+    rows_at_once = max(1, min(_ROWS, _NUMBERS * count // max(numbers, 1)))
+    x, start = np.empty((0, 0), np.float32), 0
+    for batch in file.iter_batches(rows_at_once, columns=columns):
         for name, column in zip(batch.schema.names, batch.columns, strict=True):
             if column.null_count:
                 row = start + int(np.argmax(column.is_null().to_numpy(zero_copy_only=False)))
-                raise ValueError(f"{path}: the column {name!r} is null in row {row}, from 0 on.")
+                raise ValueError(
+                    f"{shown(path)}: the column {brief(repr(name))} is null in row {row}, from 0 "
+                    "on."
+                )
         if len(columns) > 1:
             rows = np.stack([batch[name].to_numpy() for name in columns], axis=1)
         else:
             rows = _lists(batch.column(0), columns[0], x.shape[1], start, path)
         if not len(x):
+            needed = 4 * count * rows.shape[1]
+            check_fits(needed, f"{shown(path)}: its embeddings need", "Save fewer in a file.")
             x = np.empty((count, rows.shape[1]), np.float32)
         with np.errstate(over="ignore"):  # found below, as infinite
             x[start : start + len(rows)] = rows
         start += len(rows)
     if 0 in x.shape:
-        raise ValueError(f"{path} holds no embeddings. It has {count} rows.")
+        raise ValueError(f"{shown(path)} holds no embeddings. It has {count} rows.")
+    if start != count:
+        raise ValueError(f"{shown(path)} is damaged: it claims {count} rows and has {start}.")
     check_finite(x, path)
     return x
+
+
+def _numbers(file: Any, columns: list[str]) -> int:
+    """How many numbers columns hold in all, as the file claims."""
+    total, metadata = 0, file.metadata
+    for group in range(metadata.num_row_groups):
+        row_group = metadata.row_group(group)
+        for k in range(row_group.num_columns):
+            column = row_group.column(k)
+            if any(column.path_in_schema in (c, *(f"{c}.{e}" for e in _INNER)) for c in columns):
+                total += column.num_values
+    return total
+
+
+# Where Parquet puts the numbers of a list.
+_INNER = ("list.element", "list.item", "list.array", "bag.array_element", "element", "array")
 
 
 def _lists(column: Any, name: str, size: int, start: int, path: object) -> np.ndarray:
@@ -149,52 +181,40 @@ def _lists(column: Any, name: str, size: int, start: int, path: object) -> np.nd
     other = np.flatnonzero(lengths != size)
     if len(other):
         raise ValueError(
-            f"{path}: the lists in {name!r} must be of one length, and that of row "
-            f"{start + other[0]}, from 0 on, is {lengths[other[0]]} long, not {size}."
+            f"{shown(path)}: the lists in {brief(repr(name))} must be of one length, and that of "
+            f"row {start + other[0]}, from 0 on, is {lengths[other[0]]} long, not {size}."
         )
     if values.null_count:
         row = int(np.argmax(values.is_null().to_numpy(zero_copy_only=False))) // size
-        raise ValueError(f"{path}: the list of {name!r} in row {start + row} holds a null.")
+        raise ValueError(
+            f"{shown(path)}: the list of {brief(repr(name))} in row {start + row} holds a null."
+        )
     return values.to_numpy(zero_copy_only=False).reshape(len(column), size)
 
 
 def _labels(
-    column: Any, names: np.ndarray | None, path: object
+    column: Any, names: list[str] | None, path: object
 ) -> tuple[np.ndarray, tuple[str, ...]]:
     """Labels int32 [n] from 0, and the names of the classes."""
-    from pyarrow import types
-
-    if types.is_dictionary(column.type):
-        column = column.cast(column.type.value_type)
     if column.null_count:
-        raise ValueError(f"{path}: {column.null_count:,} of {len(column):,} labels are null.")
-    text = (types.is_string, types.is_large_string, types.is_string_view)
-    if not types.is_integer(column.type) and not any(is_text(column.type) for is_text in text):
         raise ValueError(
-            f"{path}: labels must be integers or strings. Received the type {column.type}."
+            f"{shown(path)}: {column.null_count:,} of {len(column):,} labels are null."
         )
-    if types.is_string_view(column.type):  # which Arrow does not encode yet
-        column = column.cast("large_string")
-    codes = column.dictionary_encode().combine_chunks()
-    values = np.array(codes.dictionary.to_pylist())
-    y, names_of = as_labels(values, names, len(values), path)
-    return y[codes.indices.to_numpy()], names_of
+    values, codes = column_values(column, "labels", path)
+    numbers, names_of = number(sorted(values), names, path)
+    return np.array([numbers[value] for value in values], np.int32)[codes], names_of
 
 
-def _class_names(schema: pyarrow.Schema, label: str) -> np.ndarray | None:
-    """The names that Hugging Face datasets keep in the file beside integer labels."""
-    try:
-        kept = json.loads((schema.metadata or {})[b"huggingface"])
-        return np.array(kept["info"]["features"][label]["names"], str)
-    except (KeyError, TypeError, ValueError):
+def _parts(file: Any, schema: pyarrow.Schema, path: object) -> list[str] | None:
+    found = [name for name in schema.names if name.lower() in PARTS]
+    if not found:
         return None
-
-
-def _either(names: tuple[str, ...]) -> str:
-    return ", ".join(names[:-1]) + f" or {names[-1]}"
-
-
-def _listed(schema: pyarrow.Schema, most: int = 12) -> str:
-    said = ", ".join(f"{field.name} ({field.type})" for field in list(schema)[:most])
-    more = len(schema) - most
-    return f"Found: {said or 'none'}" + (f" and {more} more." if more > 0 else ".")
+    values, codes = column_values(file.read(found[:1])[found[0]], found[0], path)
+    parts = [part_named(value) for value in values]
+    unknown = [brief(value) for value, part in zip(values, parts, strict=True) if part is None]
+    if unknown:
+        raise ValueError(
+            f"{shown(path)}: the column {brief(repr(found[0]))} must hold train, val or test. "
+            f"Received: {listed(unknown)}."
+        )
+    return [str(parts[code]) for code in codes.tolist()]

@@ -1,11 +1,14 @@
-"""`Split`, and the division of its classes in two."""
+"""`Split`, and the division of its classes and rows."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
+
+from kinfold.datasets._names import brief, shown
 
 
 @dataclass(frozen=True, eq=False)
@@ -17,6 +20,8 @@ class Split:
             vectors.
         y: int32 `[n]`, the class of each example, 0 to classes - 1.
         names: `names[k]` is the name of class k.
+        files: the name of each example, the path of its image relative to the data; None where
+            examples have no names.
 
     Example:
 
@@ -31,6 +36,7 @@ class Split:
     x: np.ndarray
     y: np.ndarray
     names: tuple[str, ...]
+    files: tuple[str, ...] | None = None
 
     def __iter__(self) -> Iterator[np.ndarray]:
         yield self.x
@@ -38,6 +44,28 @@ class Split:
 
     def __len__(self) -> int:
         return len(self.y)
+
+
+class Splits(NamedTuple):
+    """What a run trains on, chooses its best epoch by, and is tested on.
+
+    Example:
+
+    >>> import numpy as np
+    >>> from kinfold.datasets import Split, Splits
+    >>> one, two = (Split(np.eye(2), np.array([0, 1]), names) for names in ("ab", "bc"))
+    >>> Splits(one, one, two).classes_are_unseen
+    False
+    """
+
+    train: Split
+    validation: Split
+    test: Split
+
+    @property
+    def classes_are_unseen(self) -> bool:
+        """Whether no test class is a training class, by name."""
+        return not set(self.train.names) & set(self.test.names)
 
 
 def split_classes(split: Split, fraction: float, seed: int = 0) -> tuple[Split, Split]:
@@ -75,20 +103,32 @@ def split_classes(split: Split, fraction: float, seed: int = 0) -> tuple[Split, 
         )
     held_out = np.zeros(classes, bool)
     held_out[np.random.default_rng(seed).permutation(classes)[:held]] = True
-    return _select(split, ~held_out), _select(split, held_out)
+    return select_classes(split, ~held_out), select_classes(split, held_out)
 
 
-def _select(split: Split, wanted: np.ndarray) -> Split:
+def select_classes(split: Split, wanted: np.ndarray) -> Split:
     """The examples of the classes where `wanted` is True, labels numbered anew."""
-    rows = wanted[split.y]
+    return _select(split, wanted[split.y].nonzero()[0], wanted)
+
+
+def select_rows(split: Split, rows: np.ndarray) -> Split:
+    """The examples of these rows (increasing numbers), with the classes that they have."""
+    wanted = np.zeros(len(split.names), bool)
+    wanted[split.y[rows]] = True
+    return _select(split, rows, wanted)
+
+
+def _select(split: Split, rows: np.ndarray, wanted: np.ndarray) -> Split:
     new_ids = np.cumsum(wanted) - 1
     names = tuple(name for name, keep in zip(split.names, wanted, strict=True) if keep)
-    return Split(split.x[rows], new_ids[split.y[rows]].astype(np.int32), names)
+    files = None if split.files is None else tuple(split.files[row] for row in rows)
+    together = len(rows) > 0 and rows[-1] - rows[0] + 1 == len(rows)
+    x = split.x[rows[0] : rows[-1] + 1] if together else split.x[rows]  # no copy where it can be
+    return Split(x, new_ids[split.y[rows]].astype(np.int32), names, files)
 
 
 def check_classes(names: tuple[str, ...], source: object) -> None:
     """Refuse data of fewer than two classes: nothing in them is to be told apart."""
     if len(names) < 2:
-        raise ValueError(
-            f"{source} holds one class only, {names[0]!r}. Metric learning needs at least two."
-        )
+        found = f"one class only, '{brief(names[0])}'" if names else "no class"
+        raise ValueError(f"{shown(source)} holds {found}. Metric learning needs at least two.")

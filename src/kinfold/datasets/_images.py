@@ -1,0 +1,174 @@
+"""Image files with their classes, and reading them into memory."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from kinfold.datasets._memory import check_fits
+from kinfold.datasets._names import as_class_names, as_text, brief, counted, shown
+from kinfold.datasets._split import Split, check_classes
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+EXTENSIONS = (
+    ".bmp", ".gif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp",
+)  # fmt: skip
+Progress = Callable[[int, int], None]
+
+
+@dataclass
+class ImageFiles:
+    """Image files and the class of each; nothing of them is read yet.
+
+    Attributes:
+        source: the data as the user named it, for messages.
+        root: the folder that `files` are relative to.
+        files: paths of the images.
+        y: the class of each file.
+        names: `names[k]` is the name of class k; a class may have no file.
+        parts: the part of each file: train, validation or test; None where the data has no parts.
+        none: what to say where no file can be read.
+        left_out: what was found and is not read, as messages show it, by the words for it.
+    """
+
+    source: Path
+    root: Path
+    files: list[str]
+    y: list[int]
+    names: list[str]
+    none: str
+    parts: list[str] | None = None
+    left_out: dict[str, list[str]] = field(default_factory=dict)
+
+    def rows(self, rows: Sequence[int]) -> ImageFiles:
+        """These files, without the classes that only others have."""
+        other = set(self.y) - {self.y[row] for row in rows}
+        kept = [k for k in range(len(self.names)) if k not in other]
+        new = {k: n for n, k in enumerate(kept)}
+        return replace(
+            self,
+            files=[self.files[row] for row in rows],
+            y=[new[self.y[row]] for row in rows],
+            names=[self.names[k] for k in kept],
+            parts=None if self.parts is None else [self.parts[row] for row in rows],
+        )
+
+
+def read_images(
+    found: ImageFiles,
+    size: tuple[int, int],
+    channels: int,
+    strict: bool = False,
+    progress: Progress | None = None,
+) -> tuple[Split, list[str] | None]:
+    """Read image files; what cannot be used is named in one warning and left out.
+
+    Returns:
+        The images that could be read, and the part of each where the data has parts.
+    """
+    try:
+        import PIL  # noqa: F401
+    except ImportError as error:
+        raise ImportError("Reading images needs pillow: pip install kinfold[train]") from error
+
+    height, width = _checked_size(size)
+    if channels not in (1, 3):
+        raise ValueError(f"channels must be 1 (grey) or 3 (RGB). Received {channels!r}.")
+    files, names = found.files, as_class_names(found.names, found.source)
+    check_fits(
+        len(files) * height * width * channels,
+        f"{shown(found.source)}: {len(files)} images of this size need",
+        "Pass a smaller size, or fewer images.",
+    )
+    x = np.empty((len(files), height, width, channels), np.uint8)
+    unreadable: list[str] = []
+    kept: list[int] = []
+    pool = ThreadPoolExecutor()  # Pillow decodes outside the interpreter's lock
+    try:
+        pictures = pool.map(lambda f: _read(found.root / f, (height, width), channels), files)
+        for row, picture in enumerate(pictures):
+            if isinstance(picture, str):
+                unreadable.append(f"{brief(files[row])} ({shown(picture)})")
+            else:
+                x[len(kept)] = picture
+                kept.append(row)
+            if progress is not None:
+                progress(row + 1, len(files))
+    finally:
+        pool.shutdown(cancel_futures=True)  # so that Ctrl-C does not wait for every file
+    if unreadable and strict:
+        raise ValueError(f"{shown(found.source)}: {counted('unreadable', unreadable)}.")
+
+    classes, y = np.unique(np.array([found.y[row] for row in kept], int), return_inverse=True)
+    found_in = set(classes.tolist())
+    empty = [brief(name) for k, name in enumerate(names) if k not in found_in]
+    skipped = {
+        "unreadable": unreadable,
+        "classes without a readable image": empty,
+        **found.left_out,
+    }
+    said = "; ".join(counted(what, entries) for what, entries in skipped.items() if entries)
+    if said:
+        warnings.warn(f"{shown(found.source)}: left out: {said}.", stacklevel=3)
+    if not kept:
+        raise ValueError(f"{shown(found.source)} {found.none}")
+    names = tuple(names[k] for k in classes)
+    check_classes(names, found.source)
+    split = Split(
+        x[: len(kept)], y.astype(np.int32), names, tuple(as_text(files[row]) for row in kept)
+    )
+    return split, None if found.parts is None else [found.parts[row] for row in kept]
+
+
+def _checked_size(size: tuple[int, int]) -> tuple[int, int]:
+    if (
+        not isinstance(size, Sequence)
+        or len(size) != 2
+        or not all(isinstance(side, int | np.integer) and side > 0 for side in size)
+    ):
+        raise ValueError(
+            f"size must be (height, width), two whole numbers of pixels. Received {size!r}."
+        )
+    return int(size[0]), int(size[1])
+
+
+def _read(path: Path, size: tuple[int, int], channels: int) -> np.ndarray | str:
+    """One image, uint8 `[height, width, channels]`, or why it cannot be read."""
+    from PIL import Image, ImageOps
+
+    height, width = size
+    try:
+        if not path.is_file():  # a device or a pipe would never end
+            return "a folder or device" if path.exists() else "no such file"
+        with Image.open(path) as image:
+            image.draft(image.mode, (2 * max(size), 2 * max(size)))  # a JPEG decodes smaller
+            upright = ImageOps.exif_transpose(image)
+            plain = _plain(upright).convert("L" if channels == 1 else "RGB")
+            fitted = ImageOps.fit(plain, (width, height), Image.Resampling.BICUBIC)
+    except Exception as error:  # Pillow's readers raise many kinds
+        return str(error).splitlines()[0] if str(error) else type(error).__name__
+    return np.asarray(fitted).reshape(height, width, channels)
+
+
+def _plain(image: Image.Image) -> Image.Image:
+    """The image in 8 bits without transparency: what Pillow's `convert` would clip or drop."""
+    from PIL import Image
+
+    if image.mode.startswith("I"):  # 16-bit grey; "I" where Pillow widened it to 32 bits
+        grey = np.clip(np.asarray(image), 0, 65535) / 257
+        return Image.fromarray(np.round(grey).astype(np.uint8))
+    if image.mode == "F":
+        raise ValueError("floating-point pixels, whose range is not known")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        return Image.alpha_composite(white, image)
+    return image

@@ -1,0 +1,146 @@
+"""Data of any kind, in the parts that its owner divided it into."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from kinfold.datasets._arrays import array_parts
+from kinfold.datasets._folder import find_classes
+from kinfold.datasets._forms import DATA_FORMS
+from kinfold.datasets._images import ImageFiles, Progress, read_images
+from kinfold.datasets._layout import check_not_flat, find_parts, survey
+from kinfold.datasets._listing import find_listed, listing_in
+from kinfold.datasets._names import shown
+from kinfold.datasets._parquet import parquet_rows
+from kinfold.datasets._parquet_listing import is_listing
+from kinfold.datasets._split import Split, select_rows
+from kinfold.datasets._words import WHOLE
+
+_ORDER = ("train", "validation", "test")
+
+
+def parts(
+    path: str | os.PathLike[str],
+    size: tuple[int, int] = (224, 224),
+    channels: int = 3,
+    only: str | None = None,
+    progress: Progress | None = None,
+) -> dict[str, Split]:
+    """Read data that may be divided by its owner into parts to train, choose and test on.
+
+    Divided are:
+
+    - a folder that holds `train/`, `val/` (or `valid/`, `validation/`, `dev/`) and `test/`, each
+      with class folders, as `image_folder` reads them;
+    - a table of images with a column `split`, as `image_list` reads it, or of embeddings, as
+      `parquet` does;
+    - an `.npz` file with `x_train`, `y_train`, `x_val`, `y_val`, `x_test`, `y_test`, or
+      `train_images`, `train_labels` and so on, as `arrays` reads them.
+
+    A folder without class folders is read by the one table in it.
+
+    Args:
+        path: the data.
+        size: (height, width) of every image that is read from a file, in pixels.
+        channels: of these images, 3 for RGB, 1 for grey.
+        only: a part; where the data has it, only this part is read, and where not, all is read as
+            one.
+        progress: called with (files done, files in all) while images are read.
+
+    Returns:
+        The parts that there are: "train", "validation", "test"; or {"all": split} where the data
+        is not divided. Labels are numbered from 0 in each part, and the same name in two parts is
+        the same class.
+
+    Raises:
+        ImportError: pillow or pyarrow is missing.
+        ValueError: as the functions above, or the data is of another kind.
+
+    Example:
+
+    >>> import pathlib, tempfile
+    >>> import numpy as np
+    >>> from kinfold.datasets import parts
+    >>> x, y = np.eye(4), [0, 1, 0, 1]
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     file = pathlib.Path(folder, "vectors.npz")
+    ...     np.savez(file, x_train=x, y_train=y, x_test=x, y_test=y)
+    ...     found = parts(file)
+    >>> {name: len(split) for name, split in found.items()}
+    {'train': 4, 'test': 4}
+    """
+    path = Path(path)
+    check_kind(path)
+    if holds_images(path):
+        return _image_parts(_find_images(path), size, channels, only, progress)
+    if path.suffix.lower() == ".npz":
+        return array_parts(path, only)
+    split, part_of = parquet_rows(path)
+    return _divided(split, part_of, only)
+
+
+def holds_images(path: Path) -> bool:
+    """Whether data is image files, which are read at any size."""
+    suffix = path.suffix.lower()
+    return (
+        path.is_dir() or suffix in (".csv", ".tsv") or (suffix == ".parquet" and is_listing(path))
+    )
+
+
+def check_kind(path: Path) -> None:
+    """Refuse what no reader is for; nothing is read."""
+    suffix = path.suffix.lower()
+    if path.is_dir() or suffix in (".npz", ".parquet", ".csv", ".tsv"):
+        return
+    if suffix == ".npy":
+        raise ValueError(
+            f"{shown(path)} holds one array, and no labels. Put both in an .npz file: "
+            "numpy.savez('data.npz', x=numpy.load('data.npy'), y=labels)."
+        )
+    raise ValueError(f"{shown(path)} is a file of a kind that is not read. DATA is {DATA_FORMS}")
+
+
+def _find_images(path: Path) -> ImageFiles:
+    if not path.is_dir():
+        return find_listed(path)
+    table = listing_in(path)
+    found = survey(path)
+    if found.parts and not found.classes:
+        return find_parts(path, found)
+    if table is not None and len(found.classes) < 2:
+        return find_listed(table)
+    check_not_flat(path, found)
+    return find_classes(path)
+
+
+def _image_parts(
+    found: ImageFiles,
+    size: tuple[int, int],
+    channels: int,
+    only: str | None,
+    progress: Progress | None,
+) -> dict[str, Split]:
+    of = found.parts
+    if of is not None:
+        order = sorted(range(len(of)), key=lambda row: _ORDER.index(of[row]))
+        if only in of:
+            order = [row for row in order if of[row] == only]
+        found = found.rows(order)  # so that parts are slices, not copies
+    split, part_of = read_images(found, size, channels, progress=progress)
+    return _divided(split, part_of, only)
+
+
+def _divided(split: Split, part_of: Sequence[str] | None, only: str | None) -> dict[str, Split]:
+    if part_of is None or (only is not None and only not in part_of):
+        return {WHOLE: split}
+    names = np.array(part_of)
+    wanted = _ORDER if only is None else (only,)
+    return {
+        part: select_rows(split, np.flatnonzero(names == part))
+        for part in wanted
+        if part in part_of
+    }
