@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import html
 
+import numpy as np
+
 from kinfold.datasets import Split
 from kinfold.report.context import ReportContext, class_name, file_name
 from kinfold.report.images import Pictures
@@ -19,12 +21,11 @@ def tile_of(
     context: ReportContext, split: Split, pictures: Pictures | None, index: int, said: str = ""
 ) -> str:
     """An example of any split."""
-    label = class_name(split, int(split.y[index]))
+    label = class_name(split, int(np.asarray(split.y).reshape(-1)[index]))
     file = file_name(split, index)
     full = html.escape(described(label))
     if pictures is None:
-        frame = f'<div class="frame"><bdi title="{full}">{html.escape(readable(label))}</bdi></div>'
-        return f"{frame}{said}{_file(file)}"
+        return f'<div class="frame">{name(context, label)}</div>{said}{_file(file)}'
     alt = full if file is None else f"{full}, {html.escape(readable(file))}"
     ink = ' class="ink"' if pictures.drawings else ""
     frame = f'<div class="frame"><img{ink} src="{pictures.uri(index)}" alt="{alt}"></div>'

@@ -19,10 +19,10 @@ def confusions(context: ReportContext) -> str:
         return section("confusions", title, empty("Every nearest neighbour is of the right class."))
     said = (
         "For each pair of classes, how many queries of one have their nearest neighbour in the "
-        f"other. The pictures are the most similar two {context.thing}s of such a pair."
+        "other."
     )
-    if context.pictures is None:
-        said = said.split(" The pictures")[0]
+    if context.pictures:
+        said += f" The pictures are the most similar two {context.thing}s of such a pair."
     shape = "confused" if context.pictures else "confused text"
     rows = "".join(
         f'<tr><th scope="row">{tile(context, pair.example[0])}</th>'
@@ -44,4 +44,4 @@ def confusions(context: ReportContext) -> str:
 
 
 def _share(wrong: int, queries: int) -> str:
-    return f"{wrong:,} of {queries:,}" if wrong else f"0 of {queries:,}"
+    return f"{wrong:,} of {queries:,}"
