@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from kinfold.report.words import shortened
+
 # matplotlib draws with these marker colours; `_svg` turns each into the page's variable.
 INK, MUTED, RULE, PAPER = "#010101", "#020202", "#030303", "#040404"
 FIRST, SECOND, THIRD, FOURTH = SERIES = ("#050505", "#060606", "#070707", "#080808")
@@ -23,9 +25,12 @@ _VARIABLES = {
     THIRD: "--third",
     FOURTH: "--fourth",
 }
-_LINES = ("-", (0, (5, 2)), (0, (1, 1.4)), (0, (6, 2, 1, 2)))
+_LINES = ("-", (0, (1, 1)), (0, (7, 2, 1, 2)), (0, (7, 2, 1, 1, 1, 2)))
+_DASHED = (0, (4, 3))
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "*")
-WIDTH, HEIGHT, FONT = 420, 270, 13  # CSS pixels at full size
+WIDTH, HEIGHT, FONT = 358, 250, 13  # CSS pixels, as on a phone: there too 13 are 13
+
+Curves = dict[str, tuple[list[float], list[float]]]
 
 
 def _axes(height: int = HEIGHT, **room: float) -> tuple[Any, Any]:
@@ -46,7 +51,7 @@ def _axes(height: int = HEIGHT, **room: float) -> tuple[Any, Any]:
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)
     axes.spines["bottom"].set_color(MUTED)
-    axes.tick_params(colors=MUTED, labelcolor=MUTED, labelsize=FONT - 1, length=3, width=0.8)
+    axes.tick_params(colors=MUTED, labelcolor=MUTED, labelsize=FONT, length=3, width=0.8)
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="y", color=RULE, linewidth=1)
     axes.set_axisbelow(True)
@@ -90,67 +95,116 @@ def _spread(wanted: Sequence[float], gap: float, top: float) -> list[float]:
 
 
 def lines(
-    curves: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+    curves: Curves,
     alt: str,
     x_label: str,
     unit: bool = False,
     log2: bool = False,
+    dashed: str = "",
+    mark: tuple[float, str] | None = None,
+    levels: Mapping[str, float] | None = None,
 ) -> str:
-    """Curves named at their last point, a colour and a line style each; `unit` keeps to 0..1."""
-    from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
+    """Curves named at their last point; the vertical axis starts at 0, or below it if they do.
 
-    longest = max(len(name) for name in curves) if len(curves) > 1 else 0
-    figure, axes = _axes(right=16 + 7.4 * longest)
-    ends: list[tuple[str, float, float, str]] = []
+    Args:
+        curves: (x, y) by name; a colour and a line style each.
+        alt: what the chart shows, in words.
+        x_label: what x is.
+        unit: whether y keeps to 0..1.
+        log2: whether x grows by powers of two.
+        dashed: the curve that is drawn dashed, as the raw input is.
+        mark: an x to be marked, and the words for it.
+        levels: by the name of a curve a height to compare it with, drawn dashed in its colour.
+    """
+    levels = levels or {}
+    ends = [(name, float(y[-1]), SERIES[i % 4]) for i, (name, (_, y)) in enumerate(curves.items())]
+    ends += [(f"{name}, raw", levels[name], colour) for name, _, colour in ends if name in levels]
+    longest = max(len(name) for name, _, _ in ends) if len(ends) > 1 else 0
+    figure, axes = _axes(right=16 + 7.2 * longest, top=26 if mark else 14)
     for i, (name, (x, y)) in enumerate(curves.items()):
-        colour = SERIES[i % len(SERIES)]
-        few = len(x) <= 24
         axes.plot(
             x,
             y,
-            color=colour,
+            color=SERIES[i % len(SERIES)],
             linewidth=2,
-            linestyle=_LINES[i % len(_LINES)],
-            marker=_MARKERS[i % len(_MARKERS)] if few else None,
+            linestyle=_DASHED if name == dashed else _LINES[i % len(_LINES)],
+            marker=_MARKERS[i % len(_MARKERS)] if len(x) <= 24 else None,
             markersize=5,
             markeredgewidth=0,
             clip_on=False,
         )
-        ends.append((name, float(x[-1]), float(y[-1]), colour))
+        if name in levels:
+            axes.axhline(levels[name], color=SERIES[i % 4], linewidth=1.4, linestyle=_DASHED)
+    _scale_x(axes, curves, log2)
+    _scale_y(axes, unit)
+    axes.set_xlabel(x_label, color=MUTED, fontsize=FONT)
+    if mark:
+        _mark(axes, *mark)
+    if len(ends) > 1:
+        _name_ends(axes, ends)
+    return _svg(figure, alt)
+
+
+def _scale_x(axes: Any, curves: Curves, log2: bool) -> None:
+    from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
+
+    values = sorted({float(v) for x, _ in curves.values() for v in x})
+    axes.margins(x=0.02, y=0.08)
     if log2:
-        ticks = sorted({float(v) for x, _ in curves.values() for v in x})
         axes.set_xscale("log", base=2)
-        axes.xaxis.set_major_locator(FixedLocator(ticks))
+        axes.xaxis.set_major_locator(FixedLocator(values))
         axes.xaxis.set_minor_locator(NullLocator())
         axes.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
-    elif len({v for x, _ in curves.values() for v in x}) == 1:
-        axes.xaxis.set_major_locator(FixedLocator([ends[0][1]]))
+    elif len(values) == 1:
+        axes.xaxis.set_major_locator(FixedLocator(values))
     else:
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8, steps=[1, 2, 5, 10]))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6, steps=[1, 2, 5, 10]))
+
+
+def _scale_y(axes: Any, unit: bool) -> None:
+    """From 0: a part of an axis makes small differences look large."""
+    from matplotlib.ticker import MaxNLocator
+
     axes.yaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 2.5, 5, 10]))
-    axes.margins(x=0.02, y=0.08)
-    if unit:
-        low, high = axes.get_ylim()
-        axes.set_ylim(max(0.0, low), min(1.0, max(high, low + 0.02)))
-    axes.set_xlabel(x_label, color=MUTED, fontsize=FONT - 1)
-    if len(curves) > 1:
-        low, high = axes.get_ylim()
-        pixel = (high - low) / (axes.get_position().height * HEIGHT)
-        heights = _spread([y for _, _, y, _ in ends], (FONT + 4) * pixel, high)
-        right = max(x for _, x, _, _ in ends)
-        for (name, _, _, colour), height in zip(ends, heights, strict=True):
-            axes.annotate(
-                name,
-                (right, height),
-                xytext=(9, 0),
-                textcoords="offset points",
-                va="center",
-                color=colour,
-                fontsize=FONT,
-                annotation_clip=False,
-                parse_math=False,
-            )
-    return _svg(figure, alt)
+    low, high = axes.get_ylim()
+    lowest = float(axes.dataLim.y0)
+    axes.set_ylim((0.0, 1.0) if unit else (0.0 if lowest >= 0 else low, max(high, 0.0)))
+
+
+def _mark(axes: Any, x: float, words: str) -> None:
+    axes.axvline(x, color=INK, linewidth=1.2, linestyle=(0, (2, 2)))
+    low, high = axes.get_xlim()
+    at = (x - low) / (high - low)
+    axes.annotate(
+        words,
+        (x, 1.0),
+        xycoords=("data", "axes fraction"),
+        xytext=(0, 6),
+        textcoords="offset points",
+        ha="left" if at < 0.25 else "right" if at > 0.75 else "center",
+        color=INK,
+        fontsize=FONT,
+        annotation_clip=False,
+    )
+
+
+def _name_ends(axes: Any, ends: Sequence[tuple[str, float, str]]) -> None:
+    low, high = axes.get_ylim()
+    pixel = (high - low) / (axes.get_position().height * HEIGHT)
+    heights = _spread([y for _, y, _ in ends], (FONT + 3) * pixel, high)
+    for (name, _, colour), height in zip(ends, heights, strict=True):
+        axes.annotate(
+            name,
+            (1.0, height),
+            xycoords=("axes fraction", "data"),
+            xytext=(7, 0),
+            textcoords="offset points",
+            va="center",
+            color=colour,
+            fontsize=FONT,
+            annotation_clip=False,
+            parse_math=False,
+        )
 
 
 def histogram(
@@ -172,8 +226,8 @@ def histogram(
     axes.set_xlim(*limits)
     axes.set_ylim(bottom=0)
     axes.yaxis.set_visible(False)
-    axes.xaxis.set_major_locator(MaxNLocator(nbins=6))
-    axes.set_xlabel("cosine similarity", color=MUTED, fontsize=FONT - 1)
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=5))
+    axes.set_xlabel("cosine similarity", color=MUTED, fontsize=FONT)
     axes.legend(
         loc="lower left",
         bbox_to_anchor=(-0.02, 1.0),
@@ -190,7 +244,7 @@ def histogram(
 
 def scatter(points: np.ndarray, y: np.ndarray, names: dict[int, str], alt: str) -> str:
     """Points of at most ten classes, a mark and a colour each, named above their middle."""
-    figure, axes = _axes(height=400, left=10, right=10, top=10, bottom=10)
+    figure, axes = _axes(height=360, left=10, right=10, top=10, bottom=10)
     axes.axis("off")
     places = []
     for i, label in enumerate(names):
@@ -216,11 +270,11 @@ def scatter(points: np.ndarray, y: np.ndarray, names: dict[int, str], alt: str) 
         side = "left" if x < 0.2 else "right" if x > 0.8 else "center"
         at = 0.0 if x < 0.2 else 1.0 if x > 0.8 else x
         # The name itself goes in afterwards: the page has fonts that matplotlib lacks.
-        axes.text(at, height + 0.03, f"name-{i}.", ha=side, fontsize=FONT - 1, color=INK)
+        axes.text(at, height + 0.03, f"name-{i}.", ha=side, fontsize=FONT, color=INK)
     axes.set_xlim(-0.02, 1.02)
     axes.set_ylim(-0.02, 1.08)
     svg = _svg(figure, alt)
     for i, name in enumerate(names.values()):
-        short = name if len(name) <= 18 else name[:17] + "…"
-        svg = svg.replace(f">name-{i}.<", f' class="halo">{html.escape(short)}<')
+        short = html.escape(shortened(name, 18))
+        svg = svg.replace(f">name-{i}.<", f' class="halo">{short}<')
     return svg

@@ -1,4 +1,4 @@
-"""How the report writes numbers, names and its parts."""
+"""How the report writes numbers and names."""
 
 from __future__ import annotations
 
@@ -34,64 +34,51 @@ def part_of(part: int, whole: int) -> str:
 
 
 def readable(name: str) -> str:
-    """A class name that can be seen: a mark gets a base, what has no shape gets its number."""
+    """A name that can be seen: a mark gets a base, what has no shape gets its number."""
     if all(unicodedata.category(c)[0] in "CZ" for c in name):
-        return " ".join(f"U+{ord(c):04X}" for c in name) or "(no name)"
-    return "\N{DOTTED CIRCLE}" + name if unicodedata.category(name[0])[0] == "M" else name
+        return " ".join(code_point(c) for c in name) or "(no name)"
+    seen = "".join(_visible(c) for c in name)
+    return "\N{DOTTED CIRCLE}" + seen if unicodedata.category(name[0])[0] == "M" else seen
+
+
+def _visible(character: str) -> str:
+    """A control character, or one that reorders text, as Python escapes it."""
+    code = ord(character)
+    if 0xDC80 <= code <= 0xDCFF:  # a byte of a file name that is not UTF-8
+        return f"\\x{code - 0xDC00:02x}"
+    # The joiners (200C, 200D) belong to words of several scripts and to emoji.
+    hidden = unicodedata.category(character) in ("Cc", "Cf", "Cs", "Zl", "Zp")
+    if hidden and code not in (0x200C, 0x200D):
+        return character.encode("unicode_escape").decode()
+    return character
+
+
+def code_point(character: str) -> str:
+    """Reads "U+00D5"."""
+    return f"U+{ord(character):04X}"
+
+
+def unicode_name(character: str) -> str:
+    """Reads "LATIN CAPITAL LETTER O WITH TILDE"."""
+    return unicodedata.name(character, "no Unicode name")
 
 
 def described(name: str) -> str:
-    """A class name in full: a single character beyond ASCII letters also by its Unicode name."""
-    if len(name) != 1 or (name.isascii() and name.isalnum()):
+    """A class name in full: a single character also by its code point and Unicode name."""
+    if len(name) != 1:
         return readable(name)
-    unicode = unicodedata.name(name, "no Unicode name")
-    return f"{readable(name)} (U+{ord(name):04X} {unicode})"
+    if readable(name) == code_point(name):
+        return f"{code_point(name)} {unicode_name(name)}"
+    return f"{readable(name)} ({code_point(name)} {unicode_name(name)})"
 
 
-def section(name: str, title: str, *body: str) -> str:
-    """A section with its heading."""
-    return (
-        f'<section id="{name}" aria-labelledby="{name}-title">\n'
-        f'<h2 id="{name}-title">{title}</h2>\n{"".join(body)}\n</section>\n'
-    )
+def shortened(name: str, limit: int = 28) -> str:
+    """A long file name without its middle: both its start and its ending tell files apart."""
+    name = readable(name)
+    return name if len(name) <= limit else f"{name[: limit // 2]}…{name[-(limit // 2 - 1) :]}"
 
 
-def note(text: str) -> str:
-    """A paragraph of explanation; `text` is HTML."""
-    return f'<p class="note">{text}</p>\n'
-
-
-def figure(chart: str, caption: str = "", title: str = "") -> str:
-    """A chart with a title above and a caption below; both are HTML."""
-    return (
-        "<figure>"
-        + (f"<h3>{title}</h3>" if title else "")
-        + chart
-        + (f"<figcaption>{caption}</figcaption>" if caption else "")
-        + "</figure>\n"
-    )
-
-
-def table(columns: list[str], rows: list[tuple[str, list[str]]], corner: str = "") -> str:
-    """A table in a box that scrolls by itself; cells are HTML, `<td` onwards."""
-    head = "".join(f'<th scope="col">{html.escape(name)}</th>' for name in columns)
-    first = f'<th scope="col">{html.escape(corner)}</th>' if corner else "<td></td>"
-    body = "".join(
-        f'<tr><th scope="row">{html.escape(name)}</th>{"".join(cells)}</tr>\n'
-        for name, cells in rows
-    )
-    return (
-        f'<div class="scroll"><table>\n<thead><tr>{first}{head}</tr></thead>\n'
-        f"<tbody>\n{body}</tbody>\n</table></div>\n"
-    )
-
-
-def definitions(title: str, items: dict[str, str]) -> str:
-    """A list of names and texts that opens on demand; nothing where there is none."""
-    if not items:
-        return ""
-    body = "".join(
-        f"<dt>{html.escape(name)}</dt><dd>{html.escape(text)}</dd>\n"
-        for name, text in items.items()
-    )
-    return f"<details><summary>{title}</summary>\n<dl>\n{body}</dl></details>\n"
+def text(value: object) -> str:
+    """Any value as HTML, with its control characters visible."""
+    written = str(value)
+    return html.escape("".join(c if c == "\n" else _visible(c) for c in written), quote=True)

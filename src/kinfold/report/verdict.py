@@ -1,0 +1,63 @@
+"""Whether the model is better than its raw input: the headline of the page."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+from kinfold.evaluation import Gain
+from kinfold.report.context import ReportContext
+
+JUDGED = ("recall@1", "map@r")
+
+
+class Verdict(NamedTuple):
+    """The headline, and its kind for the colour: "better", "worse" or "unsure"."""
+
+    kind: str
+    words: str
+
+
+def verdict(context: ReportContext) -> Verdict | None:
+    """Judge by the gain, or without one by the table; None where neither has the metrics."""
+    report, raw = context.report, context.raw
+    said = {
+        "": Verdict("better", f"Better than {raw}"),
+        "worse": Verdict("worse", f"Worse than {raw}"),
+        "worse here": Verdict("worse", f"Worse than {raw}"),
+        "no better": Verdict("unsure", f"No better than {raw}"),
+        "uncertain": Verdict("unsure", f"Not certain to be better than {raw}"),
+    }
+    if all(name in report.gain for name in JUDGED):
+        return said[judge(report.gain)]
+    rows = report.table
+    first, last = rows.get("raw", rows.get("pixels", {})), rows.get("trained", {})
+    changes = [last.get(name, math.nan) - first.get(name, math.nan) for name in JUDGED]
+    changes = [change for change in changes if math.isfinite(change)]
+    if not changes:
+        return None
+    if max(changes) <= 0:
+        return said["worse" if min(changes) < 0 else "no better"]
+    return said["uncertain" if min(changes) < 0 else ""]
+
+
+def judge(gain: Gain) -> str:
+    """Judge recall@1 and map@r together.
+
+    Returns:
+        "" for better: above 0 with their intervals, or one of them and the other not below.
+        "worse": below 0, or one of them and the other's interval holds 0; "worse here" without
+        intervals. "no better": all intervals hold 0, or nothing changed. Else "uncertain".
+    """
+    differences = [gain[name]["difference"] or 0.0 for name in JUDGED]
+    if max(differences) == min(differences) == 0.0:
+        return "no better"
+    signs = []
+    for name in JUDGED:
+        low, high = gain[name]["low"], gain[name]["high"]
+        if low is None or high is None:
+            return "worse here" if max(differences) <= 0 else "uncertain"
+        signs.append((low > 0) - (high < 0))
+    if max(signs) <= 0:
+        return "worse" if min(signs) < 0 else "no better"
+    return "uncertain" if min(differences) < 0 else ""
