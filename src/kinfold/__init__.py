@@ -1,5 +1,9 @@
 """Metric learning for Keras 3, on TensorFlow, JAX and PyTorch."""
 
+import _kinfold_backend
+
+_kinfold_backend.use()  # before any import of Keras, which takes TensorFlow installed or not
+
 from kinfold import batches as batches
 from kinfold import callbacks as callbacks
 from kinfold import datasets as datasets
