@@ -7,7 +7,6 @@ backend, and `--backend` chooses that.
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import json
 import os
 import shlex
@@ -16,6 +15,8 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
+
+import _kinfold_backend
 
 try:
     import typer
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 
 # Nothing here imports Keras before `_use_backend` has said which backend it is to use.
 
-BACKENDS = ("jax", "torch", "tensorflow")
 _OPEN = ("resume", "epochs", "patience")  # options that --resume leaves open
 
 app = typer.Typer(
@@ -47,7 +47,7 @@ DataArgument = typer.Argument(
 )
 BackendOption = typer.Option(
     help="jax, torch or tensorflow. By default KERAS_BACKEND, else the one in keras.json, else "
-    "the first that is installed.",
+    "the first installed of tensorflow, jax and torch.",
     show_default=False,
 )
 
@@ -203,7 +203,12 @@ def evaluate(
     """Measure the model of RUN on DATA: of glyphs the unseen test characters, else all of it."""
     with _messages(None):
         own = _backend_of(run)
-        if backend is None and "KERAS_BACKEND" not in os.environ and own and _installed(own):
+        if (
+            backend is None
+            and "KERAS_BACKEND" not in os.environ
+            and own
+            and _kinfold_backend.is_installed(own)
+        ):
             backend = own
         _use_backend(backend)
         from kinfold import training
@@ -264,53 +269,8 @@ def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__
 
 def _use_backend(asked: str | None) -> None:
     """Choose the backend and set it for Keras, which reads it once, when it is imported."""
-    if asked is not None:
-        _check_known(asked)
-    if "keras" in sys.modules:
-        import keras
-
-        used = keras.backend.backend()
-        if asked not in (None, used):
-            raise ValueError(
-                f"Keras already uses {used} in this process. Set KERAS_BACKEND={asked} before it "
-                "starts."
-            )
-        return
-    name = asked or os.environ.get("KERAS_BACKEND") or _configured() or _first_installed()
-    _check_known(name)
-    if not _installed(name):
-        raise ImportError(f"The backend {name} is not installed: pip install kinfold[{name}]")
-    os.environ["KERAS_BACKEND"] = name
+    _kinfold_backend.use(asked)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-
-
-def _check_known(name: str) -> None:
-    if name not in BACKENDS:
-        raise ValueError(f"Unknown backend. Expected jax, torch or tensorflow. Received: {name!r}.")
-
-
-def _configured() -> str | None:
-    """The backend in keras.json, if it is installed: Keras itself writes its default there."""
-    home = os.environ.get("KERAS_HOME") or os.path.join(os.path.expanduser("~"), ".keras")
-    try:
-        name = json.loads(Path(home, "keras.json").read_text(encoding="utf-8")).get("backend")
-    except (OSError, ValueError, AttributeError):
-        return None
-    return name if name in BACKENDS and _installed(name) else None
-
-
-def _first_installed() -> str:
-    for name in BACKENDS:
-        if _installed(name):
-            return name
-    raise ImportError(
-        "No backend for Keras is installed. Install one: pip install kinfold[jax], kinfold[torch] "
-        "or kinfold[tensorflow]"
-    )
-
-
-def _installed(name: str) -> bool:
-    return importlib.util.find_spec(name) is not None
 
 
 def _backend_of(run: Path) -> str | None:

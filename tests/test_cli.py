@@ -1,12 +1,10 @@
 """The command line: options, messages, exit codes, and the choice of the backend."""
 
-import importlib.util
 import json
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import keras
@@ -127,55 +125,6 @@ def test_a_backend_other_than_that_of_this_process_is_refused(data: Path, tmp_pa
     assert f"Keras already uses {BACKEND}" in said
 
 
-@pytest.fixture
-def before_keras(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., str]:
-    """Choose a backend as a process does that has not imported Keras, with some installed."""
-
-    def choose(asked: str | None, installed: str, configured: str | None = None) -> str:
-        if configured is not None:
-            (tmp_path / "keras.json").write_text(configured)
-        monkeypatch.setattr(
-            importlib.util, "find_spec", lambda name: name if name in installed.split() else None
-        )
-        cli._use_backend(asked)
-        return os.environ["KERAS_BACKEND"]
-
-    monkeypatch.setenv("KERAS_BACKEND", "")
-    monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", "3")
-    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
-    monkeypatch.delitem(sys.modules, "keras")
-    return choose
-
-
-def test_the_backend_is_the_first_of_what_is_asked_configured_and_installed(
-    before_keras: Callable[..., str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    everything = "jax torch tensorflow"
-    assert before_keras("torch", everything, '{"backend": "tensorflow"}') == "torch"
-    monkeypatch.setenv("KERAS_BACKEND", "jax")
-    assert before_keras(None, everything, '{"backend": "tensorflow"}') == "jax"
-    for configured, installed, chosen in (
-        ('{"backend": "tensorflow"}', everything, "tensorflow"),
-        ('{"backend": "tensorflow"}', "torch", "torch"),
-        ('{"backend": "openvino"}', "tensorflow torch", "torch"),
-        ("no json", everything, "jax"),
-    ):
-        monkeypatch.setenv("KERAS_BACKEND", "")
-        assert before_keras(None, installed, configured) == chosen
-
-
-def test_a_backend_that_is_missing_is_named_with_its_extra(
-    before_keras: Callable[..., str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with pytest.raises(ImportError, match=r"No backend.*kinfold\[jax\].*kinfold\[tensorflow\]"):
-        before_keras(None, "")
-    with pytest.raises(ImportError, match=r"torch is not installed: pip install kinfold\[torch\]"):
-        before_keras("torch", "jax")
-    monkeypatch.setenv("KERAS_BACKEND", "numpy")
-    with pytest.raises(ValueError, match=r"Unknown backend. Expected jax, torch or tensorflow"):
-        before_keras(None, "jax")
-
-
 def test_ctrl_c_exits_with_130_and_names_the_way_to_go_on(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -243,7 +192,7 @@ def test_help_imports_no_keras() -> None:
 
 
 def test_the_backend_is_chosen_before_keras_is_imported(tmp_path: Path) -> None:
-    other = next(name for name in cli.BACKENDS if name != BACKEND)
+    other = next(name for name in ("jax", "torch") if name != BACKEND)
     (tmp_path / "keras.json").write_text(json.dumps({"backend": other}))
     environment = {name: value for name, value in os.environ.items() if name != "KERAS_BACKEND"}
     done = subprocess.run(

@@ -1,9 +1,15 @@
 """Metric learning for Keras 3, on TensorFlow, JAX and PyTorch."""
 
+import _kinfold_backend
+
+_kinfold_backend.use()  # before any import of Keras, which takes TensorFlow installed or not
+
+from kinfold import augmentation as augmentation
 from kinfold import batches as batches
 from kinfold import callbacks as callbacks
 from kinfold import datasets as datasets
 from kinfold import distances as distances
+from kinfold import encoders as encoders
 from kinfold import layers as layers
 from kinfold import losses as losses
 from kinfold import metrics as metrics

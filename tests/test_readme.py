@@ -1,0 +1,40 @@
+"""The code in the README and in docs/ runs as it stands."""
+
+import re
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+import alone
+
+ROOT = Path(__file__).parent.parent
+BACKEND = keras.backend.backend()
+
+
+def code(page: Path) -> str:
+    blocks = re.findall(r"^```python\n(.*?)^```$", page.read_text("utf-8"), re.M | re.S)
+    assert blocks, f"{page.name} has no Python code"
+    return "\n".join(blocks)
+
+
+def test_the_readme_runs_where_one_backend_is_installed_and_nothing_is_set(tmp_path: Path) -> None:
+    # One epoch of Keras in place of three: the fonts are drawn and searched as they stand.
+    done = alone.python(code(ROOT / "README.md"), tmp_path, (BACKEND,), KERAS_MAX_EPOCHS="1")
+    assert done.returncode == 0, done.stderr
+    assert "val_map@r" in done.stdout
+    neighbours = done.stdout.splitlines()[-1]
+    assert neighbours.count("'n'") >= 3, neighbours
+    said = f"kinfold: Keras uses {BACKEND}, because tensorflow is not installed."
+    assert (said in done.stderr) == (BACKEND != "tensorflow")
+
+
+@pytest.mark.parametrize("page", ["large_batches.md", "losses.md", "training.md"])
+def test_the_code_of_the_docs_runs(
+    page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    images = np.random.default_rng(0).integers(0, 256, (8, 64, 64, 3), "uint8")
+    data = {"x": images, "y": np.repeat([0, 1], 4)}  # the reader's own
+    exec(compile(code(ROOT / "docs" / page), page, "exec"), data)
