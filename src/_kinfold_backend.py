@@ -6,12 +6,13 @@ KERAS_BACKEND, else the backend in keras.json, else TensorFlow, and fails if tha
 
 from __future__ import annotations
 
-import difflib
 import importlib.util
 import json
 import os
 import sys
 from pathlib import Path
+
+from _kinfold_text import did_you_mean
 
 # Keras's default comes first. Keras also writes that default into keras.json when it first runs,
 # so any other order would give the first process one backend and all later ones another.
@@ -98,10 +99,9 @@ def _configured() -> str:
 def _check_known(name: str, received: str) -> None:
     if name in BACKENDS:
         return
-    close = difflib.get_close_matches(name.lower(), BACKENDS, n=1)
     raise ValueError(
         f"Unknown backend. Expected jax, torch or tensorflow. Received: {received}."
-        + (f" Did you mean {close[0]}?" if close else "")
+        + did_you_mean(name, BACKENDS)
     )
 
 

@@ -7,12 +7,15 @@ backend, and `--backend` chooses that.
 from __future__ import annotations
 
 import contextlib
+import importlib.metadata
+import inspect
 import json
 import os
+import platform
 import shlex
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,8 +23,12 @@ import _kinfold_backend
 
 try:
     import typer
+    from typer.core import TyperGroup
 except ImportError:
     raise SystemExit("error: the command line needs typer: pip install kinfold[train]") from None
+
+from _kinfold_settings import about, option, read, settings
+from _kinfold_text import did_you_mean, printable
 
 if TYPE_CHECKING:
     from kinfold.progress import Progress
@@ -29,129 +36,174 @@ if TYPE_CHECKING:
 # Nothing here imports Keras before `_use_backend` has said which backend it is to use.
 
 _OPEN = ("resume", "epochs", "patience")  # options that --resume leaves open
+_DATA = (
+    "glyphs (the test characters), a folder with one folder of images per class, an .npz file "
+    "with arrays x and y, or a .parquet file with columns embedding and label."
+)
+EXAMPLES = """Examples:
+
+kinfold train glyphs --out runs/glyphs
+kinfold train photos/ --out runs/photos --backbone MobileNetV2
+kinfold train x.npz --out runs/x --loss triplet --loss-option margin=0.1
+kinfold train --resume runs/x --epochs 40"""
+
+
+class _Commands(TyperGroup):
+    """The commands; what is typed wrong is answered in one line, with exit code 2."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        standalone_mode = kwargs.pop("standalone_mode", True)
+        try:
+            code = super().main(*args, **{**kwargs, "standalone_mode": False})
+        except Exception as error:
+            # Click's errors of usage, whatever copy of Click they come from.
+            if not hasattr(error, "format_message") or not standalone_mode:
+                raise
+            _say(f"error: {_usage(error)}")
+            sys.exit(2)
+        if standalone_mode:
+            sys.exit(code if isinstance(code, int) else 0)
+        return code
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        command = super().get_command(ctx, cmd_name)
+        if command is None:
+            names = self.list_commands(ctx)
+            _say(
+                f"error: There is no command {cmd_name!r}.{did_you_mean(cmd_name, names)} The "
+                f"commands are {', '.join(names)}."
+            )
+            raise typer.Exit(2)
+        return command
+
+
+def _usage(error: Any) -> str:
+    """Say what was typed wrong in one line."""
+    wrong = getattr(error, "option_name", None)
+    if wrong is None or not type(error).__name__.startswith("NoSuch"):
+        said = error.format_message()
+        return f"{said} See: {error.ctx.command_path} --help" if error.ctx else said
+    known = [one for p in error.ctx.command.params for one in p.opts if one.startswith("--")]
+    return (
+        f"There is no option {wrong}.{did_you_mean(wrong, known)} See: "
+        f"{error.ctx.command_path} --help"
+    )
+
 
 app = typer.Typer(
+    cls=_Commands,
     add_completion=False,
-    no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
     help="Train models whose embeddings put things of one kind close together, and measure how "
     "well they find unseen kinds.",
 )
 
-DataArgument = typer.Argument(
-    metavar="DATA",
-    help="glyphs (characters in many typefaces, drawn on this machine), a folder with a folder of "
-    "images a class, an .npz file with arrays x and y, or a .parquet file with columns embedding "
-    "and label.",
-    show_default=False,
-)
-BackendOption = typer.Option(
-    help="jax, torch or tensorflow. By default KERAS_BACKEND, else the one in keras.json, else "
-    "the first installed of tensorflow, jax and torch.",
-    show_default=False,
-)
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(_versions())
+        raise typer.Exit
 
 
-@app.command()
-def train(
+@app.callback(invoke_without_command=True)
+def _begin(
     context: typer.Context,
-    data: Annotated[str | None, DataArgument] = None,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            help="Show the versions of Kinfold, Keras, the backend and Python.",
+            callback=_version,
+            is_eager=True,
+        ),
+    ] = False,
+) -> None:
+    if context.invoked_subcommand is None:
+        context.fail(
+            "Name a command: train, evaluate or compare. For a first run: kinfold train glyphs "
+            "--out runs/glyphs."
+        )
+
+
+def _panel(group: str, text: str, metavar: str | None = None, *names: str) -> Any:
+    return typer.Option(
+        *names, help=text, metavar=metavar, rich_help_panel=group, show_default=False
+    )
+
+
+BackendOption = _panel(
+    "Run",
+    "Backend of Keras: jax, torch or tensorflow (default KERAS_BACKEND, else the one in "
+    "keras.json, else the first installed of tensorflow, jax and torch).",
+    "NAME",
+)
+
+
+def _with_settings(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command an option for each setting of a run, in the place of its `**given`.
+
+    Values arrive as text, and those that are not given as None.
+    """
+    own = inspect.signature(command, eval_str=True)
+    *first, _ = own.parameters.values()
+    options = []
+    for one in settings():
+        it, flag = about(one), option(one)
+        kind: Any = str | None
+        if one.name == "data":
+            info = typer.Argument(metavar=it.metavar, help=it.help(None), show_default=False)
+        elif isinstance(one.default, bool):
+            kind, info = bool, _panel(it.group, it.help(one.default), "", flag)
+        else:
+            kind = list[str] | None if one.name == "loss_options" else str | None
+            info = _panel(it.group, it.help(one.default), it.metavar, flag)
+        options.append(
+            inspect.Parameter(
+                one.name,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=False if kind is bool else None,
+                annotation=Annotated[kind, info],
+            )
+        )
+    command.__signature__ = own.replace(parameters=[*first, *options])  # type: ignore[attr-defined]
+    return command
+
+
+@app.command(epilog=EXAMPLES)
+@_with_settings
+def train(
+    *,
     out: Annotated[
-        Path | None, typer.Option(help="Folder for the model, its metrics and its report.")
+        Path | None,
+        _panel("Run", "Folder for the model, its metrics and its report.", "RUN"),
     ] = None,
     resume: Annotated[
         Path | None,
-        typer.Option(metavar="RUN", help="Go on with the run in this folder; takes all from it."),
+        _panel("Run", "Go on with the run in this folder, which keeps its settings.", "RUN"),
     ] = None,
-    loss: Annotated[
-        str, typer.Option(help="circle, or contrastive: over all pairs of a batch.")
-    ] = "circle",
-    margin: Annotated[
-        float | None, typer.Option(help="Of the loss; by default 0.25 (circle), 1.0 (contrastive).")
-    ] = None,
-    gamma: Annotated[
-        float | None, typer.Option(help="Scale of the circle loss; 80 by default.")
-    ] = None,
-    backbone: Annotated[
-        str | None,
-        typer.Option(
-            help="small (a light convolutional net, the default up to 64 x 64 pixels), or a name "
-            "in keras.applications, such as MobileNetV2."
-        ),
-    ] = None,
-    weights: Annotated[
-        str,
-        typer.Option(
-            metavar="none|imagenet|FILE",
-            help="That the backbone begins with: none (random), imagenet (downloaded by Keras), or "
-            "a file: the model.keras of an earlier run, a .keras, .weights.h5 or .h5 of the "
-            "backbone.",
-        ),
-    ] = "none",
-    freeze: Annotated[
-        str,
-        typer.Option(
-            metavar="N|all", help="Do not train the first N layers of the backbone, or all of them."
-        ),
-    ] = "0",
-    augment: Annotated[
-        str,
-        typer.Option(
-            help="none; light: turns, moves and zooms a little; photo: also mirrors, and changes "
-            "brightness and contrast. In training only."
-        ),
-    ] = "none",
-    precision: Annotated[
-        str, typer.Option(help="float32, mixed_float16 or mixed_bfloat16.")
-    ] = "float32",
-    image_size: Annotated[
-        int | None,
-        typer.Option(
-            help="Height and width to read images at; by default 32 (glyphs), 64 (folders), 160 "
-            "(folders, with a keras.applications backbone)."
-        ),
-    ] = None,
-    embedding_size: Annotated[
-        int | None,
-        typer.Option(help="Dimensions of the embedding; by default 128, of vectors their own."),
-    ] = None,
-    classes_per_batch: Annotated[
-        int | None, typer.Option(help="By default 32, or all if there are fewer.")
-    ] = None,
-    examples_per_class: Annotated[int, typer.Option(help="Of each class in a batch.")] = 4,
-    steps_per_epoch: Annotated[int, typer.Option(help="Batches an epoch.")] = 50,
-    epochs: Annotated[
-        int, typer.Option(help="How many to train; with --resume it can be raised.")
-    ] = 20,
-    patience: Annotated[
-        int | None,
-        typer.Option(
-            help="Stop after this many epochs without a better val_map@r; with --resume it can be "
-            "changed. By default all epochs are trained.",
-            show_default=False,
-        ),
-    ] = None,
-    learning_rate: Annotated[
-        float | None,
-        typer.Option(
-            help="The highest: it warms up and decays. By default 0.001 with a keras.applications "
-            "backbone, else 0.01, and a tenth of that with --weights."
-        ),
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Of the weights, the batches, the augmentation.")] = 0,
-    tensorboard: Annotated[
-        bool, typer.Option("--tensorboard", help="Also write logs for TensorBoard.")
-    ] = False,
     backend: Annotated[str | None, BackendOption] = None,
+    **given: Any,
 ) -> None:
     """Train a model on DATA into the folder --out, or go on with the run in --resume.
 
-    The result is how well the model finds classes that were kept out of training, 30 % of them.
+    30% of the classes are kept out of training. How well the model finds those is the result.
     """
-    given = sorted(name for name in context.params if _is_given(context, name))
+    given = {name: value for name, value in given.items() if value not in (None, False, [])}
     with _messages(resume or out):
+        values = {
+            one.name: read(given[one.name], one)
+            if isinstance(given[one.name], str)
+            else given[one.name]
+            for one in settings()
+            if one.name in given
+        }
         if resume is not None:
-            others = [_option(name) for name in given if name not in _OPEN]
+            own = {"out": out, "backend": backend}
+            names = {one.name: option(one) for one in settings()}
+            others = [names[name] for name in given if name not in _OPEN]
+            others += [f"--{name}" for name, value in own.items() if value is not None]
+            others.sort(key=lambda name: (name.startswith("-"), name))  # DATA first
             if others:
                 raise ValueError(
                     "--resume takes everything from the run, except that --epochs can be raised "
@@ -160,60 +212,72 @@ def train(
             _use_backend(_backend_of(resume))
             from kinfold import training
 
-            more = epochs if "epochs" in given else None
-            training.resume(resume, more, _progress(), patience)
+            training.resume(resume, values.get("epochs"), _progress(), values.get("patience"))
             return
-        if data is None:
-            raise ValueError("Name the DATA to train on, or a run to go on with: --resume RUN.")
+        if "data" not in given:
+            raise ValueError(
+                "Name the DATA to train on: kinfold train DATA --out RUN; or a run to go on with: "
+                "kinfold train --resume RUN."
+            )
         if out is None:
             raise ValueError("Name the folder for the run: --out RUN.")
         _use_backend(backend)
-        from kinfold import training
+        from kinfold import run_losses, training
 
-        settings = training.Settings(
-            data=data,
-            loss=loss,
-            margin=margin,
-            gamma=gamma,
-            backbone=backbone,
-            weights=weights,
-            freeze=int(freeze) if freeze.isdecimal() else freeze,
-            augment=augment,
-            precision=precision,
-            image_size=image_size,
-            embedding_size=embedding_size,
-            classes_per_batch=classes_per_batch,
-            examples_per_class=examples_per_class,
-            steps_per_epoch=steps_per_epoch,
-            epochs=epochs,
-            patience=patience,
-            learning_rate=learning_rate,
-            seed=seed,
-            tensorboard=tensorboard,
-        )
-        training.train(settings, out, shlex.join(["kinfold", *sys.argv[1:]]), _progress())
+        if "loss_options" in values:
+            loss = values.get("loss", training.Settings.loss)
+            values["loss_options"] = run_losses.parse_options(loss, values["loss_options"])
+        made = training.Settings(**values)
+        training.train(made, out, shlex.join(["kinfold", *sys.argv[1:]]), _progress())
 
 
 @app.command()
 def evaluate(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A folder that train has written.")],
-    data: Annotated[str, DataArgument],
+    data: Annotated[str, typer.Argument(metavar="DATA", help="What to measure it on: " + _DATA)],
+    *,
+    gallery: Annotated[
+        str | None,
+        _panel("Run", "Data to search in, in place of the other examples of DATA.", "DATA"),
+    ] = None,
+    json: Annotated[
+        Path | None, _panel("Run", "File to write the table to, as JSON.", "FILE", "--json")
+    ] = None,
+    report: Annotated[
+        Path | None, _panel("Run", "File to write a report to, as HTML.", "FILE", "--report")
+    ] = None,
     backend: Annotated[str | None, BackendOption] = None,
 ) -> None:
-    """Measure the model of RUN on DATA: of glyphs the unseen test characters, else all of it."""
+    """Measure the model of RUN on DATA: how well each example finds the others of its class."""
+    more = {"gallery": gallery, "json_path": json, "report_path": report}
     with _messages(None):
-        own = _backend_of(run)
-        if (
-            backend is None
-            and "KERAS_BACKEND" not in os.environ
-            and own
-            and _kinfold_backend.is_installed(own)
-        ):
-            backend = own
-        _use_backend(backend)
+        _use_backend_of(run, backend)
         from kinfold import training
 
-        training.evaluate(run, data, _progress())
+        given = {name: value for name, value in more.items() if value is not None}
+        training.evaluate(run, data, progress=_progress(), **given)
+
+
+@app.command()
+def compare(
+    first: Annotated[Path, typer.Argument(metavar="RUN", help="A folder that train has written.")],
+    second: Annotated[Path, typer.Argument(metavar="RUN", help="Another one.")],
+    data: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="DATA",
+            help=f"What to measure both on (default the test classes of the runs): {_DATA}",
+            show_default=False,
+        ),
+    ] = None,
+    backend: Annotated[str | None, BackendOption] = None,
+) -> None:
+    """Compare the models of two runs on the same classes, with an interval of the difference."""
+    with _messages(None):
+        _use_backend_of(first, backend)
+        from kinfold import training
+
+        training.compare(first, second, data, progress=_progress())  # type: ignore[attr-defined]
 
 
 def main() -> None:
@@ -221,13 +285,23 @@ def main() -> None:
     app(prog_name="kinfold")
 
 
-def _is_given(context: typer.Context, name: str) -> bool:
-    source = context.get_parameter_source(name)
-    return source is not None and source.name != "DEFAULT"
-
-
-def _option(name: str) -> str:
-    return "DATA" if name == "data" else "--" + name.replace("_", "-")
+def _versions() -> str:
+    """The versions of what is installed, without importing it."""
+    try:
+        backend = _kinfold_backend.find()
+    except ImportError:
+        backend = ""
+    found = []
+    for name, packages in (
+        ("kinfold", ["kinfold"]),
+        ("keras", ["keras"]),
+        (backend, [backend, f"{backend}-cpu"]),
+    ):
+        for package in packages:
+            with contextlib.suppress(importlib.metadata.PackageNotFoundError, ValueError):
+                found.append(f"{name} {importlib.metadata.version(package)}")
+                break
+    return ", ".join([*found, f"python {platform.python_version()}"])
 
 
 def _progress() -> Progress:
@@ -259,18 +333,27 @@ def _messages(run: Path | None) -> Iterator[None]:
 
 
 def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+    print(printable(text), file=sys.stderr, flush=True)
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
     if issubclass(category, UserWarning):  # others are for those who write programs
-        _say(f"warning: {message}")
+        _say("warning: " + str(message).replace("\n", "\\n"))
 
 
 def _use_backend(asked: str | None) -> None:
     """Choose the backend and set it for Keras, which reads it once, when it is imported."""
     _kinfold_backend.use(asked)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+
+def _use_backend_of(run: Path, asked: str | None) -> None:
+    """Choose the backend for the model of a run: its own, unless another is asked for."""
+    own = _backend_of(run)
+    free = asked is None and "KERAS_BACKEND" not in os.environ
+    if free and own and _kinfold_backend.is_installed(own):
+        asked = own
+    _use_backend(asked)
 
 
 def _backend_of(run: Path) -> str | None:

@@ -100,10 +100,12 @@ def test_bad_input_is_one_sentence(run: Path, data: Path, tmp_path: Path) -> Non
         ("Name the folder for the run: --out RUN", ("train", data)),
         ("There is no nowhere", ("train", "nowhere", *out)),
         ("is not an .npz file", ("train", bad, *out)),
-        ("Unknown loss", ("train", data, *out, "--loss=cosface")),
-        ("Unknown backbone", ("train", data, *out, "--backbone=resnet")),
+        ("Did you mean cos-face?", ("train", data, *out, "--loss=cosface")),
+        ("Did you mean margin?", ("train", data, *out, "--loss-option=margi=1")),
+        ("compares nothing with", ("train", data, *out, "--loss=n-pairs", "--memory-size=9")),
+        ("Did you mean ResNet50?", ("train", data, *out, "--backbone=resnet")),
         ("has no gamma", ("train", data, *out, "--loss=contrastive", "--gamma=64")),
-        ("must be a number of layers", ("train", data, *out, "--freeze=some")),
+        ("must be a whole number or all", ("train", data, *out, "--freeze=some")),
         ("There is no file of weights", ("train", data, *out, "--weights=gone.keras")),
         ("augmentation is for images", ("train", data, *out, "--augment=photo")),
         ("Unknown backend", ("train", data, *out, "--backend=numpy")),
@@ -162,33 +164,6 @@ def test_a_full_disk_exits_with_1(
     assert result.exit_code == 1
     assert result.stderr.startswith("error: Could not write")
     assert result.stderr.endswith(f"Go on: kinfold train --resume {tmp_path / 'run'}\n")
-
-
-def test_warnings_are_a_line_without_a_source(
-    run: Path, tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import warnings
-
-    def warn(*_: object) -> None:
-        warnings.warn("3 files cannot be read.", stacklevel=1)
-        warnings.warn("of a library", DeprecationWarning, stacklevel=1)
-
-    monkeypatch.setattr("kinfold.training.evaluate", warn)
-    warnings.simplefilter("default")
-    assert kinfold("evaluate", run, data).stderr == "warning: 3 files cannot be read.\n"
-
-
-def test_help_imports_no_keras() -> None:
-    done = subprocess.run(
-        [sys.executable, "-X", "importtime", "-m", "kinfold_cli", "train", "--help"],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert "--resume" in done.stdout
-    imported = {line.split("|")[-1].strip() for line in done.stderr.splitlines()}
-    assert "typer" in imported
-    assert not imported & {"keras", "jax", "torch", "tensorflow", "numpy"}
 
 
 def test_the_backend_is_chosen_before_keras_is_imported(tmp_path: Path) -> None:

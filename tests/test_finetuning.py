@@ -175,7 +175,7 @@ def test_a_fine_tuned_run_keeps_what_is_frozen_and_goes_on_without_its_file(
 def test_bfloat16_trains_in_bfloat16(images: Path) -> None:
     settings = settings_for(images, precision="mixed_bfloat16")
     encoder = settings.make_encoder((8, 8, 3))
-    trainer = settings.make_trainer(encoder)
+    trainer = settings.make_trainer(encoder, 2)
     assert encoder.get_layer("tiny").layers[1].compute_dtype == "bfloat16"
     x = np.random.default_rng(0).integers(0, 256, (8, 8, 8, 3), dtype="uint8")
     weights = encoder.get_layer("tiny").layers[1].weights[0]
@@ -243,8 +243,8 @@ def test_files_that_are_not_the_weights_of_the_backbone(tmp_path: Path) -> None:
     ("change", "message"),
     [
         ({"freeze": 12}, "`freeze` must be from 0 to 9, the layers of this backbone.*freeze=12"),
-        ({"freeze": -1}, "`freeze` must be a number of layers, 0 or more, or 'all'.*-1"),
-        ({"freeze": "most"}, "`freeze` must be a number of layers.*'most'"),
+        ({"freeze": -1}, "`freeze` must be at least 0.*-1"),
+        ({"freeze": "most"}, "`freeze` must be a whole number or all.*'most'"),
         ({"weights": "imagenet", "backbone": "small"}, "for networks of keras.applications"),
         ({"weights": "nowhere.keras"}, "There is no file of weights nowhere.keras"),
         ({"augment": "strong"}, "`augment` must be one of none, light, photo.*'strong'"),

@@ -523,19 +523,11 @@ def test_two_processes_cannot_train_in_one_folder(unbroken: Path, tmp_path: Path
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"loss": "cirle"}, "Unknown loss. Expected circle or contrastive. Received: 'cirle'"),
-        ({"loss": "contrastive", "gamma": 1.0}, "contrastive loss has no gamma"),
-        ({"gamma": -1.0}, "`gamma` must be greater than 0"),
-        ({"margin": float("nan")}, "`margin` must be finite"),
-        ({"backbone": "ResNet5"}, "Unknown backbone"),
+        ({"loss": "cirle"}, "Unknown loss. Did you mean circle?"),
         ({"backbone": "small"}, "vectors, which take no backbone"),
         ({"image_size": 96}, "Images of 96 x 96 need a backbone: 'small'"),
         ({"image_size": 64}, "An image size is for folders and glyphs"),
         ({"classes_per_batch": 50}, "classes_per_batch is 50, but 6 of the 6 classes"),
-        ({"epochs": 0}, "`epochs` must be at least 1"),
-        ({"examples_per_class": 1}, "`examples_per_class` must be at least 2"),
-        ({"seed": 2**32}, "`seed` must be below 2\\^32"),
-        ({"learning_rate": 0.0}, "`learning_rate` must be a number above 0"),
     ],
 )
 def test_settings_that_do_not_do_are_refused_and_leave_no_folder(

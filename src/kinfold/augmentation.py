@@ -5,9 +5,8 @@ from typing import Any
 import keras
 from keras import layers, ops
 
+from _kinfold_settings import AUGMENTATIONS as KINDS
 from kinfold.checks import Tensor
-
-KINDS = ("none", "light", "photo")
 
 
 def make_layers(kind: str, seed: int) -> list[keras.Layer]:

@@ -85,6 +85,7 @@ class RetrievalEvaluation(keras.callbacks.Callback):
         self.batch_size = batch_size
         self.distance = distances.get(distance)
         self.collapsed = False
+        self.predict_callbacks: list[keras.callbacks.Callback] = []  # of a subclass, to watch
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         query = self._embed(self.x)
@@ -112,7 +113,9 @@ class RetrievalEvaluation(keras.callbacks.Callback):
 
     def _embed(self, x: Any) -> np.ndarray:
         with _same_random_state():
-            embeddings = self.model.predict(x, batch_size=self.batch_size, verbose=0)
+            embeddings = self.model.predict(
+                x, batch_size=self.batch_size, verbose=0, callbacks=self.predict_callbacks
+            )
         shape = getattr(embeddings, "shape", None)
         if shape is None or len(shape) != 2:
             received = f"a {type(embeddings).__name__}" if shape is None else f"shape {shape}"

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 from keras import layers, ops
 
+from _kinfold_text import did_you_mean
 from kinfold.layers import L2Embedding
 
 
@@ -163,7 +164,7 @@ def check_application(name: str) -> str:
     if name not in known:
         raise ValueError(
             f"Unknown backbone. Expected 'small' or one of keras.applications: {', '.join(known)}. "
-            f"Received: {name!r}."
+            f"Received: {name!r}.{did_you_mean(name, ['small', *known])}"
         )
     return name
 

@@ -17,6 +17,7 @@ from kinfold.settings import Settings
 
 LIVE_METRICS = ("recall@1", "map@r")
 CHOSEN_BY = "val_map@r"
+_BATCH = 256
 
 
 class Commit(keras.callbacks.Callback):
@@ -83,10 +84,23 @@ class Validation(RetrievalEvaluation):
     """The metrics of each epoch; a collapse is told once in a run, and kept for its report."""
 
     def __init__(self, split: Split, commit: Commit) -> None:
-        super().__init__(split.x, split.y, metrics=LIVE_METRICS, batch_size=256)
+        super().__init__(split.x, split.y, metrics=LIVE_METRICS, batch_size=_BATCH)
         self.commit = commit
         self.collapsed = bool(commit.collapse)
+        self.predict_callbacks = [_Told(commit.progress, len(split))]
 
     def tell(self, text: str) -> None:
         self.commit.collapse = text
         self.commit.progress.note(text)
+
+
+class _Told(keras.callbacks.Callback):
+    """Tells how far the embedding of the validation examples is."""
+
+    def __init__(self, progress: Progress, count: int) -> None:
+        super().__init__()
+        self.told = progress.embedding("the validation examples")
+        self.count = count
+
+    def on_predict_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        self.told(min((batch + 1) * _BATCH, self.count), self.count)

@@ -3,6 +3,7 @@
 Of vectors also the gain over them, with an interval: whether the model is worth its place.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -59,12 +60,16 @@ def _averaged(x: np.ndarray, cell: int) -> np.ndarray:
     return small
 
 
-def embed(model: keras.Model, x: np.ndarray) -> np.ndarray:
+def embed(
+    model: keras.Model, x: np.ndarray, told: Callable[[int, int], None] | None = None
+) -> np.ndarray:
     """Embed examples in batches of one size, so that a compiled model compiles once.
 
     Args:
         model: a Keras model.
         x: its inputs [n, ...].
+        told: called after each batch with how many are done and how many there are; see
+            `kinfold.progress.Progress.embedding`.
 
     Returns:
         float32 [n, d].
@@ -75,6 +80,8 @@ def embed(model: keras.Model, x: np.ndarray) -> np.ndarray:
         filled = np.zeros((_BATCH, *batch.shape[1:]), batch.dtype)
         filled[: len(batch)] = batch
         parts.append(np.asarray(model.predict_on_batch(filled))[: len(batch)])
+        if told is not None:
+            told(start + len(batch), len(x))
     return np.concatenate(parts).astype(np.float32)
 
 

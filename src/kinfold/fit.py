@@ -90,7 +90,7 @@ class Run:
 
     def _fit(self, checkpoint: Checkpoint) -> None:
         settings, progress = self.settings, self.progress
-        trainer = settings.make_trainer(self.encoder)
+        trainer = settings.make_trainer(self.encoder, len(self.splits[0].names))
         if checkpoint.epochs:
             assign(trainer.variables, checkpoint.weights)
             assign(trainer.optimizer.variables, checkpoint.optimizer)
@@ -135,9 +135,10 @@ class Run:
         checkpoint = runs.read_checkpoint(folder.checkpoint)
         self.progress.note("Measuring on the test classes.")
         encoder = untrained(folder, settings, test.x.shape[1:])
-        before = evaluation.embed(encoder, test.x)
+        told = self.progress.embedding("the test examples")
+        before = evaluation.embed(encoder, test.x, told)
         assign(encoder.variables, checkpoint.best_weights)
-        trained = evaluation.embed(encoder, test.x)
+        trained = evaluation.embed(encoder, test.x, told)
         table, gain = evaluation.measure(test, before, trained)
         title = Path(settings.data).stem
         facts = self._facts(checkpoint)

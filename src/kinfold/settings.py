@@ -1,7 +1,6 @@
 """The settings of a training run, and the parts that they make."""
 
 import contextlib
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -9,81 +8,44 @@ from typing import Any
 import keras
 import numpy as np
 
-from kinfold import augmentation, encoders, losses, pretrained
+from _kinfold_settings import Fields, arguments
+from kinfold import augmentation, encoders, pretrained, run_losses
 from kinfold.batches import ClassBalancedBatches
 from kinfold.datasets import Split
+from kinfold.layers import Chunked
+from kinfold.model import EmbeddingModel
 
-SMALL_IMAGE = 64  # pixels a side, up to which images get the small network by default
-APPLICATION_SIZE = 160  # pixels a side that images are read at for a keras.applications network
+SMALL_IMAGE = 64  # pixels per side, up to which images get the small network by default
+APPLICATION_SIZE = 160  # pixels per side that images are read at for a keras.applications network
 EMBEDDING_SIZE = 128  # of images
 CLASSES_PER_BATCH = 32
-# Trained with it, more unseen glyphs are found than with the loss's default of 0.4.
-CIRCLE_MARGIN = 0.25
-PRECISIONS = ("float32", "mixed_float16", "mixed_bfloat16")
 
 
 @dataclass(frozen=True)
-class Settings:
-    """What a run is made of; None stands for a default that suits the loss or the data.
-
-    Args:
-        data: "glyphs", a folder with a folder of images a class, or an .npz or .parquet file.
-        loss: "circle" or "contrastive" (all pairs of a batch).
-        margin: of the loss; None is 0.25 for circle and 1.0 for contrastive.
-        gamma: scale of the logits of the circle loss; None is 80.
-        backbone: "small", or a name in `keras.applications`; None is "small" for images up to
-            64 x 64. Vectors have none.
-        weights: that the backbone begins with: "none" for random ones; "imagenet", which Keras
-            downloads for a network of `keras.applications`; or a file, see
-            `kinfold.pretrained.load_weights`.
-        freeze: how many of the first layers of the backbone are not trained, or "all".
-        augment: random changes to the images of a batch: "none", "light" or "photo", see
-            `kinfold.augmentation.make_layers`.
-        precision: "float32", "mixed_float16" (with loss scaling) or "mixed_bfloat16". Embeddings
-            are float32.
-        image_size: height and width that images are read or drawn at, in pixels.
-        embedding_size: dimensions of the embedding; None is 128, and for vectors their own number.
-        classes_per_batch: None is 32, or all classes where there are fewer.
-        examples_per_class: in a batch.
-        steps_per_epoch: batches an epoch.
-        epochs: how many to train.
-        patience: epochs without a better val_map@r after which training ends; None trains all.
-        learning_rate: the highest, after a warm-up over the first tenth and before a cosine decay;
-            None is 0.001 for a network of `keras.applications` and 0.01 for others, and a tenth of
-            that where the weights are not random.
-        tensorboard: also write logs for TensorBoard.
-        seed: of the weights and the batches, 0 to 2^32 - 1.
+class Settings(Fields):
+    """The settings of a run; None stands for a default that suits the loss or the data.
 
     Example:
 
     >>> from kinfold.settings import Settings
     >>> Settings("glyphs", gamma=40.0).make_loss().gamma
     40.0
+    >>> options = {"margin": 0.1, "negatives": "hard"}
+    >>> Settings("glyphs", loss="triplet", loss_options=options).make_loss().negatives
+    'hard'
     """
-
-    data: str
-    loss: str = "circle"
-    margin: float | None = None
-    gamma: float | None = None
-    backbone: str | None = None
-    weights: str = "none"
-    freeze: int | str = 0
-    augment: str = "none"
-    precision: str = "float32"
-    image_size: int | None = None
-    embedding_size: int | None = None
-    classes_per_batch: int | None = None
-    examples_per_class: int = 4
-    steps_per_epoch: int = 50
-    epochs: int = 20
-    patience: int | None = None
-    learning_rate: float | None = None
-    seed: int = 0
-    tensorboard: bool = False
 
     def check(self) -> None:
         """Raise ValueError for settings that no data can make right."""
-        self.make_loss()
+        self.check_values()
+        loss = self.make_loss()
+        if self.memory_size:
+            run_losses.check_memory(self.loss, loss)
+        elif self.memory_warmup:
+            raise ValueError(
+                "There is no memory to warm up: give a memory_size (--memory-size), or leave out "
+                f"the warm-up. Received: memory_warmup={self.memory_warmup}."
+            )
         if self.image_size is not None:
             self._check_backbone(self.image_size, self.image_size)
         if self.backbone is not None and self._is_application():
@@ -93,52 +55,39 @@ class Settings:
                 "The weights of ImageNet are for networks of keras.applications: name one as "
                 f"backbone. Received: backbone={self.backbone!r}."
             )
-        if self.freeze != "all" and (not isinstance(self.freeze, int) or self.freeze < 0):
-            raise ValueError(
-                "`freeze` must be a number of layers, 0 or more, or 'all'. "
-                f"Received: freeze={self.freeze!r}."
-            )
-        augmentation.make_layers(self.augment, self.seed)
-        if self.precision not in PRECISIONS:
-            raise ValueError(
-                f"`precision` must be one of {', '.join(PRECISIONS)}. Received: {self.precision!r}."
-            )
-        for name, least in (
-            ("image_size", 8),
-            ("embedding_size", 1),
-            ("classes_per_batch", 2),
-            ("examples_per_class", 2),
-            ("steps_per_epoch", 1),
-            ("epochs", 1),
-            ("patience", 1),
-            ("seed", 0),
-        ):
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise ValueError(f"`{name}` must be at least {least}. Received: {name}={value}.")
-        if self.seed >= 2**32:
-            raise ValueError(f"`seed` must be below 2^32. Received: seed={self.seed}.")
-        if self.learning_rate is not None and not 0 < self.learning_rate < math.inf:
-            raise ValueError(
-                "`learning_rate` must be a number above 0. "
-                f"Received: learning_rate={self.learning_rate}."
-            )
 
-    def make_loss(self) -> losses.PairLoss:
-        """Build the loss."""
-        if self.loss == "circle":
-            margin = CIRCLE_MARGIN if self.margin is None else self.margin
-            return losses.CircleLoss(**_given(gamma=self.gamma), margin=margin)
-        if self.loss != "contrastive":
-            raise ValueError(
-                f"Unknown loss. Expected circle or contrastive. Received: {self.loss!r}."
-            )
-        if self.gamma is not None:
-            raise ValueError(
-                "The contrastive loss has no gamma: leave it out, or choose the circle loss. "
-                f"Received: gamma={self.gamma}."
-            )
-        return losses.PairContrastiveLoss(**_given(negative_margin=self.margin))
+    def make_loss(self, num_classes: int = 2, embedding_size: int = 1) -> keras.losses.Loss:
+        """Build the loss.
+
+        Args:
+            num_classes: number of classes to train on; a loss with prototypes needs it.
+            embedding_size: dimensions of the embedding; a loss with prototypes needs it.
+
+        Raises:
+            ValueError: an unknown loss, or options that it does not have.
+        """
+        return run_losses.make(
+            self.loss, self._loss_options(), num_classes, embedding_size, self.examples_per_class
+        )
+
+    def _loss_options(self) -> dict[str, Any]:
+        known, options = run_losses.options(self.loss), dict(self.loss_options or {})
+        for short, value in (("margin", self.margin), ("gamma", self.gamma)):
+            if value is None:
+                continue
+            name = short if short in known else f"negative_{short}"
+            if name not in known:
+                raise ValueError(
+                    f"The loss {self.loss} has no {short}: leave it out, or choose another loss. "
+                    f"Received: {short}={value}."
+                )
+            if name in options:
+                raise ValueError(
+                    f"The {short} is given twice, as {short}={value} and as the loss option "
+                    f"{name}={options[name]}: leave one of them out."
+                )
+            options[name] = value
+        return options
 
     @property
     def weights_file(self) -> str | None:
@@ -184,21 +133,35 @@ class Settings:
                 weights="imagenet" if self.weights == "imagenet" else None,
             )
 
-    def make_trainer(self, encoder: keras.Model) -> keras.Model:
+    def make_trainer(self, encoder: keras.Model, num_classes: int) -> EmbeddingModel:
         """Build the compiled model that trains an encoder: its layers, behind the augmentation.
 
-        The encoder stays uncompiled, and its file without optimizer and augmentation.
+        The encoder stays uncompiled and without chunks, and its file without optimizer,
+        augmentation, prototypes and memory.
+
+        Args:
+            encoder: as `make_encoder` gives it.
+            num_classes: number of classes to train on, of which a loss with prototypes has some.
         """
         inputs, outputs = encoder.input, encoder.output
         changes = augmentation.make_layers(self.augment, self.seed)
         with self._policy():  # by which `compile` adds the loss scaling
-            if changes:
+            if changes or self.chunk:
                 inputs = images = keras.Input(encoder.input_shape[1:], name="images")
                 for change in changes:
                     images = change(images)
-                outputs = encoder(images)
-            trainer = keras.Model(inputs, outputs)
-        trainer.compile(self.make_optimizer(), self.make_loss())
+                outputs = (Chunked(encoder, self.chunk) if self.chunk else encoder)(images)
+            trainer = EmbeddingModel(inputs, outputs)
+        # A seed other than the encoder's, from which prototypes would get the same numbers as its
+        # weights; set here, as what was loaded since may have drawn from the encoder's.
+        keras.utils.set_random_seed((self.seed + 1) % 2**32)
+        loss = self.make_loss(num_classes, encoder.output_shape[-1])
+        trainer.compile(
+            self.make_optimizer(),
+            loss,
+            memory_size=self.memory_size,
+            memory_warmup=self.memory_warmup,
+        )
         trainer.optimizer.build(trainer.trainable_variables)
         return trainer
 
@@ -262,5 +225,5 @@ class Settings:
         return self.backbone not in (None, "small")
 
 
-def _given(**arguments: Any) -> dict[str, Any]:
-    return {name: value for name, value in arguments.items() if value is not None}
+assert Settings.__doc__  # python -OO has none
+Settings.__doc__ += "\n\n    Args:\n" + "\n".join(arguments()) + "\n"

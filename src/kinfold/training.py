@@ -165,8 +165,9 @@ def evaluate(run: str | os.PathLike[str], data: str, progress: Progress | None =
     model = keras.saving.load_model(folder.model)
     shape = tuple(model.input_shape[1:])
     split = sources.load_whole(data, shape, drawn(progress))
-    before = evaluation.embed(untrained(folder, settings, shape), split.x)
-    table, gain = evaluation.measure(split, before, evaluation.embed(model, split.x))
+    told = progress.embedding("the examples")
+    before = evaluation.embed(untrained(folder, settings, shape), split.x, told)
+    table, gain = evaluation.measure(split, before, evaluation.embed(model, split.x, told))
     which = "the test characters" if data == sources.GLYPHS else f"all of {data}"
     progress.note(f"On {evaluation.describe(split)}, {which}:")
     if settings.data == str(Path(data).resolve()):
