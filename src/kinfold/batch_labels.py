@@ -52,7 +52,7 @@ class _Checked:
 
 @contextlib.contextmanager
 def weights_kept(model: Any) -> Iterator[None]:
-    """Give a model its weights back where `fit` or `evaluate` ends in an error, on JAX.
+    """Give a model its weights back where Keras stops with an error, on JAX.
 
     There Keras takes the values out of the variables before it asks for the first batch, and an
     error in that batch would leave the variables empty.

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from kinfold import collapse, distances
+from kinfold import batch_labels, collapse, distances
 from kinfold.metrics import Task, measure
 
 
@@ -134,8 +134,8 @@ class RetrievalEvaluation(keras.callbacks.Callback):
         except Exception as error:
             shapes = keras.tree.map_structure(lambda part: tuple(part.shape), x)
             raise ValueError(
-                f"The model cannot embed `{name}`: pass inputs as `fit` takes them. Received inputs "
-                f"of shape {shapes}, and {type(error).__name__}: {error}"
+                f"The model cannot embed `{name}`: pass inputs as `fit` takes them. Received "
+                f"shape {shapes}, and {type(error).__name__}: {error}"
             ) from error
         self._chosen(found)
 
@@ -143,7 +143,7 @@ class RetrievalEvaluation(keras.callbacks.Callback):
         return np.ascontiguousarray(self._chosen(self._predict(x)), np.float32)
 
     def _predict(self, x: Any) -> Any:
-        with _same_random_state():
+        with _same_random_state(), batch_labels.weights_kept(self.model):
             return self.model.predict(x, batch_size=self.batch_size, verbose=0)
 
     def _chosen(self, outputs: Any) -> Any:

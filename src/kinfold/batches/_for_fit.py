@@ -40,7 +40,7 @@ class ClassBalancedBatches(keras.utils.PyDataset):
             that `fit` has trained with them; `evaluate` and `predict` do not count. Set it to
             resume. An epoch that was broken off begins again.
 
-    It pickles: the copy gives the batches that are left of the epochs, in the same order.
+    It pickles: a copy begins the current epoch and gives the same batches.
 
     Raises:
         TypeError: labels are not integers.
@@ -109,7 +109,7 @@ class ClassBalancedBatches(keras.utils.PyDataset):
         return {name: value for name, value in vars(self).items() if name not in own}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state)
+        self.__dict__.update(state)
         self._begin()
 
     @property
