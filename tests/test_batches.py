@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import re
 import warnings
 from collections import Counter
@@ -266,6 +267,54 @@ def test_fit_resumes():
     resumed.current_epoch = 1
     model.fit(resumed, initial_epoch=1, epochs=3, verbose=0)
     np.testing.assert_allclose(model.get_weights()[0], weights_after([0, 1, 2], 7), rtol=1e-5)
+
+
+@pytest.mark.parametrize("built", [False, True])
+def test_only_trained_epochs_count(built):
+    model, batches = one_unit(), ClassBalancedBatches(EXAMPLES, LABELS, 4, 2, 2, seed=3)
+    if built:
+        model.build((None, 3))
+    model.predict(batches, verbose=0)
+    model.evaluate(batches, verbose=0)
+    assert batches.current_epoch == 0
+    again = keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda epoch, logs: model.evaluate(batches, verbose=0)
+    )
+    model.fit(batches, epochs=5, initial_epoch=3, verbose=0, callbacks=[again])
+    assert batches.current_epoch == 2
+    model.fit(batches, epochs=1, validation_data=batches, verbose=0)
+    model.fit(EXAMPLES, LABELS, validation_data=batches, verbose=0)
+    model.predict(batches, verbose=0)
+    assert batches.current_epoch == 3
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_pickling(workers):
+    for seed in (3, None):
+        batches = ClassBalancedBatches(EXAMPLES, LABELS, 4, 2, seed=seed, workers=workers)
+        batches.current_epoch = 4
+        batches[5]
+        copy = pickle.loads(pickle.dumps(batches))
+        assert copy.current_epoch == 4
+        for _ in range(2):
+            for (x, y), (other_x, other_y) in zip(batches, copy, strict=True):
+                np.testing.assert_array_equal(x, other_x)
+                np.testing.assert_array_equal(y, other_y)
+            batches.on_epoch_end()
+            copy.on_epoch_end()
+        indices = pickle.loads(pickle.dumps(batches.indices))
+        assert list(indices) == list(batches.indices)
+
+
+def test_ids_beyond_32_bits():
+    wide = LABELS * 2**32
+    if keras.backend.backend() == "jax":
+        with pytest.raises(ValueError, match="more than 32 bits"):
+            ClassBalancedBatches(EXAMPLES, wide, 4, 2, seed=0)
+    else:
+        y = ClassBalancedBatches(EXAMPLES, wide, 4, 2, seed=0)[0][1]
+        expected = ClassBalancedBatches(EXAMPLES, LABELS, 4, 2, seed=0)[0][1]
+        np.testing.assert_array_equal(y, expected * 2**32)
 
 
 # Other loaders, whatever the Keras backend

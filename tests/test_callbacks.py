@@ -277,8 +277,63 @@ def test_an_output_that_is_no_embedding():
     for model, received in ((pair, "a dict"), (deep, r"shape \(48, 3, 1\)")):
         evaluation = RetrievalEvaluation(X, Y)
         evaluation.set_model(model)
-        with pytest.raises(ValueError, match=rf"one embedding an example.*Received {received}"):
+        with pytest.raises(ValueError, match=rf"one embedding per example.*Received {received}"):
             evaluation.on_epoch_end(0, {})
+
+
+def several_outputs(kind):
+    inputs = keras.Input((6,))
+    e = keras.layers.Dense(3, name="e")(inputs)
+    c = keras.layers.Dense(4, name="c")(e)
+    if kind == "subclass":
+
+        class Pair(keras.Model):
+            def __init__(self):
+                super().__init__()
+                self.e = keras.layers.Dense(3)
+
+            def call(self, x):
+                e = self.e(x)
+                return [e[:, :1], e]
+
+        model = Pair()
+    else:
+        model = keras.Model(inputs, {"dict": {"e": e, "c": c}, "list": [c, e]}[kind])
+    model.compile("sgd", "mse")
+    return model
+
+
+@pytest.mark.parametrize(
+    ("kind", "output", "y"),
+    [
+        ("dict", "e", {"e": TARGET, "c": Y}),
+        ("list", "e", [Y, TARGET]),
+        ("subclass", 1, [TARGET[:, :1], TARGET]),
+    ],
+)
+def test_one_of_several_outputs(kind, output, y):
+    """In column order, with ids that JAX itself cannot hold."""
+    model, wide = several_outputs(kind), Y * 2**40
+    if kind != "subclass":
+        y = keras.tree.map_structure(lambda part: np.eye(4)[part] if part is Y else part, y)
+    evaluation = RetrievalEvaluation(np.asfortranarray(X), wide, output=output)
+    history = model.fit(X, y, batch_size=24, verbose=0, callbacks=[evaluation]).history
+    found = model.predict(X, verbose=0)
+    expected = retrieval_metrics(found["e"] if kind == "dict" else found[1], Y)
+    assert history["val_map@r"] == [pytest.approx(expected["map@r"])]
+    steps = []
+    count = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: steps.append(1))
+    for chosen, message in ((None, "choose one of its outputs"), ("f", "has no output 'f'")):
+        evaluation = RetrievalEvaluation(X, Y, output=chosen)
+        with pytest.raises(ValueError, match=message):
+            model.fit(X, y, batch_size=24, verbose=0, callbacks=[count, evaluation])
+    with pytest.raises(ValueError, match=r"cannot embed `x`.*shape \(32, 5\)"):
+        model.fit(X, y, verbose=0, callbacks=[count, RetrievalEvaluation(X[:, :5], Y)])
+    assert not steps
+    # What was refused has done no harm.
+    np.testing.assert_allclose(
+        keras.tree.flatten(model.predict(X, verbose=0))[0], keras.tree.flatten(found)[0], rtol=1e-6
+    )
 
 
 def test_a_diverged_model_is_an_error():

@@ -1,10 +1,14 @@
 """The losses inside Keras: compile, fit, save, load, mixed precision; and in bare loops."""
 
+import functools
+from typing import Any
+
 import keras
 import numpy as np
 import pytest
 from keras import ops
 
+import kinfold
 from cases import batch
 from kinfold import layers, losses
 from kinfold.compat import tensorflow_addons as tfa
@@ -148,3 +152,100 @@ def test_bare_loop_with_native_tensors() -> None:
             loss(torch.tensor(y), w).backward()
             optimizer.step()
     assert float(ops.convert_to_numpy(loss(y, w))) < 0.8 * first
+
+
+class Halves(keras.utils.PyDataset):
+    def __init__(self, x: np.ndarray, y: np.ndarray) -> None:
+        super().__init__()
+        self.x, self.y = x, y
+
+    def __len__(self) -> int:
+        return 2
+
+    def __getitem__(self, k: int) -> tuple[np.ndarray, np.ndarray]:
+        return self.x[6 * k : 6 * k + 6], self.y[6 * k : 6 * k + 6]
+
+
+def sources(x: np.ndarray, y: np.ndarray) -> dict[str, dict[str, Any]]:
+    """The same two batches from everything that `fit` takes."""
+    import grain
+    import tensorflow as tf
+    import torch
+
+    halves = Halves(x, y)
+    tensors = torch.utils.data.TensorDataset(torch.tensor(x), torch.tensor(y))
+    examples = grain.MapDataset.source(np.arange(12)).map(lambda k: (x[k], y[k]))
+    arrays = {"x": x, "batch_size": 6, "shuffle": False}
+    return {
+        "arrays": {**arrays, "y": y},
+        "tf.data": {"x": tf.data.Dataset.from_tensor_slices((x, y)).batch(6)},
+        "generator": {"x": (halves[k] for k in range(2))},
+        "PyDataset": {"x": halves, "shuffle": False},
+        "DataLoader": {"x": torch.utils.data.DataLoader(tensors, batch_size=6)},
+        "Grain": {"x": examples.batch(6)},
+        "split": {**arrays, "y": y, "validation_split": 0.5},
+        "validation": {**arrays, "y": y % 2**31, "validation_data": (x, y)},
+        "validation PyDataset": {**arrays, "y": y % 2**31, "validation_data": halves},
+    }
+
+
+@pytest.mark.filterwarnings("ignore:`shuffle=True` was passed")
+@pytest.mark.filterwarnings("ignore:Your input ran out of data")
+def test_ids_beyond_32_bits(monkeypatch) -> None:
+    """Kept apart, or refused with the weights as they were: whatever the source of the data."""
+    _, x = batch(12)
+    y = np.array([0, 0, 1, 1, 2, 2] * 2)
+    inputs = keras.Input((8,))
+    model = kinfold.EmbeddingModel(inputs, layers.L2Embedding(4)(inputs))
+    model.compile(keras.optimizers.SGD(0.0), losses.CircleLoss(gamma=8))
+    right = [model.test_on_batch(x[k : k + 6], y[k : k + 6]) for k in (0, 6)]
+    weights = model.get_weights()[0]
+
+    def agrees(name: str, call: Any, expected: float) -> None:
+        if BACKEND == "jax":
+            with pytest.raises(ValueError, match="more than 32 bits"):
+                call()
+            np.testing.assert_array_equal(model.get_weights()[0], weights)
+        else:
+            assert call() == pytest.approx(expected, rel=1e-4), name
+
+    def trained(source: dict[str, Any]) -> float:
+        history = model.fit(**source, verbose=0).history
+        return history["val_loss" if "validation_data" in source else "loss"][0]
+
+    def evaluated(source: dict[str, Any]) -> float:
+        source.pop("shuffle", None)
+        return model.evaluate(**source, verbose=0)
+
+    for name, source in sources(x, y * 2**32).items():
+        expected = right[0] if name == "split" else np.mean(right)
+        agrees(name, functools.partial(trained, source), expected)
+    for name, source in list(sources(x, y * 2**32).items())[:6]:
+        agrees(name, functools.partial(evaluated, source), np.mean(right))
+    if BACKEND == "jax":
+        import jax
+
+        # There Keras moves each batch to the device before the step, and its ids are cut.
+        monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+        for name, source in list(sources(x, y * 2**32).items())[:6]:
+            agrees(name, functools.partial(trained, source), 0.0)
+        monkeypatch.undo()
+    agrees("train_on_batch", lambda: model.train_on_batch(x[:6], y[:6] * 2**32), right[0])
+    agrees("test_on_batch", lambda: model.test_on_batch(x[:6], y[:6] * 2**32), right[0])
+
+
+def test_ids_beyond_32_bits_of_one_output_of_two() -> None:
+    y, x = batch(12)
+    inputs = keras.Input((8,))
+    embedding = layers.L2Embedding(4, name="e")(inputs)
+    outputs = {"e": embedding, "c": keras.layers.Dense(8, name="c")(embedding)}
+    model = kinfold.EmbeddingModel(inputs, outputs)
+    head = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.SGD(0.0), {"e": losses.CircleLoss(gamma=8), "c": head})
+    right = model.evaluate(x, {"e": y, "c": y}, verbose=0)
+    wide = {"e": y * 2**32, "c": y}
+    if BACKEND == "jax":
+        with pytest.raises(ValueError, match="more than 32 bits"):
+            model.evaluate(x, wide, verbose=0)
+    else:
+        assert model.evaluate(x, wide, verbose=0) == pytest.approx(right)

@@ -13,9 +13,9 @@ SRC = Path(kinfold.__file__).parent
 # Each room imports from those before it only.
 ROOMS = [
     "backends", "checks", "numerics_torch", "numerics", "distances", "pairs", "streaming", "losses",
-    "memory", "model", "chunks", "layers", "compat", "datasets", "batches", "ranking", "metrics",
-    "collapse", "callbacks", "encoders", "pretrained", "augmentation", "run_losses", "settings",
-    "sources", "evaluation", "progress", "runs", "report", "epochs", "fit", "training",
+    "memory", "batch_labels", "model", "chunks", "layers", "compat", "datasets", "batches",
+    "ranking", "metrics", "collapse", "callbacks", "encoders", "pretrained", "augmentation",
+    "run_losses", "settings", "sources", "evaluation", "progress", "runs", "report", "epochs", "fit", "training",
 ]  # fmt: skip
 
 HEAVY = {"PIL", "matplotlib", "pyarrow", "rich", "sklearn", "typer", "jax", "torch", "tensorflow"}

@@ -1,6 +1,8 @@
 """The memory of earlier batches, against a history kept by hand."""
 
+import copy
 import functools
+import pickle
 from typing import Any
 
 import keras
@@ -372,6 +374,73 @@ def test_weights_with_and_without_a_memory(tmp_path) -> None:
     other.optimizer.build(other.trainable_variables)
     with pytest.raises(ValueError, match="a memory of 12 embeddings of size 4, and this one is of"):
         other.load_weights(tmp_path / "with.weights.h5")
+
+
+class TwoInputs(kinfold.EmbeddingModel):
+    """Built by its first call, with a dict: no memory can be made before that."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = kinfold.layers.L2Embedding(D)
+
+    def call(self, inputs: Any) -> Any:
+        return self.embed(inputs["a"] + inputs["b"])
+
+
+def test_weights_loaded_before_the_first_step(tmp_path) -> None:
+    y, a = batch(16, classes=4)[0], np.random.default_rng(0).random((16, 8), "float32")
+    x = {"a": a, "b": a}
+
+    def make(size: int = 12) -> keras.Model:
+        model = TwoInputs()
+        model.compile("sgd", losses.CircleLoss(), memory_size=size)
+        model({"a": a[:1], "b": a[:1]})
+        return model
+
+    model, path = make(), tmp_path / "of.weights.h5"
+    model.save_weights(tmp_path / "empty.weights.h5")
+    model.fit(x, y, batch_size=8, verbose=0)
+    model.save_weights(path)
+    again = make()
+    again.load_weights(path)
+    for name in ("embeddings", "labels", "filled", "position"):
+        first, second = (getattr(m.cross_batch_memory(), name) for m in (model, again))
+        assert np.array_equal(ops.convert_to_numpy(first), ops.convert_to_numpy(second))
+    again.load_weights(tmp_path / "empty.weights.h5")
+    assert int(again.cross_batch_memory().filled) == 0
+    with pytest.raises(ValueError, match="a memory of 12 embeddings of size 4"):
+        make(8).load_weights(path)
+    bare = make(0)
+    bare.load_weights(path)
+    assert bare.cross_batch_memory() is None
+
+
+def test_a_memory_of_unknown_size_is_not_lost_in_silence(tmp_path) -> None:
+    model = TwoInputs()
+    model.compile("sgd", losses.CircleLoss(), memory_size=8)
+    ones = np.ones((2, 8), "float32")
+    model({"a": ones, "b": ones})
+    model.save_weights(tmp_path / "of.weights.h5")
+    model.get_build_config = lambda: None
+    with pytest.raises(ValueError, match="is not known before its first step"):
+        model.load_weights(tmp_path / "of.weights.h5")
+
+
+@pytest.mark.parametrize("options", [None, {}, {"memory_size": 12}])
+def test_pickling(options: dict | None) -> None:
+    y, x = batch(16, classes=4)[0], np.random.default_rng(0).random((16, 8), "float32")
+    model = encoder()
+    if options is not None:
+        loss = losses.CircleLoss() if options else losses.ArcFaceLoss(4, D)
+        model.compile("adam", loss, **options)
+        model.fit(x, y, batch_size=8, verbose=0)
+    for again in (pickle.loads(pickle.dumps(model)), copy.deepcopy(model)):
+        assert type(again) is type(model)
+        assert len(again.variables) == len(model.variables)
+        for a, b in zip(model.variables, again.variables, strict=True):
+            assert np.array_equal(ops.convert_to_numpy(a), ops.convert_to_numpy(b))
+    clone = keras.models.clone_model(model)
+    assert [v.path for v in clone.variables] == [v.path for v in model.variables]
 
 
 def test_refused() -> None:

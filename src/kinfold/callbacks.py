@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from kinfold import collapse, distances
+from kinfold import batch_labels, collapse, distances
 from kinfold.metrics import Task, measure
 
 
@@ -32,11 +32,14 @@ class RetrievalEvaluation(keras.callbacks.Callback):
         prefix: what the names in the logs begin with.
         batch_size: examples embedded at once; None is the default of `predict`.
         distance: a name that `kinfold.distances.get` knows, or a `Distance`.
+        output: the embedding among several outputs: its key in a dict, its place in a list, or the
+            name of its layer where the model was made of `keras.Input`. None where there is one.
 
     Raises:
         ValueError, TypeError: at construction, what `retrieval_metrics` raises about labels,
-            metrics and distance, and where inputs and labels differ in number; at the end of an
-            epoch, where the model's output is not one array [n, d] of finite numbers.
+            metrics and distance, and where inputs and labels differ in number; before the first
+            step, where the model cannot embed the first inputs, or what it gives is not one array
+            [n, d]; at the end of an epoch, where the embeddings are not finite.
 
     Warns:
         UserWarning: the embeddings have collapsed.
@@ -67,8 +70,14 @@ class RetrievalEvaluation(keras.callbacks.Callback):
         prefix: str = "val_",
         batch_size: int | None = None,
         distance: Any = "cosine",
+        output: str | int | None = None,
     ) -> None:
         super().__init__()
+        if isinstance(output, bool) or not isinstance(output, str | int | None):
+            raise TypeError(
+                "`output` must be the name or the place of an output, or None. "
+                f"Received: output={output!r}."
+            )
         if (gallery_x is None) != (gallery_y is None):
             raise ValueError(
                 "`gallery_x` and `gallery_y` must be given together, or neither. "
@@ -84,8 +93,17 @@ class RetrievalEvaluation(keras.callbacks.Callback):
         self.prefix = prefix
         self.batch_size = batch_size
         self.distance = distances.get(distance)
+        self.output = output
         self.collapsed = False
         self.predict_callbacks: list[keras.callbacks.Callback] = []  # of a subclass, to watch
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Embed a first batch, so that what does not fit is told before the first step."""
+        for x, name in ((self.x, "x"), (self.gallery_x, "gallery_x")):
+            if x is not None:
+                self._try(
+                    keras.tree.map_structure(lambda part: part[: self.batch_size or 32], x), name
+                )
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         query = self._embed(self.x)
@@ -111,19 +129,62 @@ class RetrievalEvaluation(keras.callbacks.Callback):
             self.collapsed = True
             self.tell(f"Epoch {epoch + 1}: {found} {collapse.ADVICE}")
 
+    def _try(self, x: Any, name: str) -> None:
+        try:
+            found = self._predict(x)
+        except Exception as error:
+            shapes = keras.tree.map_structure(lambda part: tuple(part.shape), x)
+            raise ValueError(
+                f"The model cannot embed `{name}`: pass inputs as `fit` takes them. Received "
+                f"shape {shapes}, and {type(error).__name__}: {error}"
+            ) from error
+        self._chosen(found)
+
     def _embed(self, x: Any) -> np.ndarray:
-        with _same_random_state():
-            embeddings = self.model.predict(
+        return np.ascontiguousarray(self._chosen(self._predict(x)), np.float32)
+
+    def _predict(self, x: Any) -> Any:
+        with _same_random_state(), batch_labels.weights_kept(self.model):
+            return self.model.predict(
                 x, batch_size=self.batch_size, verbose=0, callbacks=self.predict_callbacks
             )
+
+    def _chosen(self, outputs: Any) -> Any:
+        """The embeddings [n, d] among what the model gives."""
+        embeddings = outputs if self.output is None else self._one_of(outputs, self.output)
         shape = getattr(embeddings, "shape", None)
         if shape is None or len(shape) != 2:
             received = f"a {type(embeddings).__name__}" if shape is None else f"shape {shape}"
+            if shape is None and self.output is None:
+                received += f"; choose one of its outputs {self._names(outputs)} with `output`"
             raise ValueError(
-                "RetrievalEvaluation needs a model whose output is one embedding an example, "
-                f"shape [n, d]. Received {received}."
+                "RetrievalEvaluation needs one embedding per example, shape [n, d], from the "
+                f"model. Received {received}."
             )
-        return np.asarray(embeddings).astype(np.float32, copy=False)
+        return embeddings
+
+    def _one_of(self, outputs: Any, output: str | int) -> Any:
+        names = self._names(outputs)
+        if output in names:
+            return outputs[output if isinstance(outputs, dict) else names.index(output)]
+        several = isinstance(outputs, list | tuple)
+        if several and isinstance(output, int) and -len(outputs) <= output < len(outputs):
+            return outputs[output]
+        if not isinstance(outputs, dict) and not several and output in (0, *self._layer_names()):
+            return outputs
+        raise ValueError(f"The model has no output {output!r}. Its outputs are {names}.")
+
+    def _names(self, outputs: Any) -> list[Any]:
+        """The keys of a dict; of a list the names of its layers, or else its places."""
+        if isinstance(outputs, dict):
+            return list(outputs)
+        layers = self._layer_names()
+        if not isinstance(outputs, list | tuple):
+            return layers
+        return layers if len(layers) == len(outputs) else list(range(len(outputs)))
+
+    def _layer_names(self) -> list[Any]:
+        return list(getattr(self.model, "output_names", None) or [])
 
 
 def _check_finite(embeddings: np.ndarray, epoch: int) -> None:

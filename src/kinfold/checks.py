@@ -82,7 +82,7 @@ def labels(value: Any, name: str) -> Tensor:
         raise ValueError(f"`{name}` must have shape [batch] or [batch, 1]. Received shape {shape}.")
     widest = label_dtype()
     if widest == "int32" and isinstance(value, np.ndarray):
-        _check_32_bits(value, name)
+        within_32_bits(value, name)
         value = value.astype(np.int64).astype(np.int32)  # wraps: 32 bits stay 32 different bits
     value = ops.cast(ops.convert_to_tensor(value), widest)
     return ops.reshape(value, (-1,)) if len(shape) == 2 else value
@@ -130,7 +130,8 @@ def columns(pairs: Tensor, r: Tensor, names: tuple[str, str]) -> None:
         )
 
 
-def _check_32_bits(value: np.ndarray, name: str) -> None:
+def within_32_bits(value: np.ndarray, name: str) -> None:
+    """Raise if integers differ in more than the 32 bits that JAX keeps without x64."""
     if value.size == 0 or value.dtype.itemsize < 4:
         return
     low, high = int(value.min()), int(value.max())

@@ -77,6 +77,7 @@ class CrossBatchMemory(keras.layers.Layer):
         self.size = checks.count(size, "size", least=0)
         self.embedding_size = checks.count(embedding_size, "embedding_size")
         self.warmup = checks.count(warmup, "warmup", least=0)
+        self.refusal: ValueError | None = None  # of the file that is being loaded
         self.build()
 
     def build(self, *_: Any) -> None:
@@ -179,17 +180,20 @@ class CrossBatchMemory(keras.layers.Layer):
     def load_own_variables(self, store: Any) -> None:
         """Load the contents; weights saved without a memory leave it empty."""
         if not list(store.keys()):
+            if self.refusal:
+                raise self.refusal  # Keras tries every path to a layer, and takes the last for all
             for variable in self.variables:
                 variable.assign(ops.zeros(variable.shape, variable.dtype))
             return
         embeddings = next(i for i, v in enumerate(self.variables) if v is self.embeddings)
         shape = tuple(store[str(embeddings)].shape)
         if shape != (self.size, self.embedding_size):
-            raise ValueError(
+            self.refusal = ValueError(
                 f"The file holds a memory of {shape[0]} embeddings of size {shape[1]}, and this "
                 f"one is of {self.size}, of size {self.embedding_size}. Make it of the same size, "
                 "or load a file without a memory."
             )
+            raise self.refusal
         super().load_own_variables(store)
 
     def get_config(self) -> dict[str, Any]:

@@ -2,12 +2,13 @@
 
 import contextlib
 import functools
+import inspect
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
 
-from kinfold import checks
+from kinfold import batch_labels, checks
 from kinfold.losses.trainable import TrainableLoss
 from kinfold.memory import CrossBatchMemory, check_loss
 
@@ -17,7 +18,12 @@ class EmbeddingModel(keras.Model):
     """A `keras.Model` that also trains, saves and loads the variables of its losses.
 
     Built as any model: `EmbeddingModel(inputs, outputs)`, or a subclass with a `call`. With losses
-    that have no variables it is the same as `keras.Model`.
+    that have no variables it trains as `keras.Model` does.
+
+    JAX without x64 keeps 32 bits of an integer, and Keras cuts class ids to them in silence before
+    a loss sees them. This model looks at the labels first, in `fit`, `evaluate`, `train_on_batch`
+    and `test_on_batch`, and raises a ValueError where different ids would become one. A
+    `keras.Model` cannot: map its ids with `np.unique(ids, return_inverse=True)[1]`.
 
     Example:
 
@@ -30,6 +36,8 @@ class EmbeddingModel(keras.Model):
     >>> x, y = np.ones((6, 4), "float32"), np.array([0, 0, 1, 1, 2, 2])
     >>> _ = model.fit(x, y, verbose=0)
     """
+
+    _remembering: "_Remembering | None" = None
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
         of_inputs = len(args) > 1 or "outputs" in kwargs
@@ -65,10 +73,44 @@ class EmbeddingModel(keras.Model):
             self._make_memory(size)
         super().compile(optimizer, self._remembering or loss, *args, **kwargs)
 
-    # A property would be a second way to it for Keras, which loads a layer once a way.
+    # Not a property: Keras would find the layer twice and load it twice.
     def cross_batch_memory(self) -> CrossBatchMemory | None:
         """Return the memory of earlier batches, where the model is compiled with one."""
-        return next((one for one in self.loss_layers if isinstance(one, CrossBatchMemory)), None)
+        return next(
+            (one for one in getattr(self, "loss_layers", ()) if isinstance(one, CrossBatchMemory)),
+            None,
+        )
+
+    @functools.wraps(keras.Model.fit)
+    def fit(self, *args: Any, **kwargs: Any) -> Any:
+        # Labels in arrays are refused before the first step, not when their batch comes.
+        given = inspect.signature(keras.Model.fit).bind(self, *args, **kwargs).arguments
+        batch_labels.check(given.get("y"))
+        if isinstance(held_out := given.get("validation_data"), tuple):
+            batch_labels.check(held_out[1:2])
+        with batch_labels.weights_kept(self):
+            return super().fit(*args, **kwargs)
+
+    @functools.wraps(keras.Model.evaluate)
+    def evaluate(self, *args: Any, **kwargs: Any) -> Any:
+        with batch_labels.weights_kept(self):
+            return super().evaluate(*args, **kwargs)
+
+    @functools.wraps(keras.Model.train_on_batch)
+    def train_on_batch(self, x: Any, y: Any = None, *args: Any, **kwargs: Any) -> Any:
+        batch_labels.check(y)
+        return super().train_on_batch(x, y, *args, **kwargs)
+
+    @functools.wraps(keras.Model.test_on_batch)
+    def test_on_batch(self, x: Any, y: Any = None, *args: Any, **kwargs: Any) -> Any:
+        batch_labels.check(y)
+        return super().test_on_batch(x, y, *args, **kwargs)
+
+    def _symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
+        # On JAX, `fit` and `evaluate` call this before they read the first batch.
+        if iterator is not None:
+            iterator.data_adapter = batch_labels.checked(iterator.data_adapter)
+        super()._symbolic_build(iterator=iterator, data_batch=data_batch)
 
     def compute_loss(
         self,
@@ -102,15 +144,41 @@ class EmbeddingModel(keras.Model):
             self.loss_layers.append(self._remembering.make(embedding_size))
 
     def _embedding_size(self) -> int | None:
-        """The size of an embedding; None for a model that is yet to be built."""
+        """The size of an embedding; None where it is not known before the model is called."""
         try:
             shape = self.output_shape
         except AttributeError:  # no model of keras.Input
-            shape = (self.get_build_config() or {}).get("input_shape")
-            if shape is None:
+            args, kwargs = _inputs_built_for(self.get_build_config() or {})
+            if not args and not kwargs:
                 return None
-            shape = self.compute_output_spec(keras.KerasTensor(shape)).shape
+            try:
+                output = self.compute_output_spec(*args, **kwargs)
+            except Exception:  # its call needs more than shapes
+                return None
+            shape = getattr(output, "shape", type(output).__name__)
         return _embedding_size(shape)
+
+    def load_own_variables(self, store: Any) -> None:
+        # Keras loads the layers of a model next. A memory that is not there yet would be skipped.
+        if self.built and self._remembering and self._remembering.compare is None:
+            size = self._embedding_size()
+            if size is None:
+                raise ValueError(
+                    "The model was compiled with `memory_size`, and the size of its embeddings is "
+                    "not known before its first step, so no memory can be loaded. Train one step "
+                    "and then load, or load before `compile` to begin with an empty memory."
+                )
+            self._make_memory(size)
+        if memory := self.cross_batch_memory():
+            memory.refusal = None
+        super().load_own_variables(store)
+
+    def __reduce__(self) -> Any:
+        rebuild, arguments = super().__reduce__()
+        if type(self) is _of_inputs():
+            # This class is made at run time, so pickle cannot find it by its name.
+            rebuild = EmbeddingModel._unpickle_model
+        return rebuild, arguments
 
     @contextlib.contextmanager
     def _unlocked(self) -> Iterator[None]:
@@ -187,6 +255,23 @@ class _Remembering(keras.losses.Loss):
             "memory_size": self.size,
             "memory_warmup": self.warmup,
         }
+
+
+def _inputs_built_for(config: dict[str, Any]) -> tuple[list[Any], dict[str, Any]]:
+    """Symbolic arguments of `call`, of the shapes that a model's build config holds."""
+    if "input_shape" in config:
+        return [_symbolic(config["input_shape"])], {}
+    shapes = config.get("shapes_dict", {})
+    return [], {name.removesuffix("_shape"): _symbolic(shape) for name, shape in shapes.items()}
+
+
+def _symbolic(shape: Any) -> Any:
+    # Keras keeps nested shapes in containers of its own, which JAX does not take for arguments.
+    if isinstance(shape, dict):
+        return {name: _symbolic(part) for name, part in shape.items()}
+    if all(size is None or isinstance(size, int) for size in shape):
+        return keras.KerasTensor(tuple(shape))
+    return [_symbolic(part) for part in shape]
 
 
 def _the_one(loss: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from kinfold import batch_labels
 from kinfold.batches._indices import ClassBalancedIndices, check_count
 
 
@@ -23,7 +25,7 @@ class ClassBalancedBatches(keras.utils.PyDataset):
         x: the examples: an array `[n, ...]`, or a dict, list or tuple of such arrays. A memory
             map will do.
         y: `[n]` or `[n, 1]` integers, the class of each example. They reach the loss in the type
-            that they have.
+            that they have, but JAX without x64 makes 32 bits of them.
         classes_per_batch: classes in a batch.
         examples_per_class: examples of each class in a batch.
         batches_per_epoch: batches in an epoch; by default about one pass over the examples.
@@ -34,12 +36,16 @@ class ClassBalancedBatches(keras.utils.PyDataset):
 
     Attributes:
         indices: the `ClassBalancedIndices`, with `seed` and `left_out`.
-        current_epoch: the epoch of the batches that are read now; set it to resume.
+        current_epoch: the epoch of the batches that are read now, which is the number of epochs
+            that `fit` has trained with them; `evaluate` and `predict` do not count. Set it to
+            resume. An epoch that was broken off begins again.
+
+    It pickles: a copy begins the current epoch and gives the same batches.
 
     Raises:
         TypeError: labels are not integers.
-        ValueError: the counts of `x` and `y` differ, `use_multiprocessing` is True, or as
-            `ClassBalancedIndices`.
+        ValueError: the counts of `x` and `y` differ, `use_multiprocessing` is True, `y` needs more
+            than the 32 bits that JAX keeps without x64, or as `ClassBalancedIndices`.
 
     Example:
 
@@ -73,6 +79,7 @@ class ClassBalancedBatches(keras.utils.PyDataset):
             )
         super().__init__(workers=1, max_queue_size=check_count("max_queue_size", max_queue_size))
         self._y = np.asarray(y)
+        batch_labels.check(self._y)
         self.indices = ClassBalancedIndices(
             y, classes_per_batch, examples_per_class, batches_per_epoch, seed
         )
@@ -85,14 +92,25 @@ class ClassBalancedBatches(keras.utils.PyDataset):
                     "x and y must hold as many examples, along the first axis. Received an array "
                     f"of shape {tuple(part.shape)} in x, and {len(self._y)} labels."
                 )
-        workers = check_count("workers", workers, lowest=0)
-        self._pool = ThreadPoolExecutor(workers) if workers > 1 else None
-        self._lock = threading.Lock()
-        self._opening = False
-        self._turns: dict[int, int] | None = None
+        self._threads = check_count("workers", workers, lowest=0)
         self.current_epoch = 0
+        self._begin()
+
+    def _begin(self) -> None:
+        """Make what serves one process alone, and read nothing yet."""
+        self._pool = ThreadPoolExecutor(self._threads) if self._threads > 1 else None
+        self._lock = threading.Lock()
+        self._turns: dict[int, int] | None = None
         self._rows: tuple[int, np.ndarray] | None = None
         self._ahead: dict[tuple[int, int], Future] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        own = ("_pool", "_lock", "_turns", "_rows", "_ahead")
+        return {name: value for name, value in vars(self).items() if name not in own}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._begin()
 
     @property
     def workers(self) -> int:
@@ -100,9 +118,6 @@ class ClassBalancedBatches(keras.utils.PyDataset):
 
         Keras's own threads keep batches that they have read ahead for the epoch after.
         """
-        # Keras reads this once as fit, evaluate or predict starts, and then ends an epoch, before
-        # the first and perhaps after a look at a batch to build the model: that end moves nothing.
-        self._opening = True
         return 1
 
     def on_epoch_begin(self) -> None:
@@ -110,11 +125,9 @@ class ClassBalancedBatches(keras.utils.PyDataset):
         self._turns = {}
 
     def on_epoch_end(self) -> None:
-        """Move on to the next epoch."""
+        """Move on to the next epoch, unless Keras calls this without having trained one."""
         self._turns = None
-        if self._opening:
-            self._opening = False
-        else:
+        if _an_epoch_was_trained():
             self.current_epoch += 1
 
     def __len__(self) -> int:
@@ -146,3 +159,19 @@ class ClassBalancedBatches(keras.utils.PyDataset):
 
     def _gather(self, rows: np.ndarray) -> tuple[Any, np.ndarray]:
         return keras.tree.map_structure(lambda part: part[rows], self._x), self._y[rows]
+
+
+def _an_epoch_was_trained() -> bool:
+    """False where Keras starts over, evaluates or predicts.
+
+    Keras ends an epoch then too: `fit` and `evaluate` do before their first one. It does not say
+    to a dataset who is calling, so the callers are looked up. A loop of one's own trains.
+    """
+    frame = sys._getframe(2)
+    while frame:
+        if frame.f_globals.get("__name__", "").startswith("keras."):
+            name = frame.f_code.co_name
+            if name in ("reset", "fit", "evaluate", "predict"):
+                return name == "fit"
+        frame = frame.f_back  # type: ignore[assignment]
+    return True

@@ -20,7 +20,10 @@ class ClassBalancedIndices:
 
     The epoch k depends only on the arguments and k, so that a resumed run sees the batches of an
     unbroken one. An object of this class is a `batch_sampler` for `torch.utils.data.DataLoader`;
-    `epoch(k)` is the source for `tf.data` and Grain.
+    `epoch(k)` is the source for `tf.data` and Grain. It pickles, and gives row numbers whatever the
+    ids. On JAX without x64 the ids that such a loader hands to a `keras.Model` are cut to 32 bits:
+    use a `kinfold.EmbeddingModel`, which refuses ids that would merge, or map them with
+    `np.unique(ids, return_inverse=True)[1]`.
 
     Args:
         labels: `[n]` or `[n, 1]` integers, the class of each example.
