@@ -126,6 +126,7 @@ def test_a_fine_tuned_run_keeps_what_is_frozen_and_goes_on_without_its_file(
     assert keras.config.dtype_policy() is before
 
     folder = RunFolder(tmp_path / "unbroken")
+    assert runs.read_json(folder.metrics)["best"] == "trained"
     model = keras.saving.load_model(folder.model)
     theirs, ours = pretrained.backbone(other), pretrained.backbone(model)
     for k, (ours_, theirs_) in enumerate(zip(ours.layers, theirs.layers, strict=True)):
@@ -152,7 +153,7 @@ def test_a_fine_tuned_run_keeps_what_is_frozen_and_goes_on_without_its_file(
     assert not any("mirror" in layer.name for layer in model.layers)
 
     # Before training it is the network of the file, in its own table and where it is evaluated.
-    start = fit.untrained(folder, settings, x.shape[1:])
+    start = fit.untrained(folder, settings, x.shape[1:], None)
     for ours_, theirs_ in zip(
         values(pretrained.backbone(start).weights), values(theirs.weights), strict=True
     ):

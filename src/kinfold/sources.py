@@ -114,16 +114,7 @@ def _read(data: str, size: int, drawn: Drawn | None) -> Split:
 
 
 def _arrays(data: str) -> Split:
-    """Arrays, with images from 0 to 255: floating ones from 0 to 1 are scaled."""
-    split = _READERS[Path(data).suffix](data)
-    if (
-        split.x.ndim == 4
-        and split.x.dtype != np.uint8
-        and split.x.min() >= 0
-        and split.x.max() <= 1
-    ):
-        return Split(split.x * np.float32(255), split.y, split.names)
-    return split
+    return _READERS[Path(data).suffix](data)
 
 
 def _shape(shape: tuple[int, ...]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,8 +31,13 @@ class Report:
         test: the examples searched, `test.x` [n, ...], `test.y` [n], of held-out classes.
         embeddings: floating [n, d], unit norm, of `test.x` by the trained model.
         baseline: floating [n, p], unit norm, the raw pixels or vectors.
-        gain: over raw vectors, as `kinfold.evaluation.gain` gives it; empty for images.
+        gain: of the trained model over the raw input, as `kinfold.evaluation.gain` gives it.
         warning: what went wrong in training, shown above its curves; "" where nothing did.
+        best: the candidate that was kept: "trained" (of an epoch), "start" (the network before
+            training) or "raw" (the raw input). `embeddings` are of the best epoch in any case.
+        best_epoch: the epoch that was kept, counted from 1; None if none was.
+        validation_baseline: the raw input on the validation classes, by column of `history`.
+        others: "training" and "validation": a split and its embeddings, or a sample of them.
     """
 
     title: str
@@ -43,6 +49,10 @@ class Report:
     baseline: np.ndarray
     gain: Gain = field(default_factory=dict)
     warning: str = ""
+    best: str = "trained"
+    best_epoch: int | None = None
+    validation_baseline: Mapping[str, float] = field(default_factory=dict)
+    others: Mapping[str, tuple[Split, np.ndarray]] = field(default_factory=dict)
 
 
 def write_report(path: str | os.PathLike[str], report: Report) -> None:
