@@ -115,5 +115,5 @@ def test_a_checkpoint_of_another_shape_is_one_line(folder: RunFolder) -> None:
         meta | {"baseline": {"other": {"val_map@r": 0.1}}}, meta | {"collapse": None},
         meta | {"seconds": "1"}, {"history": history},
     ):  # fmt: skip
-        with pytest.raises(ValueError, match="checkpoint.npz is damaged, or of another version"):
+        with pytest.raises(ValueError, match=r"checkpoint.npz is damaged, or of another"):
             written(content)
