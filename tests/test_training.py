@@ -668,6 +668,9 @@ def test_the_raw_input_is_kept_where_no_epoch_is_better(tmp_path: Path) -> None:
     progress.notes.clear()
     resume(tmp_path / "run", progress=progress)
     assert progress.notes[-1] == metrics["note"]
+    table = training.evaluate(tmp_path / "run", str(data), progress)
+    assert table["trained"] == pytest.approx(table["raw"])
+    assert metrics["note"] in progress.notes[-1]
 
 
 def test_of_equal_candidates_the_simpler_is_kept_and_an_old_run_keeps_an_epoch() -> None:

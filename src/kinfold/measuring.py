@@ -67,6 +67,7 @@ def evaluate(
     progress = progress or Progress()
     kept = Kept.load(run)
     split, lines = kept.read(data, progress)
+    lines = [line for line in (kept.note, *lines) if line]
     start = untrained(kept.folder, kept.config.settings, kept.shape, kept.config.scaling)
     embeddings = kept.embed(split)
     before = evaluation.embed(start, split.x)
@@ -143,7 +144,7 @@ def compare(
     """
     progress = progress or Progress()
     sides = [Kept.load(first), Kept.load(second)]
-    lines: list[str] = []
+    lines = [f"{side.folder.path}: {side.note}" for side in sides if side.note]
     if data is None:
         splits = [_test_of(sides)] * 2
         said = f"the test examples of {sides[0].folder.path}, unseen in the training of both"
@@ -221,6 +222,12 @@ class Kept:
                 f"train --resume {shlex.quote(str(folder.path))} writes it anew."
             ) from error
         return cls(folder, config, model)
+
+    @property
+    def note(self) -> str:
+        """What the run said if the model is not of an epoch; "" if it is."""
+        metrics = records.read_metrics(self.folder.metrics, evaluation.ROWS)
+        return str(metrics.get("note") or "")
 
     @property
     def shape(self) -> tuple[int, ...]:
