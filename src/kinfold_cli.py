@@ -249,13 +249,11 @@ def evaluate(
     backend: Annotated[str | None, BackendOption] = None,
 ) -> None:
     """Measure the model of RUN on DATA: how well each example finds the others of its class."""
-    more = {"gallery": gallery, "json_path": json, "report_path": report}
     with _messages(None):
         _use_backend_of(run, backend)
         from kinfold import training
 
-        given = {name: value for name, value in more.items() if value is not None}
-        training.evaluate(run, data, progress=_progress(), **given)
+        training.evaluate(run, data, _progress(), gallery, json_path=json, report_path=report)
 
 
 @app.command()
@@ -277,7 +275,7 @@ def compare(
         _use_backend_of(first, backend)
         from kinfold import training
 
-        training.compare(first, second, data, progress=_progress())  # type: ignore[attr-defined]
+        training.compare(first, second, data, _progress())
 
 
 def main() -> None:

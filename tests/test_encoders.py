@@ -1,5 +1,7 @@
 """Encoders: what goes in, what comes out, and that it survives a file."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import keras
@@ -7,9 +9,10 @@ import numpy as np
 import pytest
 from keras import ops
 
-from kinfold import encoders
+from kinfold import encoders, evaluation
 from kinfold.layers import L2Embedding
 from kinfold.losses import CircleLoss
+from kinfold.scaling import Scaling, value_range
 
 
 def images(shape: tuple[int, int, int], count: int = 3) -> np.ndarray:
@@ -89,6 +92,86 @@ def test_images_are_scaled_as_the_application_expects(name: str, module: str) ->
     scaled = encoders._scale(inputs, name)
     model = keras.Model(inputs, scaled if scaled is not inputs else ops.copy(inputs))
     np.testing.assert_allclose(as_numpy(model(x)), as_numpy(expected), rtol=1e-4, atol=1e-4)
+
+
+def tiny_vgg(
+    include_top: bool, weights: None, input_shape: tuple[int, ...], pooling: str
+) -> keras.Model:
+    inputs = keras.Input(input_shape)
+    x = keras.layers.Conv2D(4, 3, 2, data_format="channels_last")(inputs)
+    pool = keras.layers.GlobalAveragePooling2D(data_format="channels_last")
+    return keras.Model(inputs, pool(keras.layers.ReLU()(x)))
+
+
+ALONE = """
+import sys, keras, numpy as np
+folder = sys.argv[1]
+x = np.load(folder + "/x.npz")
+loaded = {name: keras.saving.load_model(f"{folder}/{name}.keras") for name in x.files}
+np.savez(folder + "/y.npz", **{k: np.asarray(m.predict_on_batch(x[k])) for k, m in loaded.items()})
+assert "kinfold" not in sys.modules
+"""
+
+
+def test_models_are_saved_of_plain_layers_that_load_without_kinfold(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keras.applications, "VGG16", tiny_vgg)
+    photos, grey = images((8, 8, 3)), images((8, 8, 1))
+    vectors = np.random.default_rng(0).normal(size=(3, 5)).astype("float32")
+    vectors[1] = 0.0
+    spectra = np.random.default_rng(1).normal(-40.0, 15.0, (3, 8, 8, 1)).astype("float32")
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        half = encoders.vector_head(5, 3)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    made = {
+        "small": (encoders.small_convnet((8, 8, 1), 4), grey),
+        "unit": (encoders.small_convnet((8, 8, 1), 4, Scaling("unit")), grey / np.float32(255)),
+        "spectra": (encoders.small_convnet((8, 8, 1), 4, Scaling.of(spectra)), spectra),
+        "vgg": (encoders.application("VGG16", (8, 8, 3), 4), photos),
+        "head": (encoders.vector_head(5, 6), vectors),
+        "half": (half, vectors),
+    }
+    inputs, expected = {}, {}
+    for name, (model, x) in made.items():
+        inputs[name] = x
+        expected[name] = as_numpy(model(x))
+        encoders.plain(model).save(tmp_path / f"{name}.keras")
+    for name, x in (("raw images", images((130, 70, 1))), ("raw vectors", vectors)):
+        inputs[name], expected[name] = x, evaluation.pixels(x)
+        encoders.raw(x.shape[1:]).save(tmp_path / f"{name}.keras")
+    np.savez(tmp_path / "x.npz", **inputs)
+    done = subprocess.run([sys.executable, "-c", ALONE, tmp_path], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    found = np.load(tmp_path / "y.npz")
+    for name, embeddings in expected.items():
+        assert found[name].dtype == np.float32
+        np.testing.assert_allclose(found[name], embeddings, atol=1e-6, err_msg=name)
+
+
+def test_the_first_layer_brings_images_to_0_to_255() -> None:
+    bytes_ = images((4, 4, 3)).astype("float32")
+    model = encoders.small_convnet((4, 4, 3), 4)
+    unit = encoders.small_convnet((4, 4, 3), 4, Scaling("unit"))
+    for ours, theirs in zip(unit.weights, model.weights, strict=True):
+        ours.assign(theirs)
+    expected = as_numpy(model(bytes_))
+    np.testing.assert_allclose(as_numpy(unit(bytes_ / 255)), expected, atol=1e-5)
+    assert value_range(model) == (0.0, 255.0)
+    assert value_range(unit) == (0.0, 1.0)
+
+    spectra = np.random.default_rng(0).normal([-40.0, 1e4, 0.0], [15.0, 1.0, 1e-3], (9, 6, 6, 3))
+    scaling = Scaling.of(spectra.astype("float32"))
+    layer = scaling.layer()
+    assert layer is not None
+    scaled = as_numpy(layer(spectra.astype("float32")))
+    np.testing.assert_allclose(scaled.mean(axis=(0, 1, 2)), 127.5, atol=0.1)
+    np.testing.assert_allclose(scaled.std(axis=(0, 1, 2)), 42.5, atol=0.1)
+    low, high = value_range(encoders.small_convnet((6, 6, 3), 4, scaling))
+    assert low == pytest.approx(spectra[..., 0].mean() - 3 * spectra[..., 0].std(), rel=1e-4)
+    assert high == pytest.approx(1e4 + 3, rel=1e-3)
 
 
 def test_an_application_survives_a_file(tmp_path: Path) -> None:

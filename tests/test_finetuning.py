@@ -15,6 +15,7 @@ from scipy import ndimage
 from kinfold import augmentation, encoders, evaluation, fit, pretrained, runs
 from kinfold.progress import Progress
 from kinfold.runs import RunFolder
+from kinfold.scaling import Scaling
 from kinfold.training import Settings, resume, train
 
 pytestmark = pytest.mark.usefixtures("compile_once")
@@ -126,7 +127,12 @@ def test_a_fine_tuned_run_keeps_what_is_frozen_and_goes_on_without_its_file(
     assert keras.config.dtype_policy() is before
 
     folder = RunFolder(tmp_path / "unbroken")
-    model = keras.saving.load_model(folder.model)
+    checkpoint = runs.read_checkpoint(folder.checkpoint)
+    # The model of the best epoch, whether the run kept that or the raw input.
+    best = fit.untrained(folder, settings, (8, 8, 3), Scaling())
+    evaluation.assign(best.variables, checkpoint.best_weights)
+    encoders.plain(best).save(tmp_path / "best.keras")
+    model = keras.saving.load_model(tmp_path / "best.keras")
     theirs, ours = pretrained.backbone(other), pretrained.backbone(model)
     for k, (ours_, theirs_) in enumerate(zip(ours.layers, theirs.layers, strict=True)):
         same = [
@@ -139,7 +145,6 @@ def test_a_fine_tuned_run_keeps_what_is_frozen_and_goes_on_without_its_file(
     trained = [w for w in model.weights if w.trainable]
     frozen = [w for layer in ours.layers[:FROZEN] for w in layer.weights]
     assert len(trained) + len(frozen) < len(model.weights)  # and the statistics
-    checkpoint = runs.read_checkpoint(folder.checkpoint)
     slots = [array for array in checkpoint.optimizer if array.ndim]
     assert len(slots) == 2 * len(trained)
 
@@ -152,7 +157,7 @@ def test_a_fine_tuned_run_keeps_what_is_frozen_and_goes_on_without_its_file(
     assert not any("mirror" in layer.name for layer in model.layers)
 
     # Before training it is the network of the file, in its own table and where it is evaluated.
-    start = fit.untrained(folder, settings, x.shape[1:])
+    start = fit.untrained(folder, settings, x.shape[1:], Scaling())
     for ours_, theirs_ in zip(
         values(pretrained.backbone(start).weights), values(theirs.weights), strict=True
     ):
@@ -310,6 +315,10 @@ def test_augmentation_changes_images_in_training_alone() -> None:
             other for other in augmentation.make_layers("photo", 0) if other.name == layer.name
         )
         np.testing.assert_array_equal(changed(again, training=True), first)
+    for layer in augmentation.make_layers("photo", 0, (0.0, 1.0)):
+        x /= max(x.max(), 1.0)
+        assert 0 <= changed(layer, training=True).max() <= 1 + 1e-5
+        assert not np.array_equal(changed(layer, training=True), x), layer.name
     assert augmentation.make_layers("none", 0) == []
     assert [layer.name for layer in augmentation.make_layers("light", 0)] == ["window"]
 

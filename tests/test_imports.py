@@ -14,8 +14,9 @@ SRC = Path(kinfold.__file__).parent
 ROOMS = [
     "backends", "checks", "numerics_torch", "numerics", "distances", "pairs", "streaming", "losses",
     "memory", "batch_labels", "model", "chunks", "layers", "compat", "datasets", "batches",
-    "ranking", "metrics", "collapse", "callbacks", "encoders", "pretrained", "augmentation",
-    "run_losses", "settings", "sources", "evaluation", "progress", "runs", "report", "epochs", "fit", "training",
+    "ranking", "metrics", "collapse", "callbacks", "scaling", "encoders", "pretrained",
+    "augmentation", "run_losses", "settings", "sources", "verdicts", "evaluation", "progress",
+    "runs", "records", "report", "epochs", "results", "fit", "measuring", "training",
 ]  # fmt: skip
 
 HEAVY = {"PIL", "matplotlib", "pyarrow", "rich", "sklearn", "typer", "jax", "torch", "tensorflow"}

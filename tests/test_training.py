@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kinfold import epochs, evaluation, fit, runs, sources, training
+from kinfold import epochs, evaluation, fit, measuring, runs, sources, training, verdicts
 from kinfold.datasets import Split
 from kinfold.progress import Progress
 from kinfold.runs import Checkpoint, RunFolder
@@ -40,26 +40,31 @@ FILES = {
 }
 
 
-def write_vectors(path: Path, classes: int = 12, examples: int = 6, seed: int = 0) -> Path:
+def write_vectors(
+    path: Path, classes: int = 12, examples: int = 6, seed: int = 0, noise: float = 0.3
+) -> Path:
+    """Seven values tell the classes; the last, large and random if there is noise, hides them."""
     rng = np.random.default_rng(seed)
     y = np.repeat(np.arange(classes), examples)
-    x = rng.normal(size=(classes, 8))[y] + rng.normal(size=(len(y), 8))
+    x = noise * rng.normal(size=(len(y), 8))
+    x[:, :7] += rng.normal(size=(classes, 7))[y]
+    x[:, 7] = 27 * noise * rng.normal(size=len(y))
     np.savez(path, x=x.astype("float32"), y=y)
     return path
 
 
-def write_images(path: Path) -> Path:
+def write_images(path: Path, scale: float | None = None) -> Path:
     rng = np.random.default_rng(0)
     y = np.repeat(np.arange(12), 6)
     x = rng.integers(0, 200, (12, 8, 8, 1))[y] + rng.integers(0, 56, (len(y), 8, 8, 1))
-    np.savez(path, x=x.astype("uint8"), y=y)
+    np.savez(path, x=x.astype("uint8") if scale is None else x * scale, y=y)
     return path
 
 
 def settings_for(path: Path) -> Settings:
     return Settings(
         str(path),
-        embedding_size=4,
+        embedding_size=8,
         classes_per_batch=3,
         examples_per_class=2,
         steps_per_epoch=10,
@@ -83,9 +88,10 @@ def unbroken(vectors: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def quick_report(monkeypatch: pytest.MonkeyPatch) -> None:
     """Spare the runs of a test the drawing of a report; `unbroken` has a real one."""
-    monkeypatch.setattr(
-        fit, "write_report", lambda path, report: path.write_text(report.title, "utf-8")
-    )
+    for module in (fit, measuring):
+        monkeypatch.setattr(
+            module, "write_report", lambda path, report: path.write_text(repr(report), "utf-8")
+        )
 
 
 class StopAt(Progress):
@@ -157,6 +163,9 @@ def test_a_run_writes_every_file(unbroken: Path, vectors: Path) -> None:
     assert rows[0].keys() == {"epoch", "loss", "val_recall@1", "val_map@r"}
     best = max(range(3), key=lambda i: float(rows[i]["val_map@r"]))
     assert metrics["best_epoch"] == best + 1
+    assert metrics["best"] == "trained"
+    assert metrics["validation"]["trained"]["val_map@r"] == float(rows[best]["val_map@r"])
+    assert metrics["validation"]["raw"]["val_map@r"] < float(rows[best]["val_map@r"])
     assert "<!doctype html>" in (unbroken / "report.html").read_text("utf-8")
 
 
@@ -187,7 +196,8 @@ def test_another_seed_gives_another_model_on_the_same_test_classes(
     assert ours.names == theirs.names
     np.testing.assert_array_equal(ours.x, theirs.x)
     first, other = (
-        runs.read_json(run / "metrics.json")["untrained"] for run in (tmp_path / "run", unbroken)
+        runs.read_checkpoint(run / "checkpoint.npz").history["loss"][0]
+        for run in (tmp_path / "run", unbroken)
     )
     assert first != other
 
@@ -483,6 +493,37 @@ def test_evaluate_measures_the_model_on_other_data(unbroken: Path, tmp_path: Pat
     assert "On 30 vectors of 5 classes" in said
     assert f"{table['trained']['map@r']:.4f}" in said
 
+    # Two of its classes, and one example of each; what is printed is also written.
+    few = tmp_path / "few.npz"
+    x, y = (np.load(other)[name] for name in "xy")
+    np.savez(few, x=x[[0, 6]], y=y[[0, 6]] * 3)  # classes 0 and 3
+    table = training.evaluate(
+        unbroken, str(other), progress, gallery=str(few), json_path=tmp_path / "table.json"
+    )
+    written = json.loads((tmp_path / "table.json").read_text("utf-8"))
+    assert {row: written[row] for row in table} == table
+    assert written["said"] == progress.notes[-1].splitlines()
+    assert written["counts"] == {
+        "queries": {"classes": 5, "examples": 30},
+        "gallery": {"classes": 2, "examples": 2},
+    }
+    assert "Their examples are no queries: 18." in progress.notes[-1]
+    model = keras.saving.load_model(unbroken / "model.keras")
+    vectors, searched = (model.predict(part, verbose=0) for part in (x, x[[0, 6]]))
+    nearest = np.array([0, 3])[(vectors @ searched.T).argmax(axis=1)]
+    hits = (nearest == y)[np.isin(y, (0, 3))]
+    assert table["trained"]["recall@1"] == pytest.approx(hits.mean())
+
+    training.evaluate(unbroken, str(other), report_path=tmp_path / "page.html")
+    assert (tmp_path / "page.html").read_text("utf-8").startswith("Report(title='other'")
+    for more, error, message in (
+        ({"gallery": str(few), "report_path": "page.html"}, ValueError, "leave out the report"),
+        ({"gallery": str(other)}, ValueError, "each example would find itself"),
+        ({"json_path": tmp_path / "no" / "x.json"}, FileNotFoundError, "There is no folder"),
+    ):
+        with pytest.raises(error, match=message):
+            training.evaluate(unbroken, str(other), **more)
+
     with pytest.raises(ValueError, match=r"images of 8 x 8 x 1; the model takes vectors of 8"):
         training.evaluate(unbroken, str(write_images(tmp_path / "images.npz")))
     with pytest.raises(FileNotFoundError, match="There is no run in"):
@@ -498,8 +539,11 @@ def test_models_load_in_plain_python_also_compiled_with_a_loss_of_kinfold(
     model.compile("sgd", loss=CircleLoss(gamma=20.0))
     model.save(tmp_path / "compiled.keras")
     code = (
-        "import sys, kinfold, keras\n"
-        "plain, compiled = (keras.saving.load_model(path) for path in sys.argv[1:])\n"
+        "import sys, keras\n"
+        "plain = keras.saving.load_model(sys.argv[1])\n"
+        "assert 'kinfold' not in sys.modules\n"
+        "import kinfold\n"
+        "compiled = keras.saving.load_model(sys.argv[2])\n"
         "print(plain.output_shape, compiled.loss.gamma)"
     )
     done = subprocess.run(
@@ -508,7 +552,7 @@ def test_models_load_in_plain_python_also_compiled_with_a_loss_of_kinfold(
         text=True,
         check=False,
     )
-    assert done.stdout.strip() == "(None, 4) 20.0", done.stderr
+    assert done.stdout.strip() == "(None, 8) 20.0", done.stderr
 
 
 def test_two_processes_cannot_train_in_one_folder(unbroken: Path, tmp_path: Path) -> None:
@@ -561,10 +605,139 @@ def test_data_that_does_not_do_is_refused_and_leaves_no_folder(tmp_path: Path) -
 def test_an_existing_run_is_not_overwritten_and_nothing_is_not_resumed(
     unbroken: Path, vectors: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(ValueError, match=r"is not empty.*--resume .*another folder with --out"):
+    with pytest.raises(ValueError, match=r"holds a run. Go on with it.*--resume .*with --out"):
         train(settings_for(vectors), unbroken)
+    (tmp_path / "file").write_text("text")
+    with pytest.raises(ValueError, match=r"is not empty, and holds no run: name another folder"):
+        train(settings_for(vectors), tmp_path)
+    with pytest.raises(ValueError, match=r"file is a file: name a folder with --out"):
+        train(settings_for(vectors), tmp_path / "file")
     with pytest.raises(FileNotFoundError, match="There is no run in"):
         resume(tmp_path)
+
+
+def test_a_failed_preparation_removes_what_it_made_and_only_that(
+    vectors: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(path: Path, splits: object) -> None:
+        path.write_bytes(b"some")
+        raise MemoryError
+
+    monkeypatch.setattr(runs, "write_splits", fail)
+    (tmp_path / "empty").mkdir()
+    for out in (tmp_path / "empty", tmp_path / "new" / "deep"):
+        with pytest.raises(MemoryError):
+            train(settings_for(vectors), out)
+    assert [path.name for path in tmp_path.iterdir()] == ["empty"]
+    assert not list((tmp_path / "empty").iterdir())
+
+
+def test_the_raw_input_is_kept_where_no_epoch_is_better(tmp_path: Path) -> None:
+    data = write_vectors(tmp_path / "easy.npz", noise=0.001)  # raw vectors find everything
+    settings = dataclasses.replace(settings_for(data), epochs=2, steps_per_epoch=2)
+    progress = StopAt(0, 0, Crash())
+    table = train(settings, tmp_path / "run", progress=progress)
+    assert table["raw"]["recall@1"] == 1.0
+    metrics = runs.read_json(tmp_path / "run" / "metrics.json")
+    assert metrics["best"] == "raw"
+    assert metrics["best_epoch"] in (1, 2)
+    said = r"Training (made it worse|was not worth it): model.keras holds the raw input"
+    assert re.match(said, metrics["note"])
+    assert metrics["note"] in progress.notes[-1]
+    report = (tmp_path / "run" / "report.html").read_text("utf-8")
+    assert "best='raw', best_epoch=None, validation_baseline={'val_recall@1': 1.0" in report
+    assert metrics["note"] in report
+
+    x = np.load(data)["x"]
+    x[0] = 0
+    embeddings = keras.saving.load_model(tmp_path / "run" / "model.keras").predict(x, verbose=0)
+    np.testing.assert_allclose(embeddings, evaluation.pixels(x), atol=1e-6)
+
+    with pytest.raises(Crash):
+        train(settings, tmp_path / "broken", progress=StopAt(2, 1, Crash()))
+    resume(tmp_path / "broken")
+    assert_same(tmp_path / "broken", tmp_path / "run")
+    progress.notes.clear()
+    resume(tmp_path / "run", progress=progress)
+    assert progress.notes[-1] == metrics["note"]
+    table = training.evaluate(tmp_path / "run", str(data), progress)
+    assert table["trained"] == pytest.approx(table["raw"])
+    assert metrics["note"] in progress.notes[-1]
+
+
+def test_of_equal_candidates_the_simpler_is_kept_and_an_old_run_keeps_an_epoch() -> None:
+    def best(raw: float, start: float, *trained: float) -> str:
+        baseline = {name: {"val_map@r": v} for name, v in (("raw", raw), ("start", start))}
+        history = {"epoch": [1.0, 2.0][: len(trained)], "val_map@r": list(trained)}
+        best_epoch = 1 + int(np.argmax(trained)) if trained else 0
+        return Checkpoint(history, best_epoch=best_epoch, baseline=baseline).best
+
+    assert best(0.5, 0.5, 0.5, 0.5) == "raw"
+    assert best(0.4, 0.5, 0.5) == "start"
+    assert best(0.4, 0.5, 0.3, 0.6) == "trained"
+    assert best(0.4, 0.5) == "start"
+    old = Checkpoint({"epoch": [1.0], "val_map@r": [0.1]}, best_epoch=1)
+    assert (old.best, old.scores) == ("trained", {"trained": 0.1})
+
+
+def test_the_model_serves_the_images_that_it_was_trained_from(tmp_path: Path) -> None:
+    data = {
+        name: write_images(tmp_path / f"{name}.npz", scale)
+        for name, scale in (("bytes", None), ("unit", 1 / 255), ("wide", 30.0))
+    }
+    settings = dataclasses.replace(settings_for(data["unit"]), epochs=1, steps_per_epoch=2)
+    progress = StopAt(0, 0, Crash())
+    train(settings, tmp_path / "run", progress=progress)
+    assert "The model takes images with values from 0 to 1." in progress.notes
+    for file in ("config.json", "metrics.json"):
+        assert runs.read_json(tmp_path / "run" / file)["scaling"]["kind"] == "unit"
+
+    x, y = (np.load(data["unit"])[name] for name in "xy")
+    model = keras.saving.load_model(tmp_path / "run" / "model.keras")
+    table = training.evaluate(tmp_path / "run", str(data["unit"]), progress)
+    direct = evaluation.averaged(evaluation.scores({"x": (evaluation.embed(model, x), None)}, y)[0])
+    assert table["trained"] == pytest.approx(direct["x"], abs=1e-9)
+
+    other = training.evaluate(tmp_path / "run", str(data["bytes"]), progress)
+    assert other["trained"] == pytest.approx(table["trained"], abs=1e-3)
+    assert "lie from 0 to 255; they are divided by 255" in progress.notes[-1]
+    with pytest.raises(ValueError, match=r"wide.npz lie from .* to 7.*; the model takes images wi"):
+        training.evaluate(tmp_path / "run", str(data["wide"]))
+
+
+def test_two_runs_are_compared_on_the_same_examples(
+    unbroken: Path, vectors: Path, tmp_path: Path
+) -> None:
+    settings = dataclasses.replace(settings_for(vectors), seed=6, epochs=1, embedding_size=3)
+    train(settings, tmp_path / "run")
+    progress = StopAt(0, 0, Crash())
+    compared = training.compare(unbroken, tmp_path / "run", progress=progress)
+    test = runs.read_splits(unbroken / "data.npz")[2]
+    for name, run in (("first", unbroken), ("second", tmp_path / "run")):
+        model = keras.saving.load_model(run / "model.keras")
+        found = evaluation.scores({"x": (evaluation.embed(model, test.x), None)}, test.y)[0]
+        assert compared[name] == evaluation.averaged(found)["x"]
+    rise = compared["second"]["map@r"] - compared["first"]["map@r"]
+    assert compared["difference"]["map@r"]["difference"] == pytest.approx(rise)
+    assert compared["counts"] == {"classes": 4, "examples": 24}
+    assert compared["said"] == progress.notes[-1].splitlines()
+    assert "It needs 10 classes" not in compared["said"]
+
+    whole = training.compare(unbroken, unbroken, str(vectors), progress)
+    assert whole["counts"]["classes"] == 12
+    assert whole["difference"]["mrr"] == {"difference": 0.0, "low": 0.0, "high": 0.0} | {
+        "errors_removed": 0.0
+    }
+    assert "cannot tell them apart" in progress.notes[-1]
+    assert "The model was trained on some of these classes." in progress.notes[-1]
+
+    train_, validation, rest = runs.read_splits(tmp_path / "run" / "data.npz")
+    renamed = Split(rest.x, rest.y, tuple(f"other {name}" for name in rest.names))
+    moved = Split(rest.x + 1, rest.y, rest.names)
+    for split, why in ((renamed, "on the same classes"), (moved, "on different examples")):
+        runs.write_splits(tmp_path / "run" / "data.npz", (train_, validation, split))
+        with pytest.raises(ValueError, match=f"{why}.*: name DATA to compare them on"):
+            training.compare(unbroken, tmp_path / "run")
 
 
 def test_a_damaged_checkpoint_is_named(unbroken: Path, tmp_path: Path) -> None:
@@ -586,7 +759,7 @@ def test_a_damaged_checkpoint_is_named(unbroken: Path, tmp_path: Path) -> None:
 def test_a_loss_that_is_not_a_number_ends_the_run(tmp_path: Path) -> None:
     settings = Settings("glyphs")
     commit = epochs.Commit(
-        RunFolder(tmp_path), settings, keras.Sequential(), Checkpoint(), Progress()
+        RunFolder(tmp_path), settings, keras.Sequential(), Checkpoint(), Progress(), lambda _: None
     )
     with pytest.raises(ValueError, match=r"loss of epoch 1 is nan.*lower learning rate"):
         commit.on_epoch_end(0, {"loss": float("nan")})
@@ -603,19 +776,6 @@ def test_an_image_run_trains_with_the_contrastive_loss(tmp_path: Path) -> None:
     assert settings.make_loss().negative_margin == 0.5
 
 
-def test_float_images_from_0_to_1_are_scaled_to_255(tmp_path: Path) -> None:
-    x = np.random.default_rng(0).random((12, 6, 4, 4), "float32")
-    x[0, 0, 0, 0] = 1.0
-    y = np.repeat(np.arange(12), 6)
-    np.savez(tmp_path / "unit.npz", x=x.reshape(-1, 4, 4), y=y)
-    np.savez(tmp_path / "wide.npz", x=x.reshape(-1, 4, 4) * 200, y=y)
-    unit, wide = (
-        sources.load_whole(str(tmp_path / name), (4, 4, 1)) for name in ("unit.npz", "wide.npz")
-    )
-    assert unit.x.max() == 255.0
-    assert wide.x.max() == 200.0
-
-
 def test_large_images_are_averaged_for_the_baseline() -> None:
     x = np.random.default_rng(0).integers(0, 256, (3, 130, 131, 3), dtype=np.uint8)
     rows = evaluation.pixels(x)
@@ -627,5 +787,5 @@ def test_large_images_are_averaged_for_the_baseline() -> None:
 
 def test_examples_alone_in_their_class_are_told() -> None:
     split = Split(np.zeros((3, 2), "float32"), np.array([0, 0, 1], "int32"), ("a", "b"))
-    said = evaluation.describe(split)
+    said = verdicts.describe(split)
     assert said == "3 vectors of 2 classes (1 alone in their class, and no queries)"

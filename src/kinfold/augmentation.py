@@ -9,8 +9,10 @@ from _kinfold_settings import AUGMENTATIONS as KINDS
 from kinfold.checks import Tensor
 
 
-def make_layers(kind: str, seed: int) -> list[keras.Layer]:
-    """Build the layers that change images [n, height, width, channels] with values from 0 to 255.
+def make_layers(
+    kind: str, seed: int, value_range: tuple[float, float] = (0.0, 255.0)
+) -> list[keras.Layer]:
+    """Build the layers that change images [n, height, width, channels].
 
     Each image is changed in its own way. At inference the layers do nothing.
 
@@ -20,6 +22,8 @@ def make_layers(kind: str, seed: int) -> list[keras.Layer]:
             brightness and contrast by up to a fifth: where a mirrored thing is the same thing.
             "none" does nothing.
         seed: of the random changes. The layers count on from it in their own state.
+        value_range: the lowest and the highest value of the images: "photo" changes them as shares
+            of it, and keeps within it.
 
     Returns:
         The layers, to call one after another.
@@ -43,8 +47,8 @@ def make_layers(kind: str, seed: int) -> list[keras.Layer]:
         common = {"data_format": "channels_last", "dtype": "float32"}
         made += [
             layers.RandomFlip("horizontal", seed=seed + 1, name="mirror", **common),
-            layers.RandomBrightness(0.2, (0, 255), seed=seed + 2, name="brightness", **common),
-            layers.RandomContrast(0.2, (0, 255), seed=seed + 3, name="contrast", **common),
+            layers.RandomBrightness(0.2, value_range, seed=seed + 2, name="brightness", **common),
+            layers.RandomContrast(0.2, value_range, seed=seed + 3, name="contrast", **common),
         ]
     return made
 

@@ -9,9 +9,15 @@ from keras import layers, ops
 
 from _kinfold_text import did_you_mean
 from kinfold.layers import L2Embedding
+from kinfold.scaling import Scaling
+
+EMBEDDING = "embedding"  # the name of the layer that ends an encoder, in training and when saved
+LARGE = 64  # pixels per side: `raw` averages larger images down to about this
 
 
-def small_convnet(input_shape: tuple[int, int, int], embedding_size: int = 128) -> keras.Model:
+def small_convnet(
+    input_shape: tuple[int, int, int], embedding_size: int = 128, scaling: Scaling | None = None
+) -> keras.Model:
     """Build a small residual network, light enough to train on a CPU.
 
     A convolution of 4 x 4 halves the image; then blocks halve it again, until no side is longer
@@ -22,10 +28,11 @@ def small_convnet(input_shape: tuple[int, int, int], embedding_size: int = 128) 
     Args:
         input_shape: (height, width, channels) of the images.
         embedding_size: dimensions of the embedding.
+        scaling: the values that the images have; None for 0 to 255. Its layer is the first.
 
     Returns:
-        A model from images [n, height, width, channels] with values from 0 to 255, uint8 or
-        floating, to float32 embeddings [n, embedding_size] of unit norm.
+        A model from images [n, height, width, channels], uint8 or floating, to float32 embeddings
+        [n, embedding_size] of unit norm.
 
     Raises:
         ValueError: the shape is not that of an image.
@@ -39,7 +46,7 @@ def small_convnet(input_shape: tuple[int, int, int], embedding_size: int = 128) 
     (2, 8)
     """
     inputs = keras.Input(_image_shape(input_shape), name="images")
-    x = layers.Rescaling(1 / 127.5, offset=-1.0)(inputs)
+    x = layers.Rescaling(1 / 127.5, offset=-1.0)(_to_bytes(inputs, scaling))
     filters = 32
     x = _convolution(x, filters, kernel=4, strides=2)
     while filters == 32 or max(x.shape[1:3]) > 4:
@@ -61,6 +68,7 @@ def application(
     input_shape: tuple[int, int, int],
     embedding_size: int = 128,
     weights: str | None = None,
+    scaling: Scaling | None = None,
 ) -> keras.Model:
     """Build an encoder on a network of `keras.applications`, averaged over the image.
 
@@ -70,11 +78,11 @@ def application(
         embedding_size: dimensions of the embedding.
         weights: None for random ones, or "imagenet" (downloaded by Keras, once). For those of a
             file see `kinfold.pretrained`.
+        scaling: the values that the images have; None for 0 to 255. Its layer is the first.
 
     Returns:
-        A model from images [n, height, width, channels] with values from 0 to 255, uint8 or
-        floating, to float32 embeddings [n, embedding_size] of unit norm. The scaling that the
-        network expects is inside.
+        A model from images [n, height, width, channels], uint8 or floating, to float32 embeddings
+        [n, embedding_size] of unit norm. What the network expects of its input is done inside.
 
     Raises:
         ValueError: the name is unknown, or the shape is not that of an image (for ImageNet's
@@ -108,7 +116,7 @@ def application(
             f"{str(error).splitlines()[0]}. On a machine with a network Keras keeps them in its "
             "folder, ~/.keras/models; take the file from there as --weights FILE."
         ) from error
-    return _embed(inputs, network(_scale(inputs, name)), embedding_size)
+    return _embed(inputs, network(_scale(_to_bytes(inputs, scaling), name)), embedding_size)
 
 
 def vector_head(input_size: int, embedding_size: int = 128) -> keras.Model:
@@ -138,12 +146,13 @@ def vector_head(input_size: int, embedding_size: int = 128) -> keras.Model:
     array([[0.6, 0.8, 0. ]], dtype=float32)
     """
     inputs = keras.Input((input_size,), name="vectors")
-    rows = layers.UnitNormalization()(inputs)
+    # In float32 also under mixed precision: half precision holds no vector beyond 65,504.
+    rows = layers.UnitNormalization(dtype="float32")(inputs)
     x = layers.BatchNormalization(center=False, scale=False)(rows)
     x = layers.Dense(256, use_bias=False)(x)
     x = layers.ReLU()(layers.BatchNormalization()(x))
     linear = layers.Rescaling(input_size**0.5)(rows)
-    embedding = L2Embedding(embedding_size, use_bias=False, name="embedding")
+    embedding = L2Embedding(embedding_size, use_bias=False, name=EMBEDDING, dtype="float32")
     model = keras.Model(inputs, embedding(layers.Concatenate()([linear, x])))
     kernel = np.zeros(embedding.kernel.shape, "float32")
     kernel[:input_size] = np.eye(input_size, embedding_size)
@@ -151,6 +160,61 @@ def vector_head(input_size: int, embedding_size: int = 128) -> keras.Model:
         projection = keras.initializers.Orthogonal()((input_size, embedding_size))
         kernel[:input_size] = ops.convert_to_numpy(projection)
     embedding.kernel.assign(kernel)
+    return model
+
+
+def raw(shape: tuple[int, ...]) -> keras.Model:
+    """Build the model that learns nothing: its embedding is the input itself, at unit norm.
+
+    It computes what `kinfold.evaluation.pixels` does: images larger than 64 pixels per side are
+    averaged over squares, and all values of an image stand in one row.
+
+    Args:
+        shape: of an example: (height, width, channels) of an image, or (d,) of a vector.
+
+    Returns:
+        A model of plain Keras layers, to float32 embeddings of unit norm; a row of zeros stays so.
+
+    Example:
+
+    >>> import numpy as np
+    >>> from kinfold.encoders import raw
+    >>> raw((2,)).predict(np.array([[3.0, 4.0]], "float32"), verbose=0)
+    array([[0.6, 0.8]], dtype=float32)
+    """
+    x = inputs = keras.Input(shape, name="vectors" if len(shape) == 1 else "images")
+    if len(shape) == 3:
+        common: dict[str, Any] = {"data_format": "channels_last", "dtype": "float32"}
+        if max(shape[:2]) > LARGE:
+            cell = -(-max(shape[:2]) // LARGE)
+            size = (min(cell, shape[0]), min(cell, shape[1]))
+            x = layers.AveragePooling2D(size, **common)(x)
+        x = layers.Flatten(**common)(x)
+    return keras.Model(inputs, layers.UnitNormalization(dtype="float32")(x), name="raw")
+
+
+def plain(encoder: keras.Model) -> keras.Model:
+    """Build the same model of Keras's own layers alone, so that its file needs nothing else.
+
+    Training ends an encoder in an `L2Embedding`, whose gradient is finite at zero. A dense layer
+    and a `UnitNormalization` compute the same, and Keras loads them without Kinfold. The other
+    layers are shared with the encoder; the dense layer holds a copy of the weights.
+
+    Args:
+        encoder: one of this module.
+
+    Example:
+
+    >>> from kinfold.encoders import plain, vector_head
+    >>> [layer.name for layer in plain(vector_head(4)).layers[-2:]]
+    ['embedding', 'unit_norm']
+    """
+    old = encoder.layers[-1]
+    dense = layers.Dense(old.units, use_bias=old.use_bias, name=EMBEDDING, dtype="float32")
+    unit = layers.UnitNormalization(name="unit_norm", dtype="float32")
+    model = keras.Model(encoder.input, unit(dense(old.input)), name=encoder.name)
+    for variable, value in zip(dense.weights, old.weights, strict=True):
+        variable.assign(value)
     return model
 
 
@@ -171,7 +235,7 @@ def check_application(name: str) -> str:
 
 def _embed(inputs: Any, features: Any, embedding_size: int) -> keras.Model:
     # In float32 also where the layers before it are in half precision.
-    embedding = L2Embedding(embedding_size, name="embedding", dtype="float32")
+    embedding = L2Embedding(embedding_size, name=EMBEDDING, dtype="float32")
     return keras.Model(inputs, embedding(features))
 
 
@@ -182,6 +246,11 @@ def _image_shape(input_shape: tuple[int, int, int]) -> tuple[int, int, int]:
             f"Received: input_shape={tuple(input_shape)}."
         )
     return input_shape
+
+
+def _to_bytes(inputs: Any, scaling: Scaling | None) -> Any:
+    layer = scaling.layer() if scaling else None
+    return layer(inputs) if layer else inputs
 
 
 # As the `preprocess_input` of each family does it.

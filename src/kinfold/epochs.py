@@ -1,7 +1,8 @@
-"""What happens at the end of each epoch of a run: its metrics, and its commit."""
+"""What happens before the first epoch and at the end of each: metrics, and the commit."""
 
 import importlib
 import time
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -10,18 +11,21 @@ import numpy as np
 from kinfold import runs
 from kinfold.callbacks import RetrievalEvaluation
 from kinfold.datasets import Split
-from kinfold.evaluation import as_numpy
+from kinfold.evaluation import as_numpy, pixels
+from kinfold.metrics import retrieval_metrics
 from kinfold.progress import Progress
-from kinfold.runs import Checkpoint, RunFolder
+from kinfold.runs import CHOSEN_BY, Checkpoint, RunFolder
 from kinfold.settings import Settings
 
 LIVE_METRICS = ("recall@1", "map@r")
-CHOSEN_BY = "val_map@r"
 _BATCH = 256
 
 
 class Commit(keras.callbacks.Callback):
-    """Keeps the best model, and commits each epoch: the checkpoint's rename comes last."""
+    """Keeps the best model, and commits each epoch: the checkpoint's rename comes last.
+
+    `kept` builds the model to keep by a checkpoint, when the encoder is at its last epoch.
+    """
 
     def __init__(
         self,
@@ -30,8 +34,10 @@ class Commit(keras.callbacks.Callback):
         encoder: keras.Model,
         checkpoint: Checkpoint,
         progress: Progress,
+        kept: Callable[[Checkpoint], keras.Model],
     ) -> None:
         super().__init__()
+        self.kept = kept
         self.folder = folder
         self.settings = settings
         self.encoder = encoder
@@ -68,10 +74,12 @@ class Commit(keras.callbacks.Callback):
             as_numpy(self.encoder.variables) if best else checkpoint.best_weights,
             self.collapse,
             time.monotonic() - self.start,
+            checkpoint.baseline,
         )
-        if best:
+        best = best and self.checkpoint.best == "trained"
+        if best or not checkpoint.epochs:
             with runs.written_whole(folder.model) as path:
-                self.encoder.save(path)
+                self.kept(self.checkpoint).save(path)
         runs.write_history(folder.history, self.checkpoint.history)
         runs.write_checkpoint(folder.checkpoint, self.checkpoint)
         self.progress.epoch(row, best)
@@ -88,6 +96,17 @@ class Validation(RetrievalEvaluation):
         self.commit = commit
         self.collapsed = bool(commit.collapse)
         self.predict_callbacks = [_Told(commit.progress, len(split))]
+        self.y = split.y
+
+    def baseline(self, model: keras.Model) -> dict[str, dict[str, float]]:
+        """Measure the raw input and a model before training, as the epochs are measured."""
+        raw = retrieval_metrics(pixels(self.x), self.y, metrics=LIVE_METRICS)
+        start: dict[str, Any] = {}
+        collapsed, self.collapsed = self.collapsed, True  # before training it may well be
+        self.set_model(model)
+        self.on_epoch_end(-1, start)
+        self.collapsed = collapsed
+        return {"raw": {self.prefix + name: value for name, value in raw.items()}, "start": start}
 
     def tell(self, text: str) -> None:
         self.commit.collapse = text

@@ -1,6 +1,6 @@
 """The table of a run: how well raw data, the untrained and the trained model find a class.
 
-Of vectors also the gain over them, with an interval: whether the model is worth its place.
+And the gain over raw data, with an interval: whether the model is worth its place.
 """
 
 from collections.abc import Callable
@@ -10,18 +10,19 @@ import keras
 import numpy as np
 
 from kinfold.datasets import Split
+from kinfold.encoders import LARGE
 from kinfold.metrics import score_queries
 from kinfold.ranking import Task
+from kinfold.verdicts import FEWEST
+from kinfold.verdicts import VECTOR_ROWS as VECTOR_ROWS
+from kinfold.verdicts import Gain as Gain
+from kinfold.verdicts import Table as Table
+from kinfold.verdicts import gain_text as gain_text
 
 ROWS = ("pixels", "raw", "untrained", "trained")  # of images the first, of vectors the second
 METRICS = ("recall@1", "recall@10", "map@r", "mrr")
-_LARGE = 64  # pixels a side: larger images are averaged down to about this for the baseline
 _BATCH = 256
 _RESAMPLES = 2000
-_FEWEST = 10  # classes, of which an interval is given
-
-Table = dict[str, dict[str, float]]
-Gain = dict[str, dict[str, float | None]]
 
 
 def pixels(x: np.ndarray) -> np.ndarray:
@@ -43,8 +44,8 @@ def pixels(x: np.ndarray) -> np.ndarray:
     >>> pixels(np.array([[[[3], [0]], [[0], [4]]]], "uint8"))
     array([[0.6, 0. , 0. , 0.8]], dtype=float32)
     """
-    if x.ndim == 4 and max(x.shape[1:3]) > _LARGE:
-        x = _averaged(x, -(-max(x.shape[1:3]) // _LARGE))
+    if x.ndim == 4 and max(x.shape[1:3]) > LARGE:
+        x = _averaged(x, -(-max(x.shape[1:3]) // LARGE))
     rows = x.reshape(len(x), -1).astype(np.float32)
     norms = np.linalg.norm(rows, axis=1, keepdims=True)
     return np.divide(rows, norms, out=rows, where=norms > 0)
@@ -85,35 +86,80 @@ def embed(
     return np.concatenate(parts).astype(np.float32)
 
 
-def measure(split: Split, untrained: np.ndarray, trained: np.ndarray) -> tuple[Table, Gain]:
-    """Measure each example's search among all the others, in three embeddings.
+def scores(
+    rows: dict[str, tuple[np.ndarray, np.ndarray | None]],
+    y: np.ndarray,
+    gallery_y: np.ndarray | None = None,
+) -> tuple[dict[str, dict[str, np.ndarray]], np.ndarray]:
+    """Score each query in several embeddings of the same examples, by cosine similarity.
+
+    Args:
+        rows: by name, the embeddings of the queries [n, d] and of the gallery [m, d]; None for the
+            gallery searches each query among the others.
+        y: int [n], the classes of the queries.
+        gallery_y: int [m], those of the gallery; None where that is None.
+
+    Returns:
+        By row and metric the score of each query [q], and the classes [q] of these queries: those
+        that have something to find. recall@10 is left out where there are no 10 to find it in.
+    """
+    size = len(y) - 1 if gallery_y is None else len(gallery_y)
+    task = Task.of(y, gallery_y, [name for name in METRICS if name != "recall@10" or size >= 10])
+    valid = task.relevant > 0
+    found = {}
+    for row, (queries, gallery) in rows.items():
+        values = score_queries(task, queries, gallery, "cosine")
+        found[row] = {name: value[valid] for name, value in values.items()}
+    return found, y[valid]
+
+
+def averaged(found: dict[str, dict[str, np.ndarray]]) -> Table:
+    """Average what `scores` gave over the queries."""
+    return {
+        row: {name: float(value.mean()) for name, value in values.items()}
+        for row, values in found.items()
+    }
+
+
+def measure(
+    split: Split,
+    untrained: np.ndarray,
+    trained: np.ndarray,
+    gallery: tuple[Split, np.ndarray, np.ndarray] | None = None,
+) -> tuple[Table, Gain]:
+    """Measure each example's search, in three embeddings.
 
     Args:
         split: the examples.
         untrained: their embeddings [n, d] by the model before training.
         trained: their embeddings [n, d] by the model.
+        gallery: what they are searched in, and its embeddings by these models; labels are matched
+            by the names of their classes. None searches each example among all the others.
 
     Returns:
-        The table {"pixels": {"recall@1": ..., ...}, "untrained": ..., "trained": ...}, without
-        recall@k where there are no k others; the first row is "raw" for vectors. And for vectors
-        the gain of "trained" over "raw", see `gain`; {} for images.
+        The table {"pixels": {"recall@1": ..., ...}, "untrained": ..., "trained": ...}; the first
+        row is "raw" for vectors. And the gain of "trained" over the first row, see `gain`.
     """
-    names = [name for name in METRICS if name != "recall@10" or len(split) > 10]
-    task = Task.of(split.y, None, names)
-    valid = task.relevant > 0
-    table: Table = {}
-    scores: dict[str, dict[str, np.ndarray]] = {}
     first = "pixels" if split.x.ndim == 4 else "raw"
-    for row in (first, "untrained", "trained"):
-        vectors = {"untrained": untrained, "trained": trained}.get(row)
-        values = score_queries(
-            task, pixels(split.x) if vectors is None else vectors, None, "cosine"
-        )
-        scores[row] = {name: value[valid] for name, value in values.items()}
-        table[row] = {name: float(value.mean()) for name, value in scores[row].items()}
-    if first == "pixels":
-        return table, {}
-    return table, gain(scores["raw"], scores["trained"], split.y[valid])
+    y, gallery_y = split.y, None
+    theirs: tuple[np.ndarray | None, ...] = (None, None, None)
+    if gallery is not None:
+        y, gallery_y = matched(split, gallery[0])
+        theirs = (pixels(gallery[0].x), gallery[1], gallery[2])
+    ours = (pixels(split.x), untrained, trained)
+    rows = dict(zip((first, "untrained", "trained"), zip(ours, theirs, strict=True), strict=True))
+    found, y = scores(rows, y, gallery_y)
+    return averaged(found), gain(found[first], found["trained"], y)
+
+
+def matched(split: Split, other: Split) -> tuple[np.ndarray, np.ndarray]:
+    """Number the classes of two splits alike: the same name gets the same number."""
+    numbers = {name: k for k, name in enumerate(dict.fromkeys(split.names + other.names))}
+    ours, theirs = (
+        np.array([numbers[name] for name in part.names], np.int64)[part.y]
+        for part in (split, other)
+    )
+    return ours, theirs
 
 
 def gain(raw: dict[str, np.ndarray], trained: dict[str, np.ndarray], y: np.ndarray) -> Gain:
@@ -143,7 +189,7 @@ def gain(raw: dict[str, np.ndarray], trained: dict[str, np.ndarray], y: np.ndarr
     counts = np.bincount(y)
     rng = np.random.default_rng(0)
     draws = [np.bincount(rng.integers(len(counts), size=len(counts)), minlength=len(counts))
-             for _ in range(_RESAMPLES if len(counts) >= _FEWEST else 0)]  # fmt: skip
+             for _ in range(_RESAMPLES if len(counts) >= FEWEST else 0)]  # fmt: skip
     gains: Gain = {}
     for name in raw:
         change = trained[name] - raw[name]
@@ -174,62 +220,3 @@ def assign(variables: list[Any], values: list[np.ndarray]) -> None:
         )
     for variable, value in zip(variables, values, strict=True):
         variable.assign(value)
-
-
-def describe(split: Split) -> str:
-    """Say how much a split holds: "8,144 images of 661 classes"."""
-    kind = "images" if split.x.ndim == 4 else "vectors"
-    alone = int((np.bincount(split.y) == 1).sum())
-    text = f"{len(split):,} {kind} of {len(split.names):,} classes"
-    return text + (f" ({alone:,} alone in their class, and no queries)" if alone else "")
-
-
-def table_text(table: Table, gain: Gain | None = None) -> str:
-    """Lay out the table as plain text, a row a model and a column a metric; then the gain."""
-    names = VECTOR_ROWS if "raw" in table else {"untrained": "before"}
-    columns = list(table["trained"])
-    width = max(12, *(len(name) + 2 for name in names.values())) if names else 12
-    lines = [" " * width + "".join(column.rjust(11) for column in columns)]
-    for name, row in table.items():
-        cells = "".join(f"{row[column]:11.4f}" for column in columns)
-        lines.append(names.get(name, name).ljust(width) + cells)
-    if gain:
-        cells = "".join(f"{gain[column]['difference']:+11.4f}" for column in columns)
-        lines += ["gain".ljust(width) + cells, *gain_text(gain)]
-    return "\n".join(lines)
-
-
-VECTOR_ROWS = {
-    "raw": "raw embeddings",
-    "untrained": "before training",
-    "trained": "after training",
-}
-_JUDGED = ("recall@1", "map@r")
-
-
-def gain_text(gain: Gain) -> list[str]:
-    """Say what was gained over raw embeddings, and whether that is a reason to use the model."""
-    said, lows, highs, differences = [], [], [], []
-    for name in _JUDGED:
-        values = gain[name]
-        difference, low, high = (values[key] for key in ("difference", "low", "high"))
-        assert difference is not None
-        text = f"{name} {100 * difference:+.2f} points"
-        if low is not None and high is not None:
-            text += f" (95% of resamples of the classes: {100 * low:+.2f} to {100 * high:+.2f})"
-            lows.append(low)
-            highs.append(high)
-        removed = values["errors_removed"]
-        if removed is not None and difference > 0:
-            text += f", {100 * removed:.0f}% of what was missing to 1"
-        said.append(text)
-        differences.append(difference)
-    lines = ["Gain over the raw embeddings: " + "; ".join(said) + "."]
-    if max(differences) <= 0 or (lows and max(lows) <= 0 and min(highs) < 0):
-        lines.append("The trained head is not better than the raw embeddings: keep the raw ones.")
-    elif min(differences) < 0 or not lows or max(lows) <= 0:
-        lines.append(
-            "It is not certain that the trained head is better than the raw embeddings: test it on "
-            "more classes before it takes their place."
-        )
-    return lines

@@ -1,24 +1,20 @@
 """One process's part of a run: load the data, train the epochs that are left, measure, write."""
 
 import dataclasses
-import importlib
-import platform
 import time
 from collections.abc import Callable
 from importlib.util import find_spec
-from pathlib import Path
-from typing import Any
 
 import keras
-import numpy as np
 
-import kinfold
-from kinfold import evaluation, runs, sources
-from kinfold.epochs import CHOSEN_BY, Commit, Validation
+from kinfold import encoders, evaluation, records, results, runs, sources, verdicts
+from kinfold.epochs import Commit, Validation
 from kinfold.evaluation import Table, as_numpy, assign
 from kinfold.progress import Progress
-from kinfold.report import Report, write_report
-from kinfold.runs import Checkpoint, RunFolder
+from kinfold.records import Config
+from kinfold.report import write_report
+from kinfold.runs import CHOSEN_BY, Checkpoint, RunFolder
+from kinfold.scaling import Scaling
 from kinfold.settings import Settings
 
 
@@ -29,12 +25,10 @@ class Interrupted(KeyboardInterrupt):
 class Run:
     """One process's part of a run."""
 
-    def __init__(
-        self, folder: RunFolder, settings: Settings, command: str, progress: Progress
-    ) -> None:
+    def __init__(self, folder: RunFolder, config: Config, progress: Progress) -> None:
         self.folder = folder
-        self.settings = settings
-        self.command = command
+        self.config = config
+        self.settings = config.settings
         self.progress = progress
         self.seconds: dict[str, float] = {}
 
@@ -51,7 +45,10 @@ class Run:
         train, validation, test = self.splits
         if self.settings.tensorboard:
             _check_tensorboard()
-        self.encoder = untrained(self.folder, self.settings, train.x.shape[1:])
+        if not kept and train.x.ndim == 4:  # older runs have data that was brought to 0 to 255
+            self.config = dataclasses.replace(self.config, scaling=Scaling.of(train.x))
+            records.write_config(self.folder, self.config)
+        self.encoder = self._untrained()
         self.batches = self.settings.make_batches(train)
         if self.settings.weights != "none" and not self.folder.start.exists():
             # Their file may be gone when the run goes on, and when its table is made.
@@ -60,9 +57,15 @@ class Run:
             runs.write_splits(self.folder.data, self.splits)
         self.seconds["data"] = time.monotonic() - start
         self.progress.note(
-            f"{evaluation.describe(train)} to train on, {len(validation.names):,} classes to "
+            f"{verdicts.describe(train)} to train on, {len(validation.names):,} classes to "
             f"choose the best model by, {len(test.names):,} to test on."
         )
+        scaling = self.config.scaling
+        others = {"validation": validation.x, "test": test.x}
+        notes = scaling.notes(train.x, others) if scaling else []
+        for note in [*notes, verdicts.few_classes(train, test)]:
+            if note:
+                self.progress.note(note)
 
     def go_on(self) -> Table:
         """Train the epochs that are left, measure the best model and write the result."""
@@ -85,7 +88,7 @@ class Run:
         """Write again what a kill between two renames may have left newer than the checkpoint."""
         assign(self.encoder.variables, checkpoint.best_weights)
         with runs.written_whole(self.folder.model) as path:
-            self.encoder.save(path)
+            self._kept(checkpoint).save(path)
         runs.write_history(self.folder.history, checkpoint.history)
 
     def _fit(self, checkpoint: Checkpoint) -> None:
@@ -95,8 +98,12 @@ class Run:
             assign(trainer.variables, checkpoint.weights)
             assign(trainer.optimizer.variables, checkpoint.optimizer)
         self.batches.current_epoch = checkpoint.epochs
-        commit = Commit(self.folder, settings, self.encoder, checkpoint, progress)
-        callbacks = [Validation(self.splits[1], commit), commit]
+        commit = Commit(self.folder, settings, self.encoder, checkpoint, progress, self._kept)
+        validation = Validation(self.splits[1], commit)
+        if not checkpoint.epochs:
+            checkpoint.baseline = validation.baseline(trainer)
+            progress.note(_start_text(checkpoint.scores))
+        callbacks = [validation, commit]
         if settings.tensorboard:
             logs = keras.callbacks.TensorBoard(str(self.folder.tensorboard), write_graph=False)
             callbacks.insert(1, logs)
@@ -119,11 +126,12 @@ class Run:
         self.progress.note(f"Interrupted. {_whole(checkpoint.epochs)}")
         if checkpoint.epochs:
             self._write_from(checkpoint)
-            best = checkpoint.history[CHOSEN_BY][checkpoint.best_epoch - 1]
+            best = checkpoint.best
+            which = {"raw": "the raw input", "start": "the network before training"}
             self.progress.note(
-                f"The best model so far, of epoch {checkpoint.best_epoch} ({CHOSEN_BY} "
-                f"{best:.4f}), is in {self.folder.model}. Writing its table and report; Ctrl-C "
-                "again stops at once."
+                f"The best model so far, {which.get(best, f'of epoch {checkpoint.best_epoch}')} "
+                f"({CHOSEN_BY} {checkpoint.scores[best]:.4f}), is in {self.folder.model}. Writing "
+                "its table and report; Ctrl-C again stops at once."
             )
             self._finish()
         raise Interrupted
@@ -134,82 +142,48 @@ class Run:
         folder, settings, test = self.folder, self.settings, self.splits[2]
         checkpoint = runs.read_checkpoint(folder.checkpoint)
         self.progress.note("Measuring on the test classes.")
-        encoder = untrained(folder, settings, test.x.shape[1:])
+        encoder = self._untrained()
         told = self.progress.embedding("the test examples")
         before = evaluation.embed(encoder, test.x, told)
         assign(encoder.variables, checkpoint.best_weights)
         trained = evaluation.embed(encoder, test.x, told)
         table, gain = evaluation.measure(test, before, trained)
-        title = Path(settings.data).stem
-        facts = self._facts(checkpoint)
-        shown = {
-            "command": facts["command"],
-            **facts["settings"],
-            **{f"{name} version": version for name, version in facts["versions"].items()},
-            **{
-                name: evaluation.describe(s)
-                for name, s in zip(runs.SPLITS, self.splits, strict=True)
-            },
-            "epochs done": checkpoint.epochs,
-            "best epoch": checkpoint.best_epoch,
-        }
-        report = Report(
-            title,
-            {name: value for name, value in shown.items() if value not in (None, "")},
-            table,
-            checkpoint.history,
-            test,
-            trained,
-            evaluation.pixels(test.x),
-            gain,
-            checkpoint.collapse,
-        )
+        facts = results.facts(self.config, self.splits, checkpoint)
+        report = results.report(facts, self.splits, checkpoint, (table, gain), encoder, trained)
         runs.writing(folder.report, lambda: write_report(folder.report, report))
         self.seconds["training"] = checkpoint.seconds
         self.seconds["evaluation"] = time.monotonic() - start
-        gained = {"gain": gain} if gain else {}
-        runs.write_json(folder.metrics, {**table, **gained, **facts, "seconds": self.seconds})
-        which = "characters" if settings.data == sources.GLYPHS else "classes"
-        self.progress.note(
-            f"On {evaluation.describe(test)}, {which} unseen in training; the model of epoch "
-            f"{checkpoint.best_epoch} of {settings.epochs}:\n"
-            f"{evaluation.table_text(table, gain)}\n"
-            f"Model, metrics and report are in {folder.path}; open {folder.report}"
-        )
+        runs.write_json(folder.metrics, {**table, "gain": gain, **facts, "seconds": self.seconds})
+        noun = "characters" if settings.data == sources.GLYPHS else "classes"
+        seen = verdicts.seen_in_training(self.splits[0], test, noun)
+        lines = [
+            f"On {verdicts.describe(test)}, {seen}; the model of epoch {checkpoint.best_epoch} of "
+            f"{settings.epochs}:",
+            verdicts.table_text(table, gain),
+            facts["note"],
+            f"Model, metrics and report are in {folder.path}; open {folder.report}",
+        ]
+        self.progress.note("\n".join(line for line in lines if line))
         return table
 
-    def _facts(self, checkpoint: Checkpoint) -> dict[str, Any]:
-        """What the metrics say besides the table."""
-        backend = keras.backend.backend()
-        return {
-            "data": self.settings.data,
-            "command": self.command,
-            "versions": {
-                "kinfold": kinfold.__version__,
-                "keras": keras.__version__,
-                backend: importlib.import_module(backend).__version__,
-                "numpy": np.__version__,
-                "python": platform.python_version(),
-            },
-            "backend": backend,
-            "seed": self.settings.seed,
-            "counts": {
-                name: {"classes": len(split.names), "examples": len(split)}
-                for name, split in zip(runs.SPLITS, self.splits, strict=True)
-            },
-            "epochs": checkpoint.epochs,
-            "best_epoch": checkpoint.best_epoch,
-            "finished": self.settings.is_done(checkpoint.epochs, checkpoint.best_epoch),
-            "collapse": checkpoint.collapse,
-            "settings": dataclasses.asdict(self.settings),
-        }
+    def _untrained(self) -> keras.Model:
+        shape = self.splits[0].x.shape[1:]
+        return untrained(self.folder, self.settings, shape, self.config.scaling)
+
+    def _kept(self, checkpoint: Checkpoint) -> keras.Model:
+        """Build the model to keep, of plain Keras layers; the encoder is at its best epoch."""
+        if checkpoint.best == "raw":
+            return encoders.raw(self.splits[0].x.shape[1:])
+        return encoders.plain(self._untrained() if checkpoint.best == "start" else self.encoder)
 
 
-def untrained(folder: RunFolder, settings: Settings, shape: tuple[int, ...]) -> keras.Model:
+def untrained(
+    folder: RunFolder, settings: Settings, shape: tuple[int, ...], scaling: Scaling | None
+) -> keras.Model:
     """Build the encoder of a run as it is before training; weights of a file are in the folder."""
     if not folder.start.exists():
-        return settings.make_encoder(shape)
-    encoder = dataclasses.replace(settings, weights="none").make_encoder(shape)
+        return settings.make_encoder(shape, scaling)
+    encoder = dataclasses.replace(settings, weights="none").make_encoder(shape, scaling)
     assign(encoder.variables, runs.read_weights(folder.start))
     return encoder
 
@@ -232,3 +206,10 @@ def _whole(epochs: int) -> str:
     if not epochs:
         return "No epoch is whole yet."
     return f"Epoch {epochs} is whole and kept."
+
+
+def _start_text(scores: dict[str, float]) -> str:
+    return (
+        f"Before training: {CHOSEN_BY} {scores['start']:.4f} of the network, {scores['raw']:.4f} "
+        "of the raw input. An epoch is kept if it is better than both."
+    )

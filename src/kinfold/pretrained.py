@@ -6,6 +6,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from kinfold.encoders import EMBEDDING
+
 
 def backbone(encoder: keras.Model) -> keras.Model:
     """The part of an encoder that features come from: all before its embedding layer.
@@ -14,13 +16,15 @@ def backbone(encoder: keras.Model) -> keras.Model:
         encoder: one of `kinfold.encoders`.
 
     Returns:
-        The network of `keras.applications` inside it, or a model of all its layers but the last.
-        They share their weights with the encoder.
+        The network of `keras.applications` inside it, or a model of all its layers before the
+        embedding layer. They share their weights with the encoder.
     """
     for layer in encoder.layers:
         if isinstance(layer, keras.Model):
             return layer
-    return keras.Model(encoder.input, encoder.layers[-1].input, name=encoder.name)
+    ends = [layer for layer in encoder.layers if layer.name == EMBEDDING]
+    end = ends[0] if ends else encoder.layers[-1]
+    return keras.Model(encoder.input, end.input, name=encoder.name)
 
 
 def load_weights(encoder: keras.Model, path: str | Path) -> None:

@@ -1,10 +1,11 @@
 """The run folder: files that are whole or not there, and the checkpoint that commits an epoch.
 
-config.json       the settings and the command: written first, so that any run can be resumed
+config.json       the settings and the command: written first, so that any run can be resumed;
+                  and what the model does to images, once the data is read
 data.npz          the examples, so that a resumed run does not depend on where they came from
 start.npz         the weights that training began with, where a file or a download gave some
-model.keras       the best model so far
-history.csv       a row an epoch
+model.keras       the best model so far: of an epoch, or the start, or the raw input
+history.csv       a row per epoch
 checkpoint.npz    everything that training goes on from; its rename commits the epoch
 report.html, metrics.json    the result; metrics.json comes last
 tensorboard/      logs for TensorBoard, where the run was asked for them
@@ -27,6 +28,8 @@ from kinfold.datasets import Split, Splits
 
 _PARTIAL = ".partial-"
 SPLITS = Splits._fields
+CHOSEN_BY = "val_map@r"
+CANDIDATES = ("raw", "start", "trained")  # for the model that is kept, the simpler first
 
 
 class WriteError(OSError):
@@ -117,22 +120,12 @@ def writing(path: Path, write: Callable[[], None]) -> None:
         raise WriteError(f"Could not write {path}: {error.strerror or error}.") from error
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> Any:
     """Read a JSON file."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is damaged and cannot be read: {error}.") from error
-
-
-def read_config(folder: RunFolder) -> dict[str, Any]:
-    """Read how a run was begun: "settings", "backend", "command", "kinfold" (the version)."""
-    if not folder.config.exists():
-        raise FileNotFoundError(
-            f"There is no run in {folder.path}: it has no config.json. Begin one: kinfold train "
-            f"DATA --out {folder.path}"
-        )
-    return read_json(folder.config)
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
@@ -216,14 +209,16 @@ class Checkpoint:
     """Everything that training goes on from after a whole epoch.
 
     Attributes:
-        history: columns by name, a value an epoch.
+        history: columns by name, a value per epoch.
         weights: the variables of the model that trains, with the states of its random layers and
             of the augmentation.
         optimizer: the variables of the optimizer, the step counter among them.
-        best_epoch: the epoch, counted from 1, that `best_weights` are of; 0 before the first.
-        best_weights: the variables of the best model so far.
+        best_epoch: the best epoch, counted from 1; 0 before the first.
+        best_weights: the variables of the model after it.
         collapse: what was said when embeddings collapsed, or "".
         seconds: spent in training, over all the processes that took part.
+        baseline: by "raw" and "start" the metrics of the raw input and of the network before
+            training, by column of the history; {} in runs from before these were measured.
     """
 
     history: dict[str, list[float]] = field(default_factory=lambda: {"epoch": []})
@@ -233,24 +228,35 @@ class Checkpoint:
     best_weights: list[np.ndarray] = field(default_factory=list)
     collapse: str = ""
     seconds: float = 0.0
+    baseline: dict[str, dict[str, float]] = field(default_factory=dict)
 
     @property
     def epochs(self) -> int:
         """Whole epochs done."""
         return len(self.history["epoch"])
 
+    @property
+    def scores(self) -> dict[str, float]:
+        """The metric that chooses, of each candidate: "raw", "start", "trained"."""
+        values = {name: row[CHOSEN_BY] for name, row in self.baseline.items()}
+        if self.epochs:
+            values["trained"] = self.history[CHOSEN_BY][self.best_epoch - 1]
+        return {name: values[name] for name in CANDIDATES if name in values}
+
+    @property
+    def best(self) -> str:
+        """The candidate that is kept: of equal ones the simpler."""
+        scores = self.scores
+        return max(scores, key=lambda name: scores[name]) if scores else "trained"
+
 
 _ARRAYS = ("weights", "optimizer", "best_weights")
+_META = ("history", "best_epoch", "collapse", "seconds", "baseline")
 
 
 def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     """Write a checkpoint; its rename is what commits the epoch."""
-    meta = {
-        "history": checkpoint.history,
-        "best_epoch": checkpoint.best_epoch,
-        "collapse": checkpoint.collapse,
-        "seconds": checkpoint.seconds,
-    }
+    meta = {name: getattr(checkpoint, name) for name in _META}
     arrays: dict[str, Any] = {}
     for name in _ARRAYS:
         arrays |= _numbered(name, getattr(checkpoint, name))
@@ -264,7 +270,33 @@ def read_checkpoint(path: Path) -> Checkpoint:
         return Checkpoint()
     with _archive(path) as arrays:
         lists: dict[str, Any] = {name: _list_of(name, arrays) for name in _ARRAYS}
-        return Checkpoint(**_text(arrays["meta"]), **lists)
+        meta = _text(arrays["meta"])
+    if not _is_meta(meta):
+        raise ValueError(
+            f"{path} is damaged, or of another version of Kinfold: its records are not those of a "
+            "checkpoint. Use the version in config.json, or begin again in another folder."
+        )
+    return Checkpoint(**meta, **lists)
+
+
+def _is_meta(meta: Any) -> bool:
+    """Whether the records of a checkpoint fit one another; those of older runs lack the last."""
+    try:
+        history, baseline = meta["history"], meta.get("baseline", {})
+        lengths = {len(column) for column in history.values()}
+        numbers = [*(v for column in history.values() for v in column), meta["seconds"]]
+        numbers += [v for row in baseline.values() for v in row.values()]
+        return (
+            {*meta, "baseline"} == set(_META)
+            and isinstance(meta["collapse"], str)
+            and all(isinstance(v, int | float) for v in numbers)
+            and lengths == {len(history["epoch"])}
+            and all(CHOSEN_BY in columns for columns in (history, *baseline.values()))
+            and set(baseline) <= {"raw", "start"}
+            and meta["best_epoch"] in range(1, len(history["epoch"]) + 1)
+        )
+    except (TypeError, KeyError, AttributeError):
+        return False
 
 
 @contextlib.contextmanager

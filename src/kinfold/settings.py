@@ -14,6 +14,7 @@ from kinfold.batches import ClassBalancedBatches
 from kinfold.datasets import Split
 from kinfold.layers import Chunked
 from kinfold.model import EmbeddingModel
+from kinfold.scaling import Scaling, value_range
 
 SMALL_IMAGE = 64  # pixels per side, up to which images get the small network by default
 APPLICATION_SIZE = 160  # pixels per side that images are read at for a keras.applications network
@@ -94,19 +95,20 @@ class Settings(Fields):
         """The file of weights that the backbone begins with, if it is a file."""
         return None if self.weights in ("none", "imagenet") else self.weights
 
-    def make_encoder(self, shape: tuple[int, ...]) -> keras.Model:
+    def make_encoder(self, shape: tuple[int, ...], scaling: Scaling | None = None) -> keras.Model:
         """Build the encoder for examples of `shape`, as training begins with it.
 
-        Weights that are not of a file or a download are drawn from the seed.
+        `scaling` says what values images have; None is 0 to 255. Weights that are not of a file
+        or a download are drawn from the seed.
         """
         keras.utils.set_random_seed(self.seed)
-        encoder = self._build_encoder(shape)
+        encoder = self._build_encoder(shape, scaling)
         if self.weights_file is not None:
             pretrained.load_weights(encoder, self.weights_file)
         pretrained.freeze(encoder, self.freeze)
         return encoder
 
-    def _build_encoder(self, shape: tuple[int, ...]) -> keras.Model:
+    def _build_encoder(self, shape: tuple[int, ...], scaling: Scaling | None) -> keras.Model:
         if len(shape) == 1:
             if self.backbone is not None:
                 raise ValueError(
@@ -125,12 +127,13 @@ class Settings(Fields):
         self._check_backbone(height, width)
         with self._policy():
             if self.backbone in (None, "small"):
-                return encoders.small_convnet((height, width, channels), size)
+                return encoders.small_convnet((height, width, channels), size, scaling)
             return encoders.application(
                 self.backbone,
                 (height, width, channels),
                 size,
                 weights="imagenet" if self.weights == "imagenet" else None,
+                scaling=scaling,
             )
 
     def make_trainer(self, encoder: keras.Model, num_classes: int) -> EmbeddingModel:
@@ -144,7 +147,7 @@ class Settings(Fields):
             num_classes: number of classes to train on, of which a loss with prototypes has some.
         """
         inputs, outputs = encoder.input, encoder.output
-        changes = augmentation.make_layers(self.augment, self.seed)
+        changes = augmentation.make_layers(self.augment, self.seed, value_range(encoder))
         with self._policy():  # by which `compile` adds the loss scaling
             if changes or self.chunk:
                 inputs = images = keras.Input(encoder.input_shape[1:], name="images")

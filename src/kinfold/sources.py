@@ -61,7 +61,7 @@ def load_splits(data: str, image_size: int | None, drawn: Drawn | None = None) -
         return _divided(data, {"train": train, "test": test})
     size = image_size or FOLDER_SIZE
     parts = datasets.parts(data, (size, size), progress=drawn)
-    return _divided(data, {name: _arrays(split) for name, split in parts.items()})
+    return _divided(data, parts)
 
 
 def _divided(data: str, parts: dict[str, Split]) -> Splits:
@@ -138,24 +138,11 @@ def load_evaluated(
     ((part, split),) = parts.items()
     which = f"{'all' if part == WHOLE else 'the test part'} of {shown(data)}"
     check_classes(split.names, which)
-    split = _arrays(split)
     if split.x.shape[1:] != shape:
         raise ValueError(
             f"{shown(data)} holds {_shape(split.x.shape[1:])}; the model takes {_shape(shape)}."
         )
     return split, which
-
-
-def _arrays(split: Split) -> Split:
-    """Arrays, with images from 0 to 255: floating ones from 0 to 1 are scaled."""
-    if (
-        split.x.ndim == 4
-        and split.x.dtype != np.uint8
-        and split.x.min() >= 0
-        and split.x.max() <= 1
-    ):
-        return Split(split.x * np.float32(255), split.y, split.names)
-    return split
 
 
 def _shape(shape: tuple[int, ...]) -> str:

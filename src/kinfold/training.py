@@ -1,18 +1,23 @@
 """Training runs: a folder that holds a model, what it scored, and all that is needed to go on."""
 
+import contextlib
 import dataclasses
 import os
+import shlex
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import keras
 
-import kinfold
-from kinfold import evaluation, pretrained, runs, sources
+from kinfold import evaluation, pretrained, records, sources, verdicts
 from kinfold.evaluation import Table
 from kinfold.fit import Interrupted as Interrupted
-from kinfold.fit import Run, drawn, untrained
+from kinfold.fit import Run
+from kinfold.measuring import compare as compare
+from kinfold.measuring import evaluate as evaluate
 from kinfold.progress import Progress
+from kinfold.records import Config
 from kinfold.runs import RunFolder
 from kinfold.runs import WriteError as WriteError
 from kinfold.settings import Settings as Settings
@@ -27,8 +32,9 @@ def train(
     """Train a model and write everything about it to a folder.
 
     A share of the classes is held out for the test at the end and another for choosing the epoch
-    whose model is kept; see `kinfold.sources`. The folder then holds `model.keras`,
-    `metrics.json`, `history.csv` and `report.html`, and what `resume` needs.
+    whose model is kept; see `kinfold.sources`. The raw input and the network before training are
+    measured too, and where no epoch is better, the better of them is kept. The folder then holds
+    `model.keras`, `metrics.json`, `history.csv` and `report.html`, and what `resume` needs.
 
     Args:
         settings: what to train, and on what.
@@ -38,8 +44,8 @@ def train(
 
     Returns:
         The table {"pixels": {"recall@1": ...}, "untrained": ..., "trained": ...} of the test
-        classes: unit-norm raw pixels, the model before training, and the model kept. For vectors
-        "raw" stands in the place of "pixels".
+        classes: unit-norm raw pixels, the model before training, and that of the best epoch. For
+        vectors "raw" stands in the place of "pixels".
 
     Raises:
         ValueError, FileNotFoundError: settings or data that do not do, or a folder in use.
@@ -60,22 +66,55 @@ def train(
         weights = str(pretrained.check_file(settings.weights_file).resolve())
         settings = dataclasses.replace(settings, weights=weights)
     folder = RunFolder(out)
-    if folder.path.exists() and (not folder.path.is_dir() or any(folder.path.iterdir())):
-        raise ValueError(
-            f"{folder.path} is not empty. Go on with the run in it: kinfold train --resume "
-            f"{folder.path}; or name another folder with --out."
-        )
-    folder.path.mkdir(parents=True, exist_ok=True)
-    with folder.alone():
-        _write_config(folder, settings, command)
-        run = Run(folder, settings, command, progress or Progress())
-        try:
+    _check_free(folder)
+    with contextlib.ExitStack() as held:
+        with _made(folder, held):
+            config = Config(settings, keras.backend.backend(), command)
+            records.write_config(folder, config)
+            run = Run(folder, config, progress or Progress())
             run.prepare()
-        except (ValueError, FileNotFoundError, ImportError, ConnectionError):
-            folder.config.unlink()  # nothing was begun: the folder is as it was
-            folder.path.rmdir()
-            raise
         return run.go_on()
+
+
+def _check_free(folder: RunFolder) -> None:
+    """Refuse a folder that holds something, and say how to go on if that is a run."""
+    path = folder.path
+    if not path.exists():
+        return
+    if not path.is_dir():
+        raise ValueError(f"{path} is a file: name a folder with --out.")
+    if folder.config.exists():
+        raise ValueError(
+            f"{path} holds a run. Go on with it: kinfold train --resume {shlex.quote(str(path))}; "
+            "or name another folder with --out."
+        )
+    if any(path.iterdir()):
+        raise ValueError(f"{path} is not empty, and holds no run: name another folder with --out.")
+
+
+@contextlib.contextmanager
+def _made(folder: RunFolder, held: contextlib.ExitStack) -> Iterator[None]:
+    """Make the folder of a run and hold it; remove all that was made if its preparation fails.
+
+    Ctrl-C and a full disk leave what `resume` goes on from, once there is a config.json.
+    """
+    before = next(path for path in [folder.path, *folder.path.parents] if path.exists())
+    made = [path for path in [folder.path, *folder.path.parents] if before in path.parents]
+    ours: tuple[Path, ...] = ()
+    try:
+        folder.path.mkdir(parents=True, exist_ok=True)
+        held.enter_context(folder.alone())
+        ours = (folder.config, folder.data, folder.start)
+        yield
+    except BaseException as error:
+        resumable = isinstance(error, WriteError) or not isinstance(error, Exception)
+        if not (resumable and folder.config.exists()):
+            for path in ours:
+                path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # somebody else put something there
+                for path in made:
+                    path.rmdir()
+        raise
 
 
 def resume(
@@ -106,13 +145,13 @@ def resume(
         Interrupted: after Ctrl-C; the best model so far is in the folder.
     """
     folder = RunFolder(out)
-    config = runs.read_config(folder)
-    settings = Settings(**config["settings"])
+    config = records.read_config(folder)
+    settings = config.settings
     progress = progress or Progress()
-    if config["backend"] != keras.backend.backend():
+    if config.backend != keras.backend.backend():
         raise ValueError(
-            f"The run in {folder.path} trains on {config['backend']}, and Keras uses "
-            f"{keras.backend.backend()} here. Set KERAS_BACKEND={config['backend']}."
+            f"The run in {folder.path} trains on {config.backend}, and Keras uses "
+            f"{keras.backend.backend()} here. Set KERAS_BACKEND={config.backend}."
         )
     if epochs is not None and epochs < settings.epochs:
         raise ValueError(
@@ -127,53 +166,19 @@ def resume(
         if new != settings:
             new.check()
             settings = new
-            _write_config(folder, settings, config["command"])
-        metrics = runs.read_json(folder.metrics) if folder.metrics.exists() else {}
+            config = dataclasses.replace(config, settings=new)
+            records.write_config(folder, config)
+        metrics = records.read_metrics(folder.metrics, evaluation.ROWS)
         if metrics.get("finished") and settings.is_done(metrics["epochs"], metrics["best_epoch"]):
             progress.note(f"The run in {folder.path} is finished: {_ended(settings, metrics)}")
             table = {name: metrics[name] for name in evaluation.ROWS if name in metrics}
-            progress.note(evaluation.table_text(table, metrics.get("gain")))
+            progress.note(verdicts.table_text(table, metrics.get("gain")))
+            if metrics.get("note"):
+                progress.note(str(metrics["note"]))
             return table
-        run = Run(folder, settings, config["command"], progress)
+        run = Run(folder, config, progress)
         run.prepare()
         return run.go_on()
-
-
-def evaluate(run: str | os.PathLike[str], data: str, progress: Progress | None = None) -> Table:
-    """Measure the model of a run on other data.
-
-    Args:
-        run: the run folder.
-        data: "glyphs" (their test characters), a folder of image folders, or an .npz or .parquet
-            file (all of it).
-        progress: hears what goes on; None for nobody.
-
-    Returns:
-        The table, as `train` does.
-
-    Raises:
-        FileNotFoundError: there is no run in the folder, no model yet, or no such data.
-        ValueError: the data does not have the shape that the model takes.
-    """
-    progress = progress or Progress()
-    folder = RunFolder(run)
-    settings = Settings(**runs.read_config(folder)["settings"])
-    if not folder.model.exists():
-        raise FileNotFoundError(
-            f"There is no model in {folder.path} yet. Go on: kinfold train --resume {folder.path}"
-        )
-    model = keras.saving.load_model(folder.model)
-    shape = tuple(model.input_shape[1:])
-    split = sources.load_whole(data, shape, drawn(progress))
-    told = progress.embedding("the examples")
-    before = evaluation.embed(untrained(folder, settings, shape), split.x, told)
-    table, gain = evaluation.measure(split, before, evaluation.embed(model, split.x, told))
-    which = "the test characters" if data == sources.GLYPHS else f"all of {data}"
-    progress.note(f"On {evaluation.describe(split)}, {which}:")
-    if settings.data == str(Path(data).resolve()):
-        progress.note("The model was trained on some of these classes.")
-    progress.note(evaluation.table_text(table, gain))
-    return table
 
 
 def _ended(settings: Settings, metrics: dict[str, Any]) -> str:
@@ -184,13 +189,3 @@ def _ended(settings: Settings, metrics: dict[str, Any]) -> str:
         f"{done}, as the last {settings.patience} brought no better val_map@r. To train it longer, "
         "raise --patience."
     )
-
-
-def _write_config(folder: RunFolder, settings: Settings, command: str) -> None:
-    content = {
-        "kinfold": kinfold.__version__,
-        "command": command,
-        "backend": keras.backend.backend(),
-        "settings": dataclasses.asdict(settings),
-    }
-    runs.write_json(folder.config, content)

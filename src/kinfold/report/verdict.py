@@ -5,10 +5,8 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-from kinfold.evaluation import Gain
 from kinfold.report.context import ReportContext
-
-JUDGED = ("recall@1", "map@r")
+from kinfold.verdicts import JUDGED, judge
 
 
 class Verdict(NamedTuple):
@@ -39,25 +37,3 @@ def verdict(context: ReportContext) -> Verdict | None:
     if max(changes) <= 0:
         return said["worse" if min(changes) < 0 else "no better"]
     return said["uncertain" if min(changes) < 0 else ""]
-
-
-def judge(gain: Gain) -> str:
-    """Judge recall@1 and map@r together.
-
-    Returns:
-        "" for better: above 0 with their intervals, or one of them and the other not below.
-        "worse": below 0, or one of them and the other's interval holds 0; "worse here" without
-        intervals. "no better": all intervals hold 0, or nothing changed. Else "uncertain".
-    """
-    differences = [gain[name]["difference"] or 0.0 for name in JUDGED]
-    if max(differences) == min(differences) == 0.0:
-        return "no better"
-    signs = []
-    for name in JUDGED:
-        low, high = gain[name]["low"], gain[name]["high"]
-        if low is None or high is None:
-            return "worse here" if max(differences) <= 0 else "uncertain"
-        signs.append((low > 0) - (high < 0))
-    if max(signs) <= 0:
-        return "worse" if min(signs) < 0 else "no better"
-    return "uncertain" if min(differences) < 0 else ""
