@@ -12,7 +12,7 @@ SRC = Path(kinfold.__file__).parent
 
 # Each room imports from those before it only.
 ROOMS = [
-    "backends", "checks", "numerics_torch", "numerics", "distances", "pairs", "streaming", "losses",
+    "backends", "checks", "numerics_torch", "numerics", "squares", "distances", "pairs", "streaming", "losses",
     "memory", "model", "chunks", "layers", "compat", "datasets", "batches", "ranking", "metrics",
     "collapse", "callbacks", "encoders", "pretrained", "augmentation", "settings", "sources",
     "evaluation", "progress", "runs", "report", "epochs", "fit", "training",

@@ -1,7 +1,7 @@
 """Retrieval metrics and nearest neighbours, over blocks: never a query x gallery matrix."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from keras import ops
@@ -130,8 +130,8 @@ def neighbours(
     >>> indices.tolist(), values[3].tolist()
     ([[1, 2], [2, 0], [1, 0], [2, 1]], [7.5, 8.0])
     """
-    x, r = _embedding_pair(query, gallery, distance)
-    available = len(r) - (r is x)
+    problem = _Problem.of(query, gallery, distance)
+    n, available = len(problem.x), len(problem.r) - problem.own_gallery
     if isinstance(k, bool) or not isinstance(k, (int, np.integer)):
         raise TypeError(f"`k` must be a whole number. Received: k={k!r}.")
     if not 1 <= k <= available:
@@ -139,9 +139,9 @@ def neighbours(
             f"`k` must be at least 1 and at most {available}, the number of items to find. "
             f"Received: k={k}."
         )
-    indices = np.empty((len(x), k), np.int64)
-    values = np.empty((len(x), k), np.float32)
-    for rows, block in _blocks(x, r, distance, np.arange(len(x))):
+    indices = np.empty((n, k), np.int64)
+    values = np.empty((n, k), np.float32)
+    for rows, block in _blocks(problem, np.arange(n)):
         nearest = np.sort(smallest(block, k), axis=1)
         found = np.take_along_axis(block, nearest, axis=1)
         # Where more items tie at the last place than fit, `smallest` keeps any: keep the first.
@@ -154,7 +154,7 @@ def neighbours(
         order = np.argsort(found, axis=1, kind="stable")
         indices[rows] = np.take_along_axis(nearest, order, axis=1)
         values[rows] = np.take_along_axis(found, order, axis=1)
-    return indices, -values if distances.get(distance).similarity else values
+    return indices, -values if problem.kind.similarity else values
 
 
 def measure(task: Task, query: Tensor, gallery: Tensor | None, distance: Any) -> dict[str, float]:
@@ -169,10 +169,10 @@ def score_queries(
     task: Task, query: Tensor, gallery: Tensor | None, distance: Any
 ) -> dict[str, np.ndarray]:
     """The metrics that `task` asks for, of each query [n]; 0 where there is nothing to find."""
-    x, r = _embedding_pair(query, gallery, distance)
+    problem = _Problem.of(query, gallery, distance)
     for name, rows, labels in (
-        ("query", x, task.query_classes),
-        ("gallery", r, task.gallery_classes),
+        ("query", problem.x, task.query_classes),
+        ("gallery", problem.r, task.gallery_classes),
     ):
         if len(rows) != len(labels):
             raise ValueError(
@@ -182,28 +182,70 @@ def score_queries(
     # Queries with few relevant items first, so that blocks of them need only a shallow ranking.
     order = np.argsort(task.relevant, kind="stable")
     order = order[task.relevant[order] > 0]
-    scores = {name: np.zeros(len(x)) for name in task.asked}
-    for rows, block in _blocks(x, r, distance, order):
+    scores = {name: np.zeros(len(problem.x)) for name in task.asked}
+    for rows, block in _blocks(problem, order):
         for name, values in score(task, rows, block).items():
             scores[name][rows] = values
     return scores
 
 
-def _embedding_pair(query: Any, gallery: Any | None, distance: Any) -> tuple[np.ndarray, ...]:
-    """Queries and gallery, ready to compare; one and the same array where there is no gallery."""
-    unit = distances.get(distance).needs_unit_rows
-    x = _embeddings(query, "query", unit)
-    r = x if gallery is None else _embeddings(gallery, "gallery", unit)
-    if x.shape[1] != r.shape[1]:
-        raise ValueError(
-            "`query` and `gallery` must have the same embedding size. "
-            f"Received shapes {x.shape} and {r.shape}."
-        )
-    return x, r
+class _Problem(NamedTuple):
+    """Queries and gallery, ready for their distances; one and the same array without a gallery."""
+
+    x: np.ndarray  # float32 [n, d]
+    r: np.ndarray  # float32 [m, d]
+    kind: distances.Distance
+    zeros: tuple[np.ndarray, np.ndarray] | None  # which rows are zero, where `kind` is _Chords
+
+    @classmethod
+    def of(cls, query: Tensor, gallery: Tensor | None, distance: Any) -> "_Problem":
+        kind = distances.get(distance)
+        x = _checked(query, "query")
+        r = x if gallery is None else _checked(gallery, "gallery")
+        if x.shape[1] != r.shape[1]:
+            raise ValueError(
+                "`query` and `gallery` must have the same embedding size. "
+                f"Received shapes {x.shape} and {r.shape}."
+            )
+        unit, zeros = kind.needs_unit_rows, None
+        cosine = type(kind).pairwise is distances.Cosine.pairwise
+        centre = _centre(x, r, unit) if cosine or kind.of_differences else None
+        if cosine and centre is not None:
+            kind, zeros = _CHORDS, (~np.any(x, axis=1), ~np.any(r, axis=1))
+        single = _float32(x, unit, centre)
+        return cls(single, single if r is x else _float32(r, unit, centre), kind, zeros)
+
+    @property
+    def own_gallery(self) -> bool:
+        return self.r is self.x
+
+    def distances_of(self, anchors: Tensor, references: Tensor) -> np.ndarray:
+        """[rows, columns] of tensors. Under cosine, those near 0 are half the square of a chord."""
+        block = to_numpy(self.kind(anchors, references))
+        if type(self.kind).pairwise is distances.Cosine.pairwise:
+            near = block < _NEAR
+            if near.any():
+                block = np.where(near, to_numpy(_CHORDS(anchors, references)), block)
+        return block
 
 
-def _embeddings(value: Any, name: str, unit: bool) -> np.ndarray:
-    """float32 [n, d], finite; rows of unit norm (or zero) where `unit`."""
+class _Chords(distances.SquaredEuclidean):
+    """1 - x.r of rows of unit norm, as half of ||x - r||^2: so they may be moved together."""
+
+    name = "cosine"
+
+    def pairwise(self, x: Tensor, r: Tensor, known: Tensor | None = None) -> Tensor:
+        return 0.5 * super().pairwise(x, r, known)
+
+
+_CHORDS = _Chords()
+
+# Cosine distances below this one are rounded by a thousandth or more.
+_NEAR = 2.0**-13
+
+
+def _checked(value: Any, name: str) -> np.ndarray:
+    """Numbers [n, d] that are finite in float32."""
     value = to_numpy(value)
     # bfloat16 is of NumPy's kind "V".
     if value.dtype.kind not in "fiub" and value.dtype.name != "bfloat16":
@@ -214,32 +256,62 @@ def _embeddings(value: Any, name: str, unit: bool) -> np.ndarray:
             f"Received shape {value.shape}."
         )
     with np.errstate(over="ignore"):
-        value = value.astype(np.float32)  # a copy: it is scaled in place
-    if not np.isfinite(value).all():
-        bad = int(np.sum(~np.isfinite(value).all(axis=1)))
+        finite = [np.isfinite(part.astype(np.float32)).all(axis=1) for part in _parts(value)]
+    bad = len(value) - sum(map(np.count_nonzero, finite))
+    if bad:
         raise ValueError(
             f"`{name}` must be finite in float32. Received NaN or infinity in {bad} of "
             f"{len(value)} rows."
         )
-    if unit:
-        # By the largest entry first: the square of a large or a tiny one is not in float32.
-        largest = np.maximum(value.max(axis=1), -value.min(axis=1))[:, None]
-        value /= np.where(largest > 0, largest, 1)
-        norm = np.linalg.norm(value, axis=1, keepdims=True)
-        value /= np.where(norm > 0, norm, 1)
     return value
 
 
-def _blocks(
-    x: np.ndarray, r: np.ndarray, distance: Any, order: np.ndarray
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def _parts(value: np.ndarray) -> Iterator[np.ndarray]:
+    """Runs of rows, so that copies of them are small."""
+    rows = max(1, _BLOCK_ELEMENTS // (4 * value.shape[1]))
+    return (value[start : start + rows] for start in range(0, len(value), rows))
+
+
+def _float32(value: np.ndarray, unit: bool, centre: np.ndarray | None) -> np.ndarray:
+    """float32 [n, d]: rows of unit norm (or zero) where `unit`, less the centre if there is one."""
+    single = np.empty(value.shape, np.float32)
+    for part, out in zip(_parts(value), _parts(single), strict=True):
+        rows = _unit(part) if unit else part
+        out[...] = rows if centre is None else rows - centre
+    return single
+
+
+def _unit(rows: np.ndarray) -> np.ndarray:
+    """float64 [n, d], by the largest entry first, as the square of a tiny one may be 0."""
+    rows = rows.astype(np.float64)
+    largest = np.abs(rows).max(axis=1, keepdims=True)
+    rows /= np.where(largest > 0, largest, 1)
+    norm = np.linalg.norm(rows, axis=1, keepdims=True)
+    return rows / np.where(norm > 0, norm, 1)
+
+
+def _centre(x: np.ndarray, r: np.ndarray, unit: bool) -> np.ndarray | None:
+    """What may be taken off all rows, float64 [d], where they lie far from the origin.
+
+    It is a multiple of a power of 2 near their spread: no float32 row is rounded without it.
+    """
+    sample = np.concatenate([rows[:: -(-len(rows) // 1024)].astype(np.float64) for rows in (x, r)])
+    sample = _unit(sample) if unit else sample
+    centre = sample.mean(axis=0)
+    spread = np.sqrt(np.mean((sample - centre) ** 2))
+    if np.mean(centre**2) <= 4 * spread**2:
+        return None
+    step = 2.0 ** np.floor(np.log2(spread)) if spread > 0 else 2.0**-149
+    return np.rint(centre / step) * step
+
+
+def _blocks(problem: _Problem, order: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Rows of `x`, in the given order, and their distances [rows, m] to all of `r`.
 
     Smaller is closer, also for a similarity; a query's own entry is infinite where `r` is `x`.
     """
-    kind = distances.get(distance)
-    own_gallery = r is x
-    r, copies = _without_copies(r)
+    x, kind = problem.x, problem.kind
+    r, copies = _without_copies(problem.r)
     m, d = r.shape
     height = min(_BLOCK_ELEMENTS // len(copies), _WORK_ELEMENTS // (min(m, 256) * d))
     height = max(1, min(height, len(order)))
@@ -248,7 +320,7 @@ def _blocks(
     for start in range(0, len(order), height):
         rows = order[start : start + height]
         anchors = ops.convert_to_tensor(x[rows])
-        block = np.concatenate([to_numpy(kind(anchors, piece)) for piece in pieces], axis=1)
+        block = np.concatenate([problem.distances_of(anchors, piece) for piece in pieces], axis=1)
         if not (np.isfinite(block.min()) and np.isfinite(block.max())):
             largest = max(np.abs(x).max(), np.abs(r).max())
             raise ValueError(
@@ -259,7 +331,10 @@ def _blocks(
             block = -block
         if m < len(copies):
             block = np.take(block, copies, axis=1)
-        if own_gallery:
+        if problem.zeros is not None:  # a zero row is at 1 from all
+            block[problem.zeros[0][rows]] = 1.0
+            block[:, problem.zeros[1]] = 1.0
+        if problem.own_gallery:
             block[np.arange(len(rows)), rows] = np.inf
         yield rows, block
 
