@@ -12,10 +12,11 @@ SRC = Path(kinfold.__file__).parent
 
 # Each room imports from those before it only.
 ROOMS = [
-    "backends", "checks", "numerics_torch", "numerics", "squares", "distances", "pairs", "streaming", "losses",
-    "memory", "model", "chunks", "layers", "compat", "datasets", "batches", "ranking", "metrics",
-    "collapse", "callbacks", "encoders", "pretrained", "augmentation", "settings", "sources",
-    "evaluation", "progress", "runs", "report", "epochs", "fit", "training",
+    "backends", "checks", "numerics_torch", "numerics", "squares", "distances", "pairs",
+    "streaming", "losses", "memory", "model", "chunks", "layers", "compat", "datasets", "batches",
+    "ranking", "compared", "metrics", "collapse", "callbacks", "encoders",
+    "pretrained", "augmentation", "settings", "sources", "evaluation", "progress", "runs",
+    "report", "epochs", "fit", "training",
 ]  # fmt: skip
 
 HEAVY = {"PIL", "matplotlib", "pyarrow", "rich", "sklearn", "typer", "jax", "torch", "tensorflow"}

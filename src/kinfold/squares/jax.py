@@ -45,9 +45,7 @@ def _about_centre(x: Any, r: Any) -> Any:
     centre = jnp.where(jnp.isfinite(centre), centre, 0.0)
     about = r - centre
     # What is still too near is taken from the rows themselves: about the centre they are rounded.
-    return _by_product(
-        x - centre, about, _norms(about), _marks(about), lambda *_: _by_column(x, r)
-    )
+    return _by_product(x - centre, about, _norms(about), _marks(about), lambda *_: _by_column(x, r))
 
 
 def _by_column(x: Any, r: Any) -> Any:

@@ -22,8 +22,8 @@ def squared(x: tf.Tensor, r: tf.Tensor, known: tf.Tensor | None) -> tf.Tensor:
 
         def pull(a: Any, b: Any, g: Any, of_columns: bool) -> Any:
             def in_float64() -> Any:
-                parts = (tf.cast(part, "float64") for part in (a, b, g))
-                return tf.cast(_pull(*parts, of_columns), a.dtype)
+                a64, b64, g64 = (tf.cast(part, "float64") for part in (a, b, g))
+                return tf.cast(_pull(a64, b64, g64, of_columns), a.dtype)
 
             return tf.cond(different, in_float64, lambda: _pull(a, b, g, of_columns))
 

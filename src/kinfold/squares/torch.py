@@ -13,7 +13,7 @@ ROWS = 8192
 # Columns of a block whose smallest is looked at first.
 RUN = 64
 
-# Of more pairs than one in so many, the whole block is computed from differences.
+# Of more pairs than one in so many, and than `PAIRS`, the whole block is taken from differences.
 FEW = 16
 
 # Pairs whose differences are held at once.
@@ -70,7 +70,7 @@ def _pull(a: torch.Tensor, b: torch.Tensor, g: torch.Tensor, cancels: bool) -> t
 def _mend(square: Any, x: Any, r: Any, ours: Any, theirs: Any) -> bool:
     """Compute near pairs from their differences; return whether they are of different rows."""
     rows, columns = _near(square, ours, theirs)
-    if len(rows) > square.numel() // FEW:
+    if len(rows) > max(square.numel() // FEW, PAIRS):
         square.copy_(torch.cdist(x, r, compute_mode="donot_use_mm_for_euclid_dist").square_())
         return True
     different = False
@@ -85,7 +85,7 @@ def _mend(square: Any, x: Any, r: Any, ours: Any, theirs: Any) -> bool:
 def _near(square: Any, ours: Any, theirs: Any) -> Any:
     """Rows and columns of the pairs below `NEAR` of the sum of their squared norms."""
     near = NEAR[str(square.dtype).removeprefix("torch.")]
-    (t, m), runs = square.shape, square.shape[1] // RUN
+    t, runs = len(square), square.shape[1] // RUN
     within = runs * RUN
     minima = square[:, :within].unflatten(1, (runs, RUN)).amin(2)
     bound = near * (ours[:, None] + theirs[:within].view(runs, RUN).amax(1))
