@@ -79,3 +79,59 @@ def test_unit_rows() -> None:
     assert_close(y, [[0.6, 0.8], [0.0, 0.0], [1.0, 0.0], [0.6, 0.8]], 1e-6)
     assert np.all(np.isfinite(dx))
     assert np.all(dx[1] == 0)
+
+
+def _rows(kind: str) -> np.ndarray:
+    rng = np.random.default_rng(0)
+    noise = 1e-3 * rng.standard_normal((80, 6))
+    if kind == "offset":
+        return (100 + noise).astype("float32")
+    if kind == "two clusters":
+        return (np.where(np.arange(80) % 2, 100, -100)[:, None] + noise).astype("float32")
+    x = rng.standard_normal((80, 6)).astype("float32")
+    x[1::2] = x[::2]
+    if kind == "neighbouring numbers":
+        x[1::2, 0] = np.nextafter(x[::2, 0], np.float32(9))
+    return x
+
+
+@pytest.mark.parametrize("kind", ["offset", "two clusters", "repeated", "neighbouring numbers"])
+@pytest.mark.parametrize("name", ["euclidean", "squared_euclidean"])
+def test_close_rows_do_not_cancel(name: str, kind: str) -> None:
+    """By value, each distance against itself, and gradients too."""
+    x = _rows(kind)
+    weight = np.random.default_rng(1).uniform(0.5, 1.0, (80, 80)).astype("float32")
+    weights = ops.convert_to_tensor(weight)
+    apart = x[:, None].astype("float64") - x[None]
+    right = (apart**2).sum(-1)
+    slope = 2.0 * weight
+    if name == "euclidean":
+        right = np.sqrt(right)
+        slope = np.divide(weight, right, out=np.zeros_like(right), where=right > 0)
+    d = ops.convert_to_numpy(distances.get(name)(x, x))
+    np.testing.assert_array_equal(d == 0, right == 0)
+    np.testing.assert_allclose(d, right, rtol=1e-5)
+    _, (dx, dr) = value_and_gradients(lambda a, b: weights * distances.get(name)(a, b), x, x.copy())
+    assert_close(dx, (slope[..., None] * apart).sum(1), 1e-6)
+    assert_close(dr, -(slope[..., None] * apart).sum(0), 1e-6)
+
+
+@pytest.mark.parametrize("name", ["euclidean", "squared_euclidean", "snr", "cosine"])
+def test_equal_rows_are_at_0(name: str) -> None:
+    x = np.repeat(batch(70)[1], 2, axis=0)
+    x[2, 0], x[3, 0] = 0.0, -0.0
+    if name == "cosine":
+        x = ops.convert_to_numpy(unit_rows(x))
+    d = ops.convert_to_numpy(distances.get(name)(x, x))
+    np.testing.assert_array_equal(d == 0, np.all(x[:, None] == x[None], axis=-1))
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_what_is_not_finite_stays_so_and_leaves_other_pairs_alone(bad: float) -> None:
+    x = _rows("offset")
+    right = ops.convert_to_numpy(distances.get("squared_euclidean")(x, x))
+    r = x.copy()
+    r[5, 2] = bad
+    d = ops.convert_to_numpy(distances.get("squared_euclidean")(x, r))
+    assert not np.isfinite(d[:, 5]).any()
+    np.testing.assert_allclose(np.delete(d, 5, 1), np.delete(right, 5, 1), rtol=1e-5)

@@ -12,11 +12,12 @@ SRC = Path(kinfold.__file__).parent
 
 # Each room imports from those before it only.
 ROOMS = [
-    "backends", "checks", "numerics_torch", "numerics", "distances", "pairs", "streaming", "losses",
-    "memory", "batch_labels", "model", "chunks", "layers", "compat", "datasets", "batches",
-    "ranking", "metrics", "collapse", "callbacks", "scaling", "encoders", "pretrained",
-    "augmentation", "run_losses", "settings", "sources", "verdicts", "evaluation", "progress",
-    "runs", "records", "report", "epochs", "results", "fit", "measuring", "training",
+    "backends", "checks", "numerics_torch", "numerics", "squares", "distances", "pairs",
+    "streaming", "losses", "memory", "batch_labels", "model", "chunks", "layers", "compat",
+    "datasets", "batches", "ranking", "compared", "metrics", "collapse", "callbacks", "scaling",
+    "encoders", "pretrained", "augmentation", "run_losses", "settings", "sources", "verdicts",
+    "evaluation", "progress", "runs", "records", "report", "epochs", "results", "fit", "measuring",
+    "training",
 ]  # fmt: skip
 
 HEAVY = {"PIL", "matplotlib", "pyarrow", "rich", "sklearn", "typer", "jax", "torch", "tensorflow"}

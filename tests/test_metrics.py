@@ -456,3 +456,44 @@ def test_bad_input(arguments, error, message):
 def test_bad_k(k, error, message):
     with pytest.raises(error, match=message):
         neighbours(X, k)
+
+
+@pytest.mark.parametrize("distance", ["cosine", "euclidean", "squared_euclidean", "snr"])
+@pytest.mark.parametrize("clusters", [1, 2])
+def test_close_embeddings_far_from_the_origin(distance, clusters):
+    rng = np.random.default_rng(0)
+    centres = 100.0 * rng.standard_normal((clusters, 6))
+    x = (centres[np.arange(60) % clusters] + 1e-2 * rng.standard_normal((60, 6))).astype("float32")
+    unit = x / np.linalg.norm(x.astype("float64"), axis=1, keepdims=True)
+    right = (
+        distance_matrix("squared_euclidean", unit, unit) / 2
+        if distance == "cosine"
+        else distance_matrix(distance, x, x)
+    )
+    np.fill_diagonal(right, np.inf)
+    indices, values = neighbours(x, 3, distance=distance)
+    # Two clusters have no common centre: unit rows, and rows less their means, are rounded there.
+    rtol = 1e-3 if clusters == 1 else {"cosine": 5e-2, "snr": 5e-3}.get(distance, 1e-3)
+    np.testing.assert_allclose(values, np.sort(right, axis=1)[:, :3], rtol=rtol)
+    if rtol < 1e-2:
+        assert np.mean(indices[:, 0] == right.argmin(1)) > 0.98
+
+
+LAYOUTS = {
+    "fortran": np.asfortranarray,
+    "every other column": lambda x: np.repeat(x, 2, axis=1)[:, ::2],
+    "backwards": lambda x: x[::-1, ::-1].copy()[::-1, ::-1],
+    "read-only": lambda x: np.frombuffer(x.tobytes(), x.dtype).reshape(x.shape),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_embeddings_of_any_memory_layout(layout):
+    x, y, r, ry = random_case()
+    x, r = x.astype("float32"), r.astype("float32")
+    expected = retrieval_metrics(x, y, r, ry)
+    change = LAYOUTS[layout]
+    assert retrieval_metrics(change(x), y, change(r), ry) == expected
+    tensor = ops.transpose(ops.convert_to_tensor(x.T.copy()))
+    assert retrieval_metrics(tensor, y, change(r), ry) == expected
+    np.testing.assert_array_equal(neighbours(change(x), 2)[0], neighbours(x, 2)[0])

@@ -5,9 +5,10 @@ from typing import Any
 import keras
 from keras import ops
 
-from kinfold import numerics
+from kinfold import squares
 from kinfold.checks import Tensor
-from kinfold.numerics import divide, square_root
+from kinfold.numerics import divide, square_root, without_noise
+from kinfold.squares import squared
 
 
 class Distance:
@@ -20,6 +21,7 @@ class Distance:
         name: what configs and messages call it.
         similarity: True where larger means closer.
         needs_unit_rows: True where inputs are expected to have unit norm.
+        of_differences: True where it depends on x - r alone, so that both may be moved together.
         straight: for a distance that is a function `of_dot` of the dot product, with `dot_slope`
             as its derivative: a distance above which that is constant, and the constant.
     """
@@ -27,6 +29,7 @@ class Distance:
     name = "distance"
     similarity = False
     needs_unit_rows = False
+    of_differences = False
     straight = (float("inf"), 1.0)
 
     def __call__(self, x: Tensor, r: Tensor) -> Tensor:
@@ -42,8 +45,9 @@ class Distance:
         raise NotImplementedError
 
     def squares(self, r: Tensor) -> Tensor | None:
-        """Squared norms [m] of references, which `pairwise` takes as a third argument where this
-        is not None: computed once, where many blocks of anchors meet the same constant `r`.
+        """What `pairwise` takes of references as a third argument, [m] or [m, ...], or None.
+
+        It is computed once, where many blocks of anchors meet the same constant `r`.
         """
         return None
 
@@ -70,64 +74,53 @@ def _square(x: Tensor) -> Tensor:
     return ops.sum(x * x, axis=-1)
 
 
-def _squares(r: Tensor) -> Tensor:
-    hand = numerics.by_hand()
-    return hand.squared_norms(r) if hand else _square(r)
-
-
-def _squared(x: Tensor, r: Tensor, squares: Tensor | None = None) -> Tensor:
-    """||x||^2 + ||r||^2 - 2 x.r, which rounding may leave a little below 0."""
-    if hand := numerics.by_hand():
-        return hand.Squared.apply(x, r, squares)
-    squares = _square(r) if squares is None else squares
-    return ops.expand_dims(_square(x), 1) - 2.0 * _dot(x, r) + ops.expand_dims(squares, 0)
-
-
 class Cosine(Distance):
-    """max(1 - x.r, 0), for rows of unit norm."""
+    """max(1 - x.r, 0), for rows of unit norm; 0 where it is no more than rounding."""
 
     name = "cosine"
     needs_unit_rows = True
     straight = (0.0, -1.0)
 
     def of_dot(self, dot: Tensor) -> Tensor:
-        return ops.relu(1.0 - dot)
+        return without_noise(1.0 - dot)
 
     def dot_slope(self, distance: Tensor) -> Tensor:
         return -ops.sign(distance)  # 0 where it is clipped
 
     def pairwise(self, x: Tensor, r: Tensor) -> Tensor:
-        return ops.relu(1.0 - _dot(x, r))
+        return self.of_dot(_dot(x, r))
 
     def paired(self, x: Tensor, r: Tensor) -> Tensor:
-        return ops.relu(1.0 - ops.sum(x * r, axis=-1))
+        return self.of_dot(ops.sum(x * r, axis=-1))
 
 
 class Euclidean(Distance):
     """||x - r||, from norms and one matrix product; 0 with zero gradient where they meet."""
 
     name = "euclidean"
+    of_differences = True
 
     def squares(self, r: Tensor) -> Tensor:
-        return _squares(r)
+        return squares.known(r)
 
-    def pairwise(self, x: Tensor, r: Tensor, squares: Tensor | None = None) -> Tensor:
-        return square_root(_squared(x, r, squares))
+    def pairwise(self, x: Tensor, r: Tensor, known: Tensor | None = None) -> Tensor:
+        return square_root(squared(x, r, known))
 
     def paired(self, x: Tensor, r: Tensor) -> Tensor:
         return square_root(_square(x - r))
 
 
 class SquaredEuclidean(Distance):
-    """||x - r||^2, from norms and one matrix product, clipped at 0."""
+    """||x - r||^2, from norms and one matrix product."""
 
     name = "squared_euclidean"
+    of_differences = True
 
     def squares(self, r: Tensor) -> Tensor:
-        return _squares(r)
+        return squares.known(r)
 
-    def pairwise(self, x: Tensor, r: Tensor, squares: Tensor | None = None) -> Tensor:
-        return ops.relu(_squared(x, r, squares))
+    def pairwise(self, x: Tensor, r: Tensor, known: Tensor | None = None) -> Tensor:
+        return squared(x, r, known)
 
     def paired(self, x: Tensor, r: Tensor) -> Tensor:
         return _square(x - r)
@@ -157,6 +150,7 @@ class Manhattan(Distance):
     """sum |x - r|; a block holds t * m * d differences, there being no matrix product for it."""
 
     name = "manhattan"
+    of_differences = True
 
     def pairwise(self, x: Tensor, r: Tensor) -> Tensor:
         return ops.sum(ops.abs(ops.expand_dims(x, 1) - ops.expand_dims(r, 0)), axis=-1)
@@ -178,7 +172,7 @@ class SNR(Distance):
 
     def pairwise(self, x: Tensor, r: Tensor) -> Tensor:
         x, r = _centred(x), _centred(r)
-        return divide(ops.relu(_squared(x, r)), ops.expand_dims(_square(x), 1))
+        return divide(squared(x, r), ops.expand_dims(_square(x), 1))
 
     def paired(self, x: Tensor, r: Tensor) -> Tensor:
         x, r = _centred(x), _centred(r)
@@ -186,7 +180,9 @@ class SNR(Distance):
 
 
 def _centred(x: Tensor) -> Tensor:
-    return x - ops.sum(x, axis=-1, keepdims=True) / x.shape[-1]  # ops.mean narrows float64 on JAX
+    for _ in range(2):  # the first mean is rounded; far from the origin that is much
+        x = x - ops.sum(x, axis=-1, keepdims=True) / x.shape[-1]  # ops.mean narrows on JAX
+    return x
 
 
 _KNOWN = {

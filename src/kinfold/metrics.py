@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 from keras import ops
 
-from kinfold import distances
 from kinfold.checks import Tensor
-from kinfold.ranking import Task, score, smallest, to_numpy
+from kinfold.compared import Problem
+from kinfold.ranking import Task, score, smallest
 
 __all__ = ["neighbours", "retrieval_metrics"]
 
@@ -130,8 +130,8 @@ def neighbours(
     >>> indices.tolist(), values[3].tolist()
     ([[1, 2], [2, 0], [1, 0], [2, 1]], [7.5, 8.0])
     """
-    x, r = _embedding_pair(query, gallery, distance)
-    available = len(r) - (r is x)
+    problem = Problem.of(query, gallery, distance)
+    n, available = len(problem.x), len(problem.r) - problem.own_gallery
     if isinstance(k, bool) or not isinstance(k, (int, np.integer)):
         raise TypeError(f"`k` must be a whole number. Received: k={k!r}.")
     if not 1 <= k <= available:
@@ -139,9 +139,9 @@ def neighbours(
             f"`k` must be at least 1 and at most {available}, the number of items to find. "
             f"Received: k={k}."
         )
-    indices = np.empty((len(x), k), np.int64)
-    values = np.empty((len(x), k), np.float32)
-    for rows, block in _blocks(x, r, distance, np.arange(len(x))):
+    indices = np.empty((n, k), np.int64)
+    values = np.empty((n, k), np.float32)
+    for rows, block in _blocks(problem, np.arange(n)):
         nearest = np.sort(smallest(block, k), axis=1)
         found = np.take_along_axis(block, nearest, axis=1)
         # Where more items tie at the last place than fit, `smallest` keeps any: keep the first.
@@ -154,7 +154,7 @@ def neighbours(
         order = np.argsort(found, axis=1, kind="stable")
         indices[rows] = np.take_along_axis(nearest, order, axis=1)
         values[rows] = np.take_along_axis(found, order, axis=1)
-    return indices, -values if distances.get(distance).similarity else values
+    return indices, -values if problem.kind.similarity else values
 
 
 def measure(task: Task, query: Tensor, gallery: Tensor | None, distance: Any) -> dict[str, float]:
@@ -169,10 +169,10 @@ def score_queries(
     task: Task, query: Tensor, gallery: Tensor | None, distance: Any
 ) -> dict[str, np.ndarray]:
     """The metrics that `task` asks for, of each query [n]; 0 where there is nothing to find."""
-    x, r = _embedding_pair(query, gallery, distance)
+    problem = Problem.of(query, gallery, distance)
     for name, rows, labels in (
-        ("query", x, task.query_classes),
-        ("gallery", r, task.gallery_classes),
+        ("query", problem.x, task.query_classes),
+        ("gallery", problem.r, task.gallery_classes),
     ):
         if len(rows) != len(labels):
             raise ValueError(
@@ -182,64 +182,20 @@ def score_queries(
     # Queries with few relevant items first, so that blocks of them need only a shallow ranking.
     order = np.argsort(task.relevant, kind="stable")
     order = order[task.relevant[order] > 0]
-    scores = {name: np.zeros(len(x)) for name in task.asked}
-    for rows, block in _blocks(x, r, distance, order):
+    scores = {name: np.zeros(len(problem.x)) for name in task.asked}
+    for rows, block in _blocks(problem, order):
         for name, values in score(task, rows, block).items():
             scores[name][rows] = values
     return scores
 
 
-def _embedding_pair(query: Any, gallery: Any | None, distance: Any) -> tuple[np.ndarray, ...]:
-    """Queries and gallery, ready to compare; one and the same array where there is no gallery."""
-    unit = distances.get(distance).needs_unit_rows
-    x = _embeddings(query, "query", unit)
-    r = x if gallery is None else _embeddings(gallery, "gallery", unit)
-    if x.shape[1] != r.shape[1]:
-        raise ValueError(
-            "`query` and `gallery` must have the same embedding size. "
-            f"Received shapes {x.shape} and {r.shape}."
-        )
-    return x, r
-
-
-def _embeddings(value: Any, name: str, unit: bool) -> np.ndarray:
-    """float32 [n, d], finite; rows of unit norm (or zero) where `unit`."""
-    value = to_numpy(value)
-    # bfloat16 is of NumPy's kind "V".
-    if value.dtype.kind not in "fiub" and value.dtype.name != "bfloat16":
-        raise TypeError(f"`{name}` must hold numbers. Received dtype {value.dtype}.")
-    if value.ndim != 2 or 0 in value.shape:
-        raise ValueError(
-            f"`{name}` must hold one embedding a row, shape [n, d] with neither of them 0. "
-            f"Received shape {value.shape}."
-        )
-    with np.errstate(over="ignore"):
-        value = value.astype(np.float32)  # a copy: it is scaled in place
-    if not np.isfinite(value).all():
-        bad = int(np.sum(~np.isfinite(value).all(axis=1)))
-        raise ValueError(
-            f"`{name}` must be finite in float32. Received NaN or infinity in {bad} of "
-            f"{len(value)} rows."
-        )
-    if unit:
-        # By the largest entry first: the square of a large or a tiny one is not in float32.
-        largest = np.maximum(value.max(axis=1), -value.min(axis=1))[:, None]
-        value /= np.where(largest > 0, largest, 1)
-        norm = np.linalg.norm(value, axis=1, keepdims=True)
-        value /= np.where(norm > 0, norm, 1)
-    return value
-
-
-def _blocks(
-    x: np.ndarray, r: np.ndarray, distance: Any, order: np.ndarray
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def _blocks(problem: Problem, order: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Rows of `x`, in the given order, and their distances [rows, m] to all of `r`.
 
     Smaller is closer, also for a similarity; a query's own entry is infinite where `r` is `x`.
     """
-    kind = distances.get(distance)
-    own_gallery = r is x
-    r, copies = _without_copies(r)
+    x, kind = problem.x, problem.kind
+    r, copies = _without_copies(problem.r)
     m, d = r.shape
     height = min(_BLOCK_ELEMENTS // len(copies), _WORK_ELEMENTS // (min(m, 256) * d))
     height = max(1, min(height, len(order)))
@@ -248,7 +204,7 @@ def _blocks(
     for start in range(0, len(order), height):
         rows = order[start : start + height]
         anchors = ops.convert_to_tensor(x[rows])
-        block = np.concatenate([to_numpy(kind(anchors, piece)) for piece in pieces], axis=1)
+        block = np.concatenate([problem.distances_of(anchors, piece) for piece in pieces], axis=1)
         if not (np.isfinite(block.min()) and np.isfinite(block.max())):
             largest = max(np.abs(x).max(), np.abs(r).max())
             raise ValueError(
@@ -259,7 +215,10 @@ def _blocks(
             block = -block
         if m < len(copies):
             block = np.take(block, copies, axis=1)
-        if own_gallery:
+        if problem.zeros is not None:  # a zero row is at 1 from all
+            block[problem.zeros[0][rows]] = 1.0
+            block[:, problem.zeros[1]] = 1.0
+        if problem.own_gallery:
             block[np.arange(len(rows)), rows] = np.inf
         yield rows, block
 

@@ -13,9 +13,6 @@ import torch
 # exp takes many times as long below, for less than a sum from 1 on can tell.
 LEAST = {torch.float32: -80.0, torch.float64: -700.0}
 
-# Rows whose products are held at once.
-ROWS = 8192
-
 
 def unwanted() -> bool:
     """Whether the plain forms serve better: where they are fused, traced, or transformed."""
@@ -109,35 +106,6 @@ class LogSumExp(torch.autograd.Function):
     def backward(ctx: Any, g: torch.Tensor) -> Any:
         e, total, empty = ctx.saved_tensors
         return e * (g.unsqueeze(ctx.axis) / total).masked_fill_(empty, 0.0), None, None
-
-
-def squared_norms(x: torch.Tensor) -> torch.Tensor:
-    """||x||^2 of every row [n]; by some rows at a time, as `vecdot` holds all products."""
-    return torch.cat([torch.linalg.vecdot(rows, rows) for rows in x.split(ROWS)])
-
-
-class Squared(torch.autograd.Function):
-    """||x||^2 + ||r||^2 - 2 x.r of every row of x [t, d] and r [m, d]: [t, m].
-
-    `squares` are ||r||^2 where they are known, for an r without a gradient.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, r: torch.Tensor, squares: Any = None) -> torch.Tensor:
-        ctx.save_for_backward(x, r)
-        square = torch.addmm(squared_norms(r) if squares is None else squares, x, r.T, alpha=-2)
-        return square.add_(squared_norms(x)[:, None])
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, g: torch.Tensor) -> Any:
-        x, r = ctx.saved_tensors
-        dx = dr = None
-        if ctx.needs_input_grad[0]:
-            dx = torch.addmm(x * g.sum(1)[:, None], g, r, beta=2, alpha=-2)
-        if ctx.needs_input_grad[1]:
-            dr = torch.addmm(r * g.sum(0)[:, None], g.T, x, beta=2, alpha=-2)
-        return dx, dr, None
 
 
 class SquareRoot(torch.autograd.Function):
