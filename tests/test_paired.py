@@ -169,6 +169,7 @@ def test_inside_a_compiled_step() -> None:
 def test_empty_batches_and_overflows(name: str) -> None:
     x, r = sides()
     loss = TABLE[name][0]()
+    assert loss.trainable_variables
     assert number(loss(None, x[:0], ref_embeddings=r[:0])) == 0.0
     for side in (0, 1):
         given = [x.copy(), r.copy()]

@@ -95,12 +95,12 @@ class InfoNCELoss(PairedLoss):
         return (rows + super()._rows(r, x)) / 2.0 if self.both_directions else rows
 
     def _reduced(self, x: Tensor, r: Tensor, weights: Tensor, reduction: str) -> Tensor:
-        if not self.both_directions:
+        if not self.both_directions or 0 in x.shape:
             return super()._reduced(x, r, weights, reduction)
         if self.block_size is None and streaming.at_once(x.shape[0], r.shape[0]):
             total = self._whole(x, r, weights)
         else:
-            total = streaming.with_equation(self._streamed, self._whole, x, r, weights)
+            total = streaming.with_equation(self._streamed, self._whole, (x, r, weights))
         return reduced(total, ops.ones_like(weights, dtype="bool"), weights, reduction)
 
     def _whole(self, x: Tensor, r: Tensor, weights: Tensor) -> Tensor:

@@ -96,10 +96,10 @@ class TripletLoss(PairLoss):
                 return self._over_all(d, positive, negative)
             # The loop takes slopes as constants, which those of the soft form are not.
             fast, equation = (
-                lambda d, of=of: ops.stack(of(d, positive, negative))
+                lambda *of_pairs, of=of: ops.stack(of(*of_pairs))
                 for of in (self._over_all, self._at_once)
             )
-            found = streaming.with_equation(fast, equation, d)
+            found = streaming.with_equation(fast, equation, (d,), (positive, negative))
             return found[0], ops.stop_gradient(found[1])
         p = self.chosen(d, positive)
         near = self.near(d, p, positive)

@@ -191,19 +191,23 @@ def repeated(
 
 
 def with_equation(
-    fast: Callable[..., Tensor], equation: Callable[..., Tensor], *tensors: Tensor
+    fast: Callable[..., Tensor],
+    equation: Callable[..., Tensor],
+    tensors: Sequence[Tensor],
+    data: Sequence[Tensor] = (),
 ) -> Tensor:
-    """`fast(*tensors)`, with its gradient, and with the second derivatives of `equation(*tensors)`.
+    """`fast(*tensors, *data)`, and its gradient, with the second derivatives of `equation`.
 
     For a way to a value and a gradient that counts as a constant what changes with the tensors.
 
     Args:
-        fast: a function of `keras.ops`.
+        fast: a function of `keras.ops` that closes over no tensor.
         equation: the same function, in operations whose derivatives have derivatives. It is run
             where a gradient is differentiated once more, and under the transforms of torch.func.
         tensors: floating, that gradients go to.
+        data: those that none go to.
     """
-    return _backend().with_equation(fast, equation, tensors)
+    return _backend().with_equation(fast, equation, tuple(tensors), tuple(data))
 
 
 def at_once(n: int | None, m: int | None) -> bool:

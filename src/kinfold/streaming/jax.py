@@ -220,40 +220,42 @@ def _repeated_backward(fn: Any, saved: Any, g: Any) -> Any:
 _repeated.defvjp(_repeated_forward, _repeated_backward)
 
 
-def with_equation(fast: Any, equation: Any, tensors: Data) -> jax.Array:
-    return _with_equation(fast, equation, tensors)
+def with_equation(fast: Any, equation: Any, tensors: Data, data: Data) -> jax.Array:
+    return _with_equation(fast, equation, tensors, data)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _with_equation(fast: Any, equation: Any, tensors: Data) -> Any:
-    return fast(*tensors)
+def _with_equation(fast: Any, equation: Any, tensors: Data, data: Data) -> Any:
+    return fast(*tensors, *data)
 
 
-def _with_equation_forward(fast: Any, equation: Any, tensors: Data) -> Any:
-    value, pull = jax.vjp(fast, *tensors)
-    return value, (pull, tensors)
+def _with_equation_forward(fast: Any, equation: Any, tensors: Data, data: Data) -> Any:
+    value, pull = jax.vjp(lambda *tensors: fast(*tensors, *data), *tensors)
+    return value, (pull, tensors, data)
 
 
 def _with_equation_backward(fast: Any, equation: Any, saved: Any, g: Any) -> Any:
-    pull, tensors = saved
-    return (_gradients(equation, pull(g), tensors, g),)
+    pull, tensors, data = saved
+    return _gradients(equation, pull(g), tensors, g, data), None
 
 
 _with_equation.defvjp(_with_equation_forward, _with_equation_backward)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
-def _gradients(equation: Any, found: Any, tensors: Data, g: Any) -> Any:
+def _gradients(equation: Any, found: Any, tensors: Data, g: Any, data: Data) -> Any:
     """The gradients that were found, which change as those of the equation do."""
     return found
 
 
 @_gradients.defjvp
 def _gradients_jvp(equation: Any, primals: Any, tangents: Any) -> Any:
-    def of_equation(tensors: Data, g: Any) -> Any:
-        return jax.vjp(equation, *tensors)[1](g)
+    found, tensors, g, data = primals
 
-    return primals[0], jax.jvp(of_equation, primals[1:], tangents[1:])[1]
+    def of_equation(tensors: Data, g: Any) -> Any:
+        return jax.vjp(lambda *tensors: equation(*tensors, *data), *tensors)[1](g)
+
+    return found, jax.jvp(of_equation, (tensors, g), tangents[1:3])[1]
 
 
 def _block_gradients(

@@ -235,12 +235,20 @@ def _side(family: Any, sums: Any, g: Any) -> Any:
     return symmetric_xla.side_of(sums, valid, weights)
 
 
-def with_equation(fast: Any, equation: Any, tensors: Data) -> tf.Tensor:
+def with_equation(fast: Any, equation: Any, tensors: Data, data: Data) -> tf.Tensor:
     @tf.custom_gradient
     def value_of(*tensors: Any) -> Any:
-        with tf.GradientTape(watch_accessed_variables=False, persistent=True) as tape:
-            tape.watch(tensors)
-            value = fast(*tensors)
+        # Copies, as a second tape on the same tensors would ask compiled loops for their second
+        # gradients; and no persistent tape, which asks for them too.
+        at = tuple(map(tf.stop_gradient, tensors))
+
+        def run() -> Any:
+            with tf.GradientTape(watch_accessed_variables=False) as tape:
+                tape.watch(at)
+                return fast(*at, *data), tape
+
+        value, tape = run()
+        tapes = [tape]
 
         @tf.custom_gradient
         def gradients(g: Any, *tensors: Any) -> Any:
@@ -249,13 +257,14 @@ def with_equation(fast: Any, equation: Any, tensors: Data) -> tf.Tensor:
                     outer.watch((g, *tensors))
                     with tf.GradientTape(watch_accessed_variables=False) as inner:
                         inner.watch(tensors)
-                        exact = equation(*tensors)
+                        exact = equation(*tensors, *data)
                     parts = inner.gradient(exact, tensors, g, unconnected_gradients="zero")
                 return outer.gradient(
                     parts, (g, *tensors), cotangents, unconnected_gradients="zero"
                 )
 
-            return tape.gradient(value, tensors, g, unconnected_gradients="zero"), again
+            result, tape = (value, tapes.pop()) if tapes else run()
+            return tape.gradient(result, at, g, unconnected_gradients="zero"), again
 
         return value, lambda g: gradients(g, *tensors)
 
@@ -282,7 +291,7 @@ def _loop(size: Any, r: Any, step: Any, carry: Any, arrays: Data) -> Any:
     n = tf.shape(arrays[0])[0]
     if not isinstance(size, int):
         size = tf.minimum(size.anchors(tf.shape(r)[0]), tf.maximum(n, 1))
-    blocks = -(-n // size)
+    blocks = tf.maximum(-(-n // size), 1)  # one of zeros for an empty batch
     padded = [tf.pad(a, [[0, blocks * size - n]] + [[0, 0]] * (a.shape.rank - 1)) for a in arrays]
 
     def block(i: Any) -> Any:

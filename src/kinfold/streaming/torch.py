@@ -223,30 +223,34 @@ class _Repeated(torch.autograd.Function):
         return None, None, None, *(s.to(t.dtype) for s, t in zip(sums, saved, strict=True))
 
 
-def with_equation(fast: Any, equation: Any, tensors: Data) -> torch.Tensor:
+def with_equation(fast: Any, equation: Any, tensors: Data, data: Data) -> torch.Tensor:
     if transformed():
-        return equation(*tensors)
-    return _WithEquation.apply(fast, equation, *tensors)
+        return equation(*tensors, *data)
+    return _WithEquation.apply(fast, equation, data, *tensors)
 
 
 class _WithEquation(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, fast: Any, equation: Any, *tensors: Any) -> Any:
-        wanted = ctx.needs_input_grad[2:]
+    def forward(ctx: Any, fast: Any, equation: Any, data: Any, *tensors: Any) -> Any:
+        wanted = ctx.needs_input_grad[3:]
         with torch.set_grad_enabled(any(wanted)):
             at = [t.detach().requires_grad_(w) for t, w in zip(tensors, wanted, strict=True)]
-            value = fast(*at)
-        ctx.at, ctx.value, ctx.equation = at, value, equation
+            value = fast(*at, *data)
+        ctx.at, ctx.value, ctx.equation, ctx.data = at, value, equation, data
         ctx.save_for_backward(*tensors)
         return value.detach()
 
     @staticmethod
     def backward(ctx: Any, g: Any) -> Any:
         if torch.is_grad_enabled():
-            return None, None, *again(ctx.equation, ctx.saved_tensors, [g])
+
+            def rows(*tensors: Any) -> Any:
+                return ctx.equation(*tensors, *ctx.data)
+
+            return None, None, None, *again(rows, ctx.saved_tensors, [g])
         wanted = [t for t in ctx.at if t.requires_grad]
         parts = iter(torch.autograd.grad(ctx.value, wanted, g, retain_graph=True))
-        return None, None, *(next(parts) if t.requires_grad else None for t in ctx.at)
+        return None, None, None, *(next(parts) if t.requires_grad else None for t in ctx.at)
 
 
 def _plain_sum(fn: Any, count: int, tensors: Any, data: Data) -> Any:
