@@ -375,3 +375,43 @@ def test_metric_embedding_saves_and_loads(tmp_path: Path) -> None:
     assert_close(again.predict(x, verbose=0), y, 1e-6)
     assert type(again.layers[0]) is tfsim.layers.MetricEmbedding
     assert again.layers[0].get_config() == layer.get_config()
+
+
+@every_loss
+@pytest.mark.parametrize("scale", [1e-20, 1.0, 1e20])
+def test_views_of_any_scale(name: str, scale: float) -> None:
+    """A finite gradient wherever the value is finite, and never a number for what overflows."""
+    za, zb = (z * np.float32(scale) for z in views())
+    value, gradients = value_and_gradients(
+        lambda a, b: ops.sum(build(name)(a, b)), za.astype("float32"), zb.astype("float32")
+    )
+    overflows = scale > 1 and name in ("VicReg", "MultiNegativesRankLoss")
+    assert np.isfinite(value) != overflows
+    if not overflows:
+        assert all(np.isfinite(g).all() for g in gradients)
+    if name in ("SimCLRLoss", "SimSiamLoss", "Barlow"):
+        expected = ops.convert_to_numpy(build(name)(*views())).sum()
+        assert_close(value, expected, 1e-4)
+
+
+@every_loss
+def test_constant_features_and_an_empty_batch(name: str) -> None:
+    za, zb = views()
+    za[:, 1] = zb[:, 1] = 0.1
+    value, gradients = value_and_gradients(lambda a, b: ops.sum(build(name)(a, b)), za, zb)
+    assert np.isfinite(value)
+    assert all(np.isfinite(g).all() for g in gradients)
+    if name == "Barlow":  # a constant feature correlates with nothing
+        left = [np.delete(z, 1, axis=1) for z in (za, zb)]
+        assert_close(value, 1.0 + ops.convert_to_numpy(build(name)(*left)), 1e-5)
+    empty = np.zeros((0, 4), "float32")
+    assert np.isfinite(ops.convert_to_numpy(build(name)(empty, empty))).all()
+
+
+@every_loss
+def test_an_overflow_of_a_view_is_seen(name: str) -> None:
+    for wrong in (np.inf, np.nan):
+        za, zb = views()
+        zb[3, 2] = wrong
+        found = ops.convert_to_numpy(build(name)(za, zb))
+        assert not np.isfinite(found).all()

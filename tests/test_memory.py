@@ -468,3 +468,24 @@ def test_config() -> None:
     again = CrossBatchMemory.from_config(memory.get_config())
     assert again.get_config() == memory.get_config()
     assert again.loss.margin == 0.3
+
+
+@pytest.mark.parametrize("wrong", [np.inf, np.nan])
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+def test_rows_that_are_not_finite_are_not_remembered(wrong: float, reduction: str) -> None:
+    """One overflow, which a step under loss scaling survives, spoils no later step."""
+    loss = losses.CircleLoss(gamma=8, reduction=reduction, normalize=True)
+    history, memory = History(10), CrossBatchMemory(loss, 10, D)
+    for k, (y, x) in enumerate(stream([6, 6, 6, 6])):
+        given = x.copy()
+        if k == 1:
+            given[2, 1] = given[5, 0] = wrong
+        got, _ = actual(memory, y, given)
+        fine = np.isfinite(given).all(1)
+        if fine.all():
+            assert_close(got, expected(loss, history, y, x)[0], 2e-5, "value")
+        else:
+            assert not np.isfinite(got).any()
+        history.add(y[fine], x[fine])
+    assert int(memory.filled) == 10
+    assert int(memory.position) == (6 + 4 + 6 + 6) % 10

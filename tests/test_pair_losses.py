@@ -272,3 +272,74 @@ def test_functions_equal_their_classes() -> None:
     expected = loss(y, x, ref_labels=ref_y, ref_embeddings=ref_x)
     assert_close(ops.convert_to_numpy(rows), ops.convert_to_numpy(expected), 0.0)
     assert cases.distances(x, x, "cosine").shape == (12, 12)
+
+
+@every_loss
+def test_a_mask_of_the_batch_itself(case: Case) -> None:
+    """As the references that are kept: by the equation, and given by themselves."""
+    y, x = batch(14, classes=4)
+    keep = np.arange(14) % 4 != 1
+    at, rows = np.arange(14), []
+    for i in at:
+        others = keep & (at != i)
+        one, i = slice(i, i + 1), i
+        rows += [expected_rows(case, y[one], x[one], y[others], x[others], False)[0][0]]
+    for size in (None, 5):
+        loss = case.build(block_size=size)
+        got, (dx,) = value_and_gradients(lambda x, loss=loss: loss.call(y, x, ref_mask=keep), x)
+        assert_close(got.reshape(-1), rows, 1e-5)
+    kept = case.build(remove_diagonal=False) if "remove_diagonal" in loss.get_config() else None
+    masked = case.build(remove_diagonal=False) if kept else None
+    if kept:
+        expected = kept(y, x, ref_labels=y[keep], ref_embeddings=x[keep])
+        assert_close(float(masked(y, x, ref_mask=keep)), float(expected), 1e-5)
+    assert np.all(np.isfinite(dx))
+
+
+@every_loss
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+def test_an_infinite_embedding_is_seen(case: Case, reduction: str) -> None:
+    """An overflow of half precision: no hinge and no minimum makes a number of it."""
+    y, x = batch(12, classes=4)
+    for wrong in (np.inf, -np.inf):
+        given = x.copy()
+        given[5, 2] = wrong
+        loss = case.build(reduction=reduction)
+        loss._norms_checked = True
+        rows = ops.convert_to_numpy(loss(y, given))
+        assert not np.isfinite(rows).any()
+        if reduction == "mean":
+            assert not np.isfinite(float(loss(y, x, ref_labels=y, ref_embeddings=given)))
+
+
+@every_loss
+def test_an_empty_batch(case: Case) -> None:
+    y, x = np.zeros(0, "int32"), np.zeros((0, 4), "float32")
+    for normalize in (False, True):
+        assert float(case.build(normalize=normalize)(y, x)) == 0.0
+
+
+def test_ids_of_64_bits_without_a_sign() -> None:
+    """Hashes: PyTorch has uint64 in name only, and those of 2^63 or more must stay apart."""
+    x = batch(6)[1]
+    y = np.array([0, 0, 1, 1, 2, 2])
+    loss = CASES[0].build()
+    expected = float(loss(y, x))
+    for dtype in ("uint8", "uint16", "uint32", "uint64"):
+        ids = y.astype(dtype)
+        assert float(loss(ids, x)) == expected
+        assert float(loss(ids, x, ref_labels=ids[::-1].copy()[::-1], ref_embeddings=x)) == expected
+        if BACKEND == "torch":
+            import torch
+
+            assert float(loss(torch.tensor(ids), ops.convert_to_tensor(x))) == expected
+    wide = np.array([2**64 - 1, 2**64 - 1, 2**63, 2**63, 2**63 - 1, 2**63 - 1], "uint64")
+    if BACKEND == "jax":
+        with pytest.raises(ValueError, match="more than 32 bits"):
+            loss(wide, x)
+        with float64():
+            assert float(CASES[0].build()(wide, x)) == pytest.approx(expected)
+    else:
+        assert float(loss(wide, x)) == expected
+    several = np.eye(3, dtype="uint64")[y]
+    assert float(loss(several, x)) == pytest.approx(expected, rel=1e-6)

@@ -163,3 +163,15 @@ def test_inside_a_compiled_step() -> None:
         compiled = jit(lambda x, r, loss=loss: loss(None, x, ref_embeddings=r))
         expected = number(loss(None, x, ref_embeddings=r))
         assert_close(ops.convert_to_numpy(compiled(x, r)), expected, 1e-6)
+
+
+@every_loss
+def test_empty_batches_and_overflows(name: str) -> None:
+    x, r = sides()
+    loss = TABLE[name][0]()
+    assert loss.trainable_variables
+    assert number(loss(None, x[:0], ref_embeddings=r[:0])) == 0.0
+    for side in (0, 1):
+        given = [x.copy(), r.copy()]
+        given[side][2, 3] = np.inf
+        assert not np.isfinite(number(loss(None, given[0], ref_embeddings=given[1])))

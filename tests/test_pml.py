@@ -5,7 +5,7 @@ import pytest
 
 from cases import batch
 from kinfold.compat.pytorch_metric_learning import losses
-from native import assert_close, value_and_gradients
+from native import assert_close, number, value_and_gradients
 
 NAMES = [
     "CircleLoss", "ContrastiveLoss", "SignalToNoiseRatioContrastiveLoss", "MultiSimilarityLoss",
@@ -57,4 +57,21 @@ def test_clear_errors() -> None:
         losses.MarginLoss(nu=0.1)
     for name in ("NPairsLoss", "FastAPLoss"):
         with pytest.raises(ValueError, match=f"{name} takes no ref_emb"):
-            getattr(losses, name)()(x, y, x, y)
+            getattr(losses, name)()(x, y, x, y.copy())
+
+
+@every_loss
+def test_the_batch_itself_as_references(name: str) -> None:
+    """The same tensors: as without them, none being its own pair."""
+    y, x = batch(12)
+    loss = getattr(losses, name)()
+    assert number(loss(x, y, ref_emb=x, ref_labels=y)) == number(loss(x, y))
+
+
+def test_labels_of_the_batch_with_other_references() -> None:
+    """As in the peer, where the same object of labels alone takes the diagonal out."""
+    y, x = batch(12)
+    with_own = losses.SupConLoss()(x, y, ref_emb=x, ref_labels=y.copy())
+    without = losses.SupConLoss()(x, y, ref_emb=x.copy(), ref_labels=y)
+    assert_close(number(without), number(losses.SupConLoss()(x, y)), 1e-6)
+    assert abs(number(with_own) - number(without)) > 1e-3

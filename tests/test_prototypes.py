@@ -392,3 +392,18 @@ def test_classes_are_compared_in_blocks() -> None:
     assert np.abs(gradients[1]).max() > 0
     assert widths
     assert max(widths) <= 2**20 // 512 + 1
+
+
+@every_loss
+def test_empty_batches_and_overflows(name: str) -> None:
+    y, x = batch(6, classes=CLASSES)
+    loss = made(name)
+    empty = number(loss(y[:0], x[:0]))
+    assert np.isfinite(empty) if name == "proxy_anchor" else empty == 0.0
+    for wrong in (np.inf, np.nan):
+        given = x.copy()
+        given[2, 3] = wrong
+        assert not np.isfinite(number(loss(y, given)))
+        if name != "proxy_anchor":
+            rows = ops.convert_to_numpy(made(name, reduction="none")(y, given))
+            assert list(np.isfinite(rows)) == [i != 2 for i in range(6)]

@@ -5,7 +5,7 @@ import pytest
 from keras import ops
 
 from cases import CASES, Case, batch, distances, expected_rows
-from kinfold import losses
+from kinfold import losses, streaming
 from kinfold.losses import LogSumExpLoss
 from native import assert_close, float64, value_and_gradients
 
@@ -201,3 +201,58 @@ def test_a_logit_may_be_the_distance_itself(block_size: int | None) -> None:
         value, (gradient,) = value_and_gradients(lambda x, loss=loss: loss(y, x), x)
         assert_close(value, expected, 1e-5)
         assert_close(gradient, dx, 2e-5)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("kind", [losses.PairContrastiveLoss, losses.TripletLoss])
+def test_gradients_of_half_precision_do_not_depend_on_the_blocks(kind: type, dtype: str) -> None:
+    """Sums over blocks are in float32, where half precision would count to 256 or 2048."""
+    y, x = batch(600, classes=2)
+    ref_y, r = batch(16, classes=2, seed=1)
+    found = {}
+    for given, size in (("float32", 600), (dtype, 600), (dtype, 7)):
+        loss = kind(distance="cosine", reduction="sum", dtype=given, block_size=size)
+        loss._norms_checked = True
+
+        def value(x, r, loss=loss, given=given):
+            x, r = ops.cast(x, given), ops.cast(r, given)
+            return ops.cast(loss(y, x, ref_labels=ref_y, ref_embeddings=r), "float32")
+
+        found[given, size] = value_and_gradients(
+            value, *(ops.convert_to_numpy(ops.cast(ops.cast(a, dtype), "float32")) for a in (x, r))
+        )[1]
+    for size in (600, 7):
+        for got, exact in zip(found[dtype, size], found["float32", 600], strict=True):
+            assert_close(got, exact, 0.01)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_sums_of_half_precision(dtype: str) -> None:
+    """The other two entries of the engine, against float32 on one block."""
+    x = ops.cast(batch(9, d=4)[1], dtype)
+    r = ops.cast(batch(700, d=4, seed=1)[1], dtype)
+
+    def block(x, r):
+        s = x @ ops.transpose(r)
+        return s + 1.0, s
+
+    def fn(k, x, r):
+        return ops.sum(x * ops.take(r, k, axis=0), axis=1) + 1.0
+
+    def value(x, r):
+        total, log_sum = streaming.sum_and_log_sum(block, x, r, block_size=3)
+        many = streaming.repeated(fn, ops.convert_to_tensor(700), (x, r), ())
+        return ops.cast(total, "float32") + log_sum + ops.cast(many, "float32")
+
+    def at(side):
+        return ops.convert_to_numpy(ops.cast(side, "float32"))
+
+    s = at(x) @ at(r).T
+    expected = (s + 1).sum(1) * 2 + np.logaddexp.reduce(s, axis=1)
+    sides = at(x), at(r)
+    got, (dx, _) = value_and_gradients(
+        lambda x, r: value(ops.cast(x, dtype), ops.cast(r, dtype)), *sides
+    )
+    assert_close(got, expected, 0.01)
+    shares = np.exp(s - np.logaddexp.reduce(s, axis=1)[:, None])
+    assert_close(dx, 2 * at(r).sum(0) + shares @ at(r), 0.01)

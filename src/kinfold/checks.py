@@ -64,9 +64,7 @@ def block_size(value: Any) -> int | None:
 
 def labels(value: Any, name: str) -> Tensor:
     """Return integer labels [n] or [n, 1] as an integer tensor [n] that keeps every bit."""
-    if not ops.is_tensor(value):
-        value = np.asarray(value)
-    dtype = str(value.dtype) if isinstance(value, np.ndarray) else _dtype(value)
+    value, dtype, shape = _integers(value, name)
     if not dtype.startswith(("int", "uint", "bool")):
         raise TypeError(
             f"`{name}` must hold integer class ids, because floats merge large ids. Received dtype "
@@ -77,7 +75,6 @@ def labels(value: Any, name: str) -> Tensor:
                 else "np.unique(labels, return_inverse=True)[1]."
             )
         )
-    shape = tuple(value.shape)
     if not (len(shape) == 1 or (len(shape) == 2 and shape[1] in (1, None))):
         raise ValueError(f"`{name}` must have shape [batch] or [batch, 1]. Received shape {shape}.")
     widest = label_dtype()
@@ -88,6 +85,39 @@ def labels(value: Any, name: str) -> Tensor:
     return ops.reshape(value, (-1,)) if len(shape) == 2 else value
 
 
+def _integers(value: Any, name: str) -> tuple[Any, str, tuple[Any, ...]]:
+    """Labels as an array or a tensor, their dtype and their shape.
+
+    PyTorch has unsigned integers beyond uint8 in name only, so they become int64 there. An id of
+    2^63 or more takes the place of a negative one: all stay different.
+    """
+    if not ops.is_tensor(value):
+        value = np.asarray(value)
+    dtype = str(value.dtype).removeprefix("torch.")
+    dtype = dtype if isinstance(value, np.ndarray) or dtype.startswith("uint") else _dtype(value)
+    shape = known_shape(value, name)
+    if keras.backend.backend() == "torch" and dtype in ("uint16", "uint32", "uint64"):
+        if isinstance(value, np.ndarray):
+            value = value.astype(np.int64)
+        else:
+            import torch
+
+            value = value.view(torch.int64) if dtype == "uint64" else value.to(torch.int64)
+        dtype = "int64"
+    return value, dtype, shape
+
+
+def known_shape(value: Any, name: str) -> tuple[Any, ...]:
+    """The shape of a tensor, where at least its rank is known."""
+    if getattr(value.shape, "rank", 0) is None:  # of TensorFlow alone
+        raise ValueError(
+            f"`{name}` has a shape of unknown rank, as a `tf.py_function` returns it. Say what it "
+            f"is where it is made: tf.ensure_shape({name}, [None]) for class ids, [None, d] for "
+            "embeddings, or `set_shape`."
+        )
+    return tuple(value.shape)
+
+
 def label_dtype() -> str:
     """Keras's own choice for 64-bit integers: int64, or int32 on JAX without x64."""
     return _dtype(ops.convert_to_tensor(np.zeros(0, np.int64)))
@@ -95,12 +125,9 @@ def label_dtype() -> str:
 
 def supervision(value: Any, name: str) -> Tensor:
     """Return class ids [n]; or labels [n, count] as float32 0 and 1; or pairs, boolean [n, m]."""
-    if not ops.is_tensor(value):
-        value = np.asarray(value)
-    shape = tuple(value.shape)
+    value, dtype, shape = _integers(value, name)
     if len(shape) != 2 or shape[1] in (1, None):
         return labels(value, name)
-    dtype = str(value.dtype) if isinstance(value, np.ndarray) else _dtype(value)
     if dtype == "bool":
         return ops.convert_to_tensor(value)
     if not dtype.startswith(("int", "uint")):
@@ -154,7 +181,7 @@ def compute_dtype(value: Any) -> str:
 def embeddings(value: Any, name: str, dtype: str) -> Tensor:
     """Return embeddings as a tensor [n, d] of `dtype`."""
     value = ops.convert_to_tensor(value, dtype=dtype)
-    if len(value.shape) != 2:
+    if len(known_shape(value, name)) != 2:
         raise ValueError(
             f"`{name}` must hold one embedding a row, shape [batch, dimension]. "
             f"Received shape {tuple(value.shape)}."
@@ -203,7 +230,7 @@ def mask(value: Any, like: Tensor, name: str, pairs: bool) -> Tensor:
             "references out itself. Pass class ids with it."
         )
     value = ops.convert_to_tensor(value)
-    if _dtype(value) != "bool" or len(value.shape) != 1:
+    if _dtype(value) != "bool" or len(known_shape(value, name)) != 1:
         raise ValueError(
             f"`{name}` must be boolean [m]. Received dtype {_dtype(value)}, shape "
             f"{tuple(value.shape)}."
@@ -245,8 +272,13 @@ def is_concrete(tensor: Tensor) -> bool:
         return hasattr(tensor, "numpy")
     import torch
 
-    # Keras asks for the shapes of an unbuilt model with tensors that have no values.
-    return not (torch.compiler.is_compiling() or getattr(tensor, "is_meta", False))
+    # Keras asks for the shapes of an unbuilt model with tensors that have no values, and within
+    # torch.func.grad or vmap a value is that of one call among several.
+    return not (
+        torch.compiler.is_compiling()
+        or torch._C._are_functorch_transforms_active()
+        or getattr(tensor, "is_meta", False)
+    )
 
 
 def _dtype(tensor: Tensor) -> str:

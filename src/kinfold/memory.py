@@ -12,7 +12,7 @@ from kinfold.losses.base import PairLoss
 from kinfold.losses.log_sum_exp import LogSumExpLoss
 from kinfold.losses.reduction import anchor_weights, reduced
 from kinfold.losses.trainable import current
-from kinfold.numerics import or_nan, wide
+from kinfold.numerics import or_nan, transformed, wide
 
 Before = tuple[Tensor, Tensor, Tensor]  # embeddings [size, d], labels [size], which are present
 
@@ -159,20 +159,30 @@ class CrossBatchMemory(keras.layers.Layer):
         run, options = (_Block(loss), x, r), {**loss._streaming(x), "beside": beside}
         if loss.reduction in (None, "none"):
             rows, _ = streaming.per_anchor(*run, anchors, references, **options)
-            return ops.cast(rows * weights, loss.dtype), x
+            return ops.cast(or_nan(rows * weights, x), loss.dtype), x
         total, valid = streaming.weighted_sum(*run, weights, anchors, references, **options)
         value = or_nan(reduced(total, loss.counted(valid), weights, loss.reduction), x)
         return ops.cast(value, loss.dtype), x
 
     def _remember(self, y: Tensor, x: Tensor) -> None:
-        """Write the batch, or its last examples, over the oldest."""
-        y, x = y[-self.size :], x[-self.size :]
+        """Write the batch, or its last examples, over the oldest.
+
+        Rows that are not finite are left out: an overflow, which a step under loss scaling
+        survives, would spoil every later step. Shapes stay: what is left over of the batch writes
+        what is there already.
+        """
+        y = ops.cast(y[-self.size :], self.labels.dtype)
+        x = ops.cast(x[-self.size :], self.embeddings.dtype)
         position, filled = current(self.position), current(self.filled)
-        n = ops.shape(y)[0]
-        slots = ops.mod(position + ops.arange(n, dtype=position.dtype), self.size)
-        n = ops.cast(n, position.dtype)
-        _write(self.embeddings, slots, ops.cast(x, self.embeddings.dtype))
-        _write(self.labels, slots, ops.cast(y, self.labels.dtype))
+        turn = ops.arange(ops.shape(y)[0], dtype=position.dtype)
+        finite = ops.all(ops.isfinite(x), axis=1)
+        order = ops.argsort(ops.where(finite, turn, turn + self.size))
+        n = ops.sum(ops.cast(finite, position.dtype))
+        slots = ops.mod(position + turn, self.size)
+        for variable, rows in ((self.embeddings, x), (self.labels, y)):
+            rows, old = ops.take(rows, order, axis=0), ops.take(current(variable), slots, axis=0)
+            new = ops.reshape(turn < n, (-1, *(1 for _ in variable.shape[1:])))
+            _write(variable, slots, ops.where(new, rows, old))
         self.position.assign(ops.mod(position + n, self.size))
         self.filled.assign(ops.minimum(filled + n, self.size))
         self.calls.assign(ops.minimum(current(self.calls), self.warmup) + 1)
@@ -267,6 +277,11 @@ def _write(variable: keras.Variable, slots: Tensor, rows: Tensor) -> None:
     if hasattr(value, "scatter_nd_update"):  # of TensorFlow
         value.scatter_nd_update(ops.expand_dims(slots, 1), rows)
     elif hasattr(value, "index_copy_") and id(value) == id(getattr(variable, "_value", None)):
+        if transformed():
+            raise NotImplementedError(
+                "A CrossBatchMemory writes down what it sees, which the transforms of torch.func "
+                "do not allow. Call `stateless_call`, which returns the new contents instead."
+            )
         value.detach().index_copy_(0, slots.long(), rows)
     else:  # JAX, or values that stand for the variable's in a StatelessScope
         variable.assign(ops.scatter_update(value, ops.expand_dims(slots, 1), rows))

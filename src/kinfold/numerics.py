@@ -41,7 +41,7 @@ def square_root(square: Tensor) -> Tensor:
     """sqrt, with value and gradient 0 at 0 and below (the plain form gives NaN, on any backend)."""
     if hand := by_hand():
         return hand.SquareRoot.apply(square)
-    some = square > 0
+    some = ops.logical_not(square <= 0)  # NaN stays NaN
     root = ops.sqrt(ops.where(some, square, ops.ones_like(square)))
     return ops.where(some, root, ops.zeros_like(square))
 
@@ -82,10 +82,12 @@ def unit_rows(x: Tensor) -> Tensor:
            [0. , 0. ]], dtype=float32)
     """
     x = ops.convert_to_tensor(x)
+    if 0 in x.shape:  # which has no largest entry
+        return x
     dtype = keras.backend.standardize_dtype(x.dtype)
     y = wide(x)
     if hand := by_hand():
-        return ops.cast(hand.UnitRows.apply(y), dtype)
+        return ops.cast(hand.UnitRows.apply(y)[0], dtype)
     # Scaled first, so that the square neither overflows nor vanishes; a subnormal row counts as 0.
     largest = ops.stop_gradient(ops.max(ops.abs(y), axis=-1, keepdims=True))
     some = largest > 1.2e-38
@@ -104,17 +106,50 @@ def softplus(x: Tensor) -> Tensor:
     return ops.relu(x) + ops.log1p(ops.exp(ops.where(positive, -x, x)))
 
 
+def differentiated_again() -> bool:
+    """Whether an equation is to be written in operations whose derivatives have derivatives.
+
+    On PyTorch within `numerics_torch.again` and the transforms of torch.func. JAX and TensorFlow
+    never tell.
+    """
+    return keras.backend.backend() == "torch" and numerics_torch.differentiated_again()
+
+
+def transformed() -> bool:
+    """Whether a transform of torch.func is at work, which takes plain operations alone."""
+    return keras.backend.backend() == "torch" and numerics_torch.transformed()
+
+
 def or_nan(loss: Tensor, *embeddings: Tensor) -> Tensor:
-    """`loss`; NaN where an embedding is, which a comparison or XLA's maximum would hide."""
-    for x in map(ops.stop_gradient, embeddings):
-        # A sum passes it on, faster than a mask does; PyTorch's is in float32 at least by itself.
-        total = ops.sum(x if keras.backend.backend() == "torch" else wide(x))
-        loss = ops.where(ops.isnan(total), ops.cast(float("nan"), loss.dtype), loss)
+    """`loss`; NaN, with a gradient of NaN, where an embedding is not finite.
+
+    A comparison, XLA's maximum or a hinge would hide it, and a step that is wrong must be seen: by
+    whoever reads the loss, and by an optimizer that skips such steps.
+    """
+    for x in embeddings:
+        loss = loss * _one_or_nan(x, None, loss)
     return loss
+
+
+def rows_or_nan(rows: Tensor, embeddings: Tensor) -> Tensor:
+    """Rows [n]; NaN, as `or_nan`, for those whose own embedding [n, ...] is not finite."""
+    return rows * _one_or_nan(embeddings, tuple(range(1, len(embeddings.shape))), rows)
+
+
+def _one_or_nan(x: Tensor, axes: Any, like: Tensor) -> Tensor:
+    # A sum passes on what is not finite, faster than a mask does. It is taken of numbers so small
+    # that finite ones do not overflow.
+    total = wide(ops.stop_gradient(x)) * 2.0**-30
+    if axes != ():
+        total = ops.sum(total, axis=axes)
+    one = ops.ones_like(total)
+    return ops.cast(ops.where(ops.isfinite(total), one, float("nan") * one), like.dtype)
 
 
 def largest(x: Tensor, axis: int) -> Tensor:
     """Largest entry along an axis; equal ones share its gradient."""
+    if 0 in x.shape:
+        return ops.sum(x, axis=axis)
     hand = by_hand()
     return hand.Largest.apply(x, axis) if hand else ops.max(x, axis=axis)
 
@@ -144,7 +179,7 @@ def log_sum_exp(logit: Tensor, mask: Tensor | None = None, axis: int = 1) -> Ten
         Floating [t], or [m] of columns.
     """
     if hand := by_hand():
-        return hand.LogSumExp.apply(logit, mask, axis)
+        return hand.LogSumExp.apply(logit, mask, axis)[0]
     if mask is None:
         return ops.logsumexp(logit, axis=axis)
     # What is not allowed is -inf, or the allowed ones could underflow beside it; but in a row of

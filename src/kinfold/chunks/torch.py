@@ -7,12 +7,14 @@ from typing import Any
 import torch
 from torch.utils.checkpoint import get_device_states, set_device_states
 
+from kinfold.numerics_torch import again, transformed
+
 Values = list[torch.Tensor]
 
 
 @torch.compiler.disable
 def run(piece: Any, size: int, trainable: Values, others: Values, inputs: Values) -> Any:
-    if inputs[0].is_meta:
+    if inputs[0].is_meta or transformed():
         return piece(trainable, others, inputs)
     others, *outputs = _Chunks.apply(piece, size, others, *trainable, *inputs)
     return outputs, others
@@ -44,9 +46,10 @@ class _Chunks(torch.autograd.Function):
         return others, *rows
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, _: Any, *g: torch.Tensor) -> Any:
         piece, tensors, wanted = ctx.piece, ctx.saved_tensors, ctx.needs_input_grad[3:]
+        if torch.is_grad_enabled():
+            return None, None, None, *_twice(ctx, tensors, g)
         trainable, inputs = _parted(piece, tensors)
         sums = [torch.zeros_like(t) if w else None for t, w in zip(tensors, wanted, strict=True)]
         for k, cut in enumerate(ctx.cuts):
@@ -54,12 +57,31 @@ class _Chunks(torch.autograd.Function):
                 x[cut].detach().requires_grad_(w)
                 for x, w in zip(inputs, wanted[len(trainable) :], strict=True)
             ]
-            others = piece.with_state(ctx.others, [s[k] for s in ctx.states])
-            random, autocast = _random(inputs[0], ctx.random[k]), torch.autocast(**ctx.autocast)
-            with torch.enable_grad(), random, autocast:
-                outputs, _ = piece(trainable, others, chunk)
+            outputs = _again(ctx, k, trainable, chunk)
             _add(sums, cut, len(trainable), outputs, g, [*trainable, *chunk])
         return None, None, None, *sums
+
+
+def _again(ctx: Any, k: int, trainable: Values, chunk: Values) -> Values:
+    """Outputs of chunk `k` as the forward pass had them, with a graph."""
+    others = ctx.piece.with_state(ctx.others, [s[k] for s in ctx.states])
+    random, autocast = _random(chunk[0], ctx.random[k]), torch.autocast(**ctx.autocast)
+    with torch.enable_grad(), random, autocast:
+        return ctx.piece(trainable, others, chunk)[0]
+
+
+def _twice(ctx: Any, tensors: Any, g: Any) -> list[Any]:
+    """Gradients that can be differentiated once more, with the graphs of all chunks."""
+    floating = [i for i, gy in enumerate(g) if gy is not None and gy.is_floating_point()]
+
+    def outputs(*tensors: torch.Tensor) -> Values:
+        trainable, inputs = _parted(ctx.piece, tensors)
+        chunks = [
+            _again(ctx, k, trainable, [x[cut] for x in inputs]) for k, cut in enumerate(ctx.cuts)
+        ]
+        return [torch.cat([chunk[i] for chunk in chunks]) for i in floating]
+
+    return again(outputs, tensors, [g[i] for i in floating])
 
 
 def _add(sums: Any, cut: slice, weights: int, outputs: Values, g: Any, tensors: Values) -> None:

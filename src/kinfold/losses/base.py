@@ -134,10 +134,11 @@ class PairLoss(keras.losses.Loss):
             )
             weights = anchor_weights(sample_weight, like=wide(x[:, 0]))
             if self.reduction in (None, "none"):
-                return ops.cast(self._rows(x, r, anchors, references) * weights, self.dtype)
+                rows = self._rows(x, r, anchors, references) * weights
+                return ops.cast(self._or_nan(rows, x, r), self.dtype)
             total, valid = self._weighted_sum(x, r, weights, anchors, references)
             loss = reduced(total, self.counted(valid), weights, self.reduction)
-            return ops.cast(or_nan(loss, *((x,) if r is x else (x, r))), self.dtype)
+            return ops.cast(self._or_nan(loss, x, r), self.dtype)
 
     def closeness(self, distance: Tensor) -> Tensor:
         """`distance` turned so that larger means closer."""
@@ -163,8 +164,12 @@ class PairLoss(keras.losses.Loss):
         ref_mask: Any = None,
     ) -> Tensor:
         """Return the loss of each anchor [batch], neither weighted nor reduced."""
-        pairs = self._pairs(y_true, y_pred, ref_labels, ref_embeddings, ref_mask)
-        return ops.cast(self._rows(*pairs), self.dtype)
+        x, r, *labels = self._pairs(y_true, y_pred, ref_labels, ref_embeddings, ref_mask)
+        return ops.cast(self._or_nan(self._rows(x, r, *labels), x, r), self.dtype)
+
+    def _or_nan(self, loss: Tensor, x: Tensor, r: Tensor) -> Tensor:
+        """`loss`, a scalar or [batch]; NaN where an embedding is not finite."""
+        return or_nan(loss, *((x,) if r is x else (x, r)))
 
     def _rows(self, x: Tensor, r: Tensor, anchors: Any, references: Any) -> Tensor:
         if found := self._faster(x, r, anchors, references):
@@ -224,14 +229,15 @@ class PairLoss(keras.losses.Loss):
             r = checks.embeddings(ref_embeddings, ref_name, self.dtype)
             checks.same_count(x, r, ("y_pred", ref_name), axis=1)
         references = self._reference_labels(y, ref_labels, r, ref_name)
-        if ref_mask is not None:
-            references = (*references, checks.mask(ref_mask, r, "ref_mask", pairs.are_pairs(y)))
         if self.normalize:
             unit = unit_rows(x)
             x, r = unit, unit if r is x else unit_rows(r)
         elif self.distance.needs_unit_rows and not self._norms_checked and checks.is_concrete(x):
             self._norms_checked = True
             _warn_unless_unit(x)
+        if ref_mask is not None:
+            counts = checks.mask(ref_mask, r, "ref_mask", pairs.are_pairs(y))
+            references, r = (*references, counts), _only(r, counts)
         positions = ops.arange(ops.shape(y)[0], dtype="int32")
         return x, r, (y, positions), references
 
@@ -289,6 +295,17 @@ class PairLoss(keras.losses.Loss):
         }
 
 
+def _only(r: Tensor, counts: Tensor) -> Tensor:
+    """References [m, d] where those that do not count are copies of the first one that does.
+
+    A loss that looks at all of its row (the nearest of all, the largest) then sees none of them.
+    """
+    first = ops.logical_and(counts, ops.equal(ops.cumsum(ops.cast(counts, "int32")), 1))
+    zero = ops.zeros_like(r)
+    one = ops.sum(ops.where(ops.expand_dims(first, 1), r, zero), axis=0, keepdims=True)
+    return ops.where(ops.expand_dims(counts, 1), r, one + zero)
+
+
 def _warn_unless_unit(x: Tensor) -> None:
     square = ops.convert_to_numpy(ops.sum(x * x, axis=-1))
     if square.size and abs(square - 1.0).max() > 1e-2:
@@ -301,7 +318,19 @@ def _warn_unless_unit(x: Tensor) -> None:
 
 
 def refuse_replicas() -> None:
-    """A pair loss needs the whole batch; under tf.distribute each replica holds a part of it."""
+    """A pair loss needs the whole batch; a replica or a process of several holds a part of it."""
+    if keras.backend.backend() == "torch":
+        from torch import distributed
+
+        if not (distributed.is_available() and distributed.is_initialized()):
+            return
+        count = distributed.get_world_size()
+        if count > 1:
+            raise NotImplementedError(
+                f"A pair loss in one of {count} processes of torch.distributed would see only that "
+                "process's part of the batch, and its pairs with the other parts would be lost. "
+                "Train in one process, without a process group."
+            )
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 

@@ -9,7 +9,7 @@ from kinfold import checks
 from kinfold.checks import Tensor
 from kinfold.losses.base import PairLoss
 from kinfold.losses.reduction import anchor_weights, reduced
-from kinfold.numerics import count_in_row, divide, wide
+from kinfold.numerics import count_in_row, divide, rows_or_nan, wide
 
 
 @keras.saving.register_keras_serializable("kinfold")
@@ -118,7 +118,7 @@ def contrastive_loss(y_true: Any, y_pred: Any, margin: float = 1.0) -> Tensor:
 def _contrastive(y_true: Any, y_pred: Any, margin: float, dtype: str) -> Tensor:
     y = checks.labels(y_true, "y_true")
     d = ops.convert_to_tensor(y_pred, dtype=dtype)
-    if len(d.shape) == 2 and d.shape[1] == 1:
+    if len(checks.known_shape(d, "y_pred")) == 2 and d.shape[1] == 1:
         d = ops.squeeze(d, axis=1)
     if len(d.shape) != 1:
         raise ValueError(
@@ -128,7 +128,7 @@ def _contrastive(y_true: Any, y_pred: Any, margin: float, dtype: str) -> Tensor:
     checks.same_count(y, d, ("y_true", "y_pred"))
     checks.binary(y, "y_true")
     far = ops.square(ops.relu(margin - d))
-    return ops.where(ops.equal(y, 1), ops.square(d), far)
+    return rows_or_nan(ops.where(ops.equal(y, 1), ops.square(d), far), d)
 
 
 @keras.saving.register_keras_serializable("kinfold")

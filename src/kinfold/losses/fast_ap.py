@@ -63,7 +63,7 @@ class FastAPLoss(PairLoss):
 
     def per_anchor(self, distance: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
         zero = ops.zeros_like(distance)
-        positives = every = ops.zeros_like(distance[:, 0])
+        positives = every = ops.sum(zero, axis=1)
         precision = positives
         width = 4.0 / self.bins
         for edge in range(self.bins + 1):

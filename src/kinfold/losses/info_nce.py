@@ -95,15 +95,18 @@ class InfoNCELoss(PairedLoss):
         return (rows + super()._rows(r, x)) / 2.0 if self.both_directions else rows
 
     def _reduced(self, x: Tensor, r: Tensor, weights: Tensor, reduction: str) -> Tensor:
-        if not self.both_directions:
+        if not self.both_directions or 0 in x.shape:
             return super()._reduced(x, r, weights, reduction)
         if self.block_size is None and streaming.at_once(x.shape[0], r.shape[0]):
-            logit = x @ ops.transpose(r)
-            sums = log_sum_exp(logit) + log_sum_exp(logit, axis=0)
-            total = ops.sum((sums / 2.0 - _at(logit, self._at(x))) * weights)
+            total = self._whole(x, r, weights)
         else:
-            total = self._streamed(x, r, weights)
+            total = streaming.with_equation(self._streamed, self._whole, (x, r, weights))
         return reduced(total, ops.ones_like(weights, dtype="bool"), weights, reduction)
+
+    def _whole(self, x: Tensor, r: Tensor, weights: Tensor) -> Tensor:
+        logit = x @ ops.transpose(r)
+        sums = log_sum_exp(logit) + log_sum_exp(logit, axis=0)
+        return ops.sum((sums / 2.0 - _at(logit, self._at(x))) * weights)
 
     def _streamed(self, x: Tensor, r: Tensor, weights: Tensor) -> Tensor:
         # Four products where two passes would take six: the sums of the partners' direction come

@@ -5,7 +5,7 @@ from typing import Any
 from kinfold import streaming
 from kinfold.checks import Tensor
 from kinfold.losses.base import PairLoss
-from kinfold.numerics import log_sum_exp, wide
+from kinfold.numerics import log_sum_exp, transformed, wide
 
 
 class LogSumExpLoss(PairLoss):
@@ -72,10 +72,10 @@ class LogSumExpLoss(PairLoss):
 
     def _by_tiles(self, x: Tensor, r: Tensor, anchors: Any, references: Any) -> bool:
         y, *_ = anchors
-        symmetric = r is x and bool(references) and references[0] is y and len(y.shape) == 1
-        return (
-            symmetric and self._has_slopes and hasattr(self.distance, "of_dot") and x.shape[0] != 0
-        )
+        # The tiles know of labels alone: no mask of references, no transform of torch.func.
+        ids = len(references) == 1 and references[0] is y and len(y.shape) == 1
+        known = self._has_slopes and hasattr(self.distance, "of_dot")
+        return r is x and ids and known and x.shape[0] != 0 and not transformed()
 
     def _tiles(self, x: Tensor, anchors: Any) -> tuple[Tensor, Tensor]:
         return streaming.symmetric(

@@ -120,5 +120,6 @@ def _turns(y: Tensor) -> Tensor:
     """How many examples of its class come before each, integers [n]."""
     order = ops.argsort(y)
     y = ops.take(y, order)
-    turn = ops.arange(ops.shape(y)[0], dtype="int32") - ops.searchsorted(y, y, side="left")
+    first = ops.cast(ops.searchsorted(y, y, side="left"), "int32")
+    turn = ops.arange(ops.shape(y)[0], dtype="int32") - first
     return ops.take(turn, ops.argsort(order))

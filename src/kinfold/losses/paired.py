@@ -10,7 +10,7 @@ from kinfold.checks import Tensor
 from kinfold.losses.base import refuse_replicas
 from kinfold.losses.reduction import anchor_weights, reduced
 from kinfold.losses.trainable import TrainableLoss
-from kinfold.numerics import unit_rows, wide
+from kinfold.numerics import or_nan, unit_rows, wide
 
 
 class PairedLoss(TrainableLoss):
@@ -67,25 +67,26 @@ class PairedLoss(TrainableLoss):
             rows = self._fused(*sides)
             if self.reduction in (None, "none"):
                 rows = self._rows(*self._wide(*sides)) if rows is None else rows
-                return ops.cast(rows * weights, self.dtype)
+                return ops.cast(or_nan(rows * weights, *sides), self.dtype)
             if rows is None:
                 loss = self._reduced(*self._wide(*sides), weights, self.reduction)
             else:
                 counted = ops.ones_like(weights, dtype="bool")
                 loss = reduced(ops.sum(rows * weights), counted, weights, self.reduction)
-            return ops.cast(loss, self.dtype)
+            return ops.cast(or_nan(loss, *sides), self.dtype)
 
     def call(self, y_true: Any, y_pred: Any, ref_embeddings: Any = None) -> Tensor:
         """Return the loss of each pair [batch], neither weighted nor reduced."""
         sides = self._sides(y_pred, ref_embeddings)
         rows = self._fused(*sides)
-        return ops.cast(self._rows(*self._wide(*sides)) if rows is None else rows, self.dtype)
+        rows = self._rows(*self._wide(*sides)) if rows is None else rows
+        return ops.cast(or_nan(rows, *sides), self.dtype)
 
     def _sides(self, y_pred: Any, ref_embeddings: Any) -> tuple[Tensor, Tensor]:
         refuse_replicas()
         x = ops.convert_to_tensor(y_pred, dtype=self.dtype)
         if ref_embeddings is None:
-            if len(x.shape) != 3 or x.shape[1] not in (None, 2):
+            if len(checks.known_shape(x, "y_pred")) != 3 or x.shape[1] not in (None, 2):
                 raise ValueError(
                     "`y_pred` must hold both sides of each pair, shape [batch, 2, d], or one side "
                     "[batch, d] with the other one in `ref_embeddings`. "

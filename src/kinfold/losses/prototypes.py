@@ -9,7 +9,7 @@ from kinfold import checks, streaming
 from kinfold.checks import Tensor
 from kinfold.losses.reduction import anchor_weights, reduced
 from kinfold.losses.trainable import TrainableLoss, current
-from kinfold.numerics import softplus, unit_rows, wide
+from kinfold.numerics import or_nan, rows_or_nan, softplus, unit_rows, wide
 
 
 class PrototypeLoss(TrainableLoss):
@@ -119,16 +119,18 @@ class PrototypeLoss(TrainableLoss):
         return y, unit_rows(wide(x))
 
     def _rows(self, y: Tensor, x: Tensor) -> Tensor:
+        prototypes = current(self.prototypes)
         own, other = streaming.sum_and_log_sum(
             self._block,
             x,
-            current(self.prototypes),
+            prototypes,
             (y,),
             (ops.arange(self.num_classes, dtype=y.dtype),),
             self.block_size,
             self.prototypes_per_class,
         )
         rows = softplus(other - self.positive_logit(own))
+        rows = or_nan(rows_or_nan(rows, x), prototypes)
         return ops.where(self._known(y), rows, ops.full_like(rows, float("nan")))
 
     def _known(self, y: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from kinfold.losses.base import refuse_replicas
 from kinfold.losses.prototypes import PrototypeLoss
 from kinfold.losses.reduction import anchor_weights
 from kinfold.losses.trainable import current
-from kinfold.numerics import any_in_row, divide, log_sum_exp, softplus, unit_rows
+from kinfold.numerics import any_in_row, divide, log_sum_exp, or_nan, softplus, unit_rows
 
 
 @keras.saving.register_keras_serializable("kinfold")
@@ -109,6 +109,7 @@ class ProxyAnchorLoss(PrototypeLoss):
             (y, weight),
             self.block_size,
         )
+        total = or_nan(total, x, prototypes)
         return ops.where(ops.all(known), total, ops.full_like(total, float("nan")))
 
     def _proxies(

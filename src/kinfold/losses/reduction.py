@@ -5,6 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from kinfold import checks
 from kinfold.checks import Tensor
 from kinfold.numerics import divide
 
@@ -19,7 +20,7 @@ def anchor_weights(sample_weight: Any, like: Tensor) -> Tensor:
     if sample_weight is None:
         return ones
     weight = ops.convert_to_tensor(sample_weight, dtype=keras.backend.standardize_dtype(like.dtype))
-    shape, n = tuple(weight.shape), like.shape[0]
+    shape, n = checks.known_shape(weight, "sample_weight"), like.shape[0]
     if len(shape) == 2 and shape[1] == 1:
         weight = ops.squeeze(weight, axis=1)
     rank = len(weight.shape)

@@ -5,7 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from kinfold import checks
+from kinfold import checks, streaming
 from kinfold.checks import Tensor
 from kinfold.losses import mining
 from kinfold.losses.base import PairLoss
@@ -92,7 +92,15 @@ class TripletLoss(PairLoss):
     def of_embeddings(self, x: Tensor, r: Tensor, positive: Tensor, negative: Tensor) -> Any:
         d = -self.closeness(self.distance(x, r))
         if "all" in (self.positives, self.negatives):
-            return self._over_all(d, positive, negative)
+            if self.margin is not None:
+                return self._over_all(d, positive, negative)
+            # The loop takes slopes as constants, which those of the soft form are not.
+            fast, equation = (
+                lambda *of_pairs, of=of: ops.stack(of(*of_pairs))
+                for of in (self._over_all, self._at_once)
+            )
+            found = streaming.with_equation(fast, equation, (d,), (positive, negative))
+            return found[0], ops.stop_gradient(found[1])
         p = self.chosen(d, positive)
         near = self.near(d, p, positive)
         n = mining.of_negatives(self.negatives, d, negative, self.beyond(d, near, positive))
@@ -163,6 +171,24 @@ class TripletLoss(PairLoss):
         total, count, slope = (ops.stop_gradient(part) for part in (total, count, slope))
         linear = ops.sum(slope * d, axis=1)
         return total + (linear - ops.stop_gradient(linear)), count
+
+    def _at_once(self, d: Tensor, positive: Tensor, negative: Tensor) -> tuple[Tensor, Tensor]:
+        """As `_over_all`, with all triplets held at once, [t, m, m]."""
+        fixed = ops.stop_gradient(d)
+        if self.positives != "all":
+            p = mining.of_positives(self.positives, fixed, positive)
+            positive = ops.logical_and(positive, mining.is_at(p, positive))
+        t, m = ops.shape(d)
+        chosen = negative = ops.repeat(negative, m, axis=0)
+        if self.negatives != "all":
+            rows, near = ops.repeat(fixed, m, axis=0), ops.reshape(fixed, (-1,))
+            n = mining.of_negatives(self.negatives, rows, negative, near)
+            chosen = ops.logical_and(negative, mining.is_at(n, negative))
+        chosen = ops.logical_and(ops.reshape(chosen, (t, m, m)), ops.expand_dims(positive, 2))
+        gap = ops.expand_dims(d, 2) - ops.expand_dims(d, 1)
+        loss = ops.where(chosen, self._of_gap(gap), 0.0)
+        counted = chosen if self.negatives != "all" else loss > 0
+        return ops.sum(loss, axis=(1, 2)), ops.sum(ops.cast(counted, d.dtype), axis=(1, 2))
 
     def _slope(self, gap: Tensor) -> Tensor:
         if self.margin is None:

@@ -13,7 +13,7 @@ import keras
 
 from kinfold import backends
 from kinfold.checks import Tensor
-from kinfold.numerics import log_sum_exp, wide
+from kinfold.numerics import log_sum_exp, transformed, wide
 from kinfold.streaming import fused as fused
 from kinfold.streaming.fused import Fused as Fused
 from kinfold.streaming.fused import fused_kernels as fused_kernels
@@ -152,7 +152,7 @@ def sum_and_log_sum(
         block: a hashable function of `keras.ops`, from `x`, a block of `r`, `*anchors` and the
             blocks of `*references` to the terms of the sum [n, b] and to logits [n, b], -inf where
             there is none.
-        x: anchors [n, d], float32 or float64, all in each block.
+        x: anchors [n, d], all in each block.
         r: references [m, ...], of the dtype of `x`.
         anchors: tensors [n, ...].
         references: tensors [m, ...] that are cut into blocks with `r`.
@@ -160,14 +160,15 @@ def sum_and_log_sum(
         cost: numbers that a pair takes in a block.
 
     Returns:
-        The sum [n], and the log-sum-exp [n], -inf for no logit; differentiable with respect to `x`
-        and `r`.
+        The sum [n], and the log-sum-exp [n], -inf for no logit, in float32 at least; differentiable
+        with respect to `x` and `r`.
     """
     n, m, later = keras.ops.shape(x)[0], r.shape[0], Later(block_size, cost)
     size = later.anchors(n) if isinstance(n, int) else later
     largest = size * ONE_BLOCK if block_size is None and isinstance(size, int) else size
-    if isinstance(largest, int) and m is not None and largest >= m:
-        terms, logits = _backend().dense(block, x, r, tuple(anchors), tuple(references))
+    if transformed() or (isinstance(largest, int) and m is not None and largest >= m):
+        found = _backend().dense(block, x, r, tuple(anchors), tuple(references))
+        terms, logits = map(wide, found)
         return keras.ops.sum(terms, axis=1), log_sum_exp(logits)
     return _backend().sum_and_log_sum(block, size, x, r, tuple(anchors), tuple(references))
 
@@ -189,6 +190,26 @@ def repeated(
     return _backend().repeated(fn, count, tuple(tensors), tuple(data))
 
 
+def with_equation(
+    fast: Callable[..., Tensor],
+    equation: Callable[..., Tensor],
+    tensors: Sequence[Tensor],
+    data: Sequence[Tensor] = (),
+) -> Tensor:
+    """`fast(*tensors, *data)`, and its gradient, with the second derivatives of `equation`.
+
+    For a way to a value and a gradient that counts as a constant what changes with the tensors.
+
+    Args:
+        fast: a function of `keras.ops` that closes over no tensor.
+        equation: the same function, in operations whose derivatives have derivatives. It is run
+            where a gradient is differentiated once more, and under the transforms of torch.func.
+        tensors: floating, that gradients go to.
+        data: those that none go to.
+    """
+    return _backend().with_equation(fast, equation, tuple(tensors), tuple(data))
+
+
 def at_once(n: int | None, m: int | None) -> bool:
     """Whether `n` anchors with `m` references make one block, where both are known."""
     return n is not None and m is not None and n * m <= PAIRS
@@ -203,6 +224,8 @@ def _size(
     x: Tensor, r: Tensor, block_size: int | None, cost: int, beside: Sequence[Tensor] = ()
 ) -> Any:
     """Anchors a block, or None for one dense block; a `Later` where a size is not known yet."""
+    if transformed():
+        return None
     n, m = keras.ops.shape(x)[0], keras.ops.shape(r)[0]
     later = Later(block_size, cost, beside[0].shape[0] if beside else 0)
     if not isinstance(m, int) or not isinstance(n, int):

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from kinfold.numerics_torch import full_precision
+from kinfold.numerics_torch import full_precision, refuse_again
 from kinfold.streaming import fused
 from kinfold.streaming import fused_launch as launch
 from kinfold.streaming import fused_trial as trial
@@ -186,8 +186,8 @@ class _Statistics(torch.autograd.Function):
         return tuple(outputs)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, gp: Any, gn: Any, ge: Any, *ref: Any) -> Any:
+        refuse_again("the fused kernels; compute the loss within `fused_kernels(False)`")
         problem, (x, scale) = ctx.problem, ctx.saved_tensors
         every = [torch.where(problem.valid, g, 0.0) for g in (gp, gn, ge, *ref)]
         # In half precision the second product's entries must neither overflow nor vanish.

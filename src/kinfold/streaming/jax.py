@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from kinfold.checks import is_concrete
+from kinfold.numerics import wide
 from kinfold.streaming import tiles
 from kinfold.streaming.symmetric_jax import symmetric as symmetric
 from kinfold.streaming.symmetric_jax import whole as whole
@@ -157,12 +158,12 @@ def _sum_and_log_sum_forward(
 
     def step(i: Any, sums: Any) -> Any:
         _, rt, data, new = _columns(i, size, r, references)
-        terms, logits = block(x, rt, *anchors, *data)
+        terms, logits = map(wide, block(x, rt, *anchors, *data))
         part = jnp.sum(jnp.where(new, terms, 0), axis=1)
         found = tiles.log_sum(jnp.where(new, logits, -jnp.inf), 1)
         return sums[0] + part, sums[1].merged(found)
 
-    nothing = jnp.zeros(len(x), x.dtype)
+    nothing = _accumulator(x[:, 0])
     start = nothing, LogSum(nothing - jnp.inf, nothing)
     total, log_sum = jax.lax.fori_loop(0, -(-len(r) // size), step, start)
     return (total, log_sum.value()), (x, r, anchors, references, log_sum)
@@ -175,7 +176,11 @@ def _sum_and_log_sum_backward(block: Any, size: int, saved: Any, cotangents: Any
     def step(i: Any, gradients: Any) -> Any:
         dx, dr = gradients
         start, rt, data, new = _columns(i, size, r, references)
-        (_, logits), pull = jax.vjp(lambda x, rt: block(x, rt, *anchors, *data), x, rt)
+
+        def found(x: Any, rt: Any) -> Any:
+            return tuple(map(wide, block(x, rt, *anchors, *data)))
+
+        (_, logits), pull = jax.vjp(found, x, rt)
         terms = jnp.broadcast_to(cotangents[0][:, None], logits.shape)
         shares = tiles.shares(logits, log_sum, cotangents[1])
         parts = pull(tuple(jnp.where(new, part, 0) for part in (terms, shares)))
@@ -183,8 +188,8 @@ def _sum_and_log_sum_backward(block: Any, size: int, saved: Any, cotangents: Any
         return dx + parts[0], jax.lax.dynamic_update_slice_in_dim(dr, old + parts[1], start, 0)
 
     blocks = -(-len(r) // size)
-    dx, dr = jax.lax.fori_loop(0, blocks, step, (jnp.zeros_like(x), jnp.zeros_like(r)))
-    return dx, dr, None, None
+    dx, dr = jax.lax.fori_loop(0, blocks, step, (_accumulator(x), jnp.zeros_like(r)))
+    return dx.astype(x.dtype), dr, None, None
 
 
 _sum_and_log_sum.defvjp(_sum_and_log_sum_forward, _sum_and_log_sum_backward)
@@ -192,8 +197,9 @@ _sum_and_log_sum.defvjp(_sum_and_log_sum_forward, _sum_and_log_sum_backward)
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _repeated(fn: Any, count: Any, tensors: Data, data: Data) -> Any:
-    start = jnp.zeros(len(tensors[0]), tensors[0].dtype)
-    return jax.lax.fori_loop(0, count, lambda k, total: total + fn(k, *tensors, *data), start)
+    start = _accumulator(tensors[0][:, 0])
+    total = jax.lax.fori_loop(0, count, lambda k, total: total + fn(k, *tensors, *data), start)
+    return total.astype(tensors[0].dtype)
 
 
 def _repeated_forward(fn: Any, count: Any, tensors: Data, data: Data) -> Any:
@@ -204,13 +210,52 @@ def _repeated_backward(fn: Any, saved: Any, g: Any) -> Any:
     count, tensors, data = saved
 
     def step(k: Any, sums: Any) -> Any:
-        _, pull = jax.vjp(lambda *tensors: fn(k, *tensors, *data), *tensors)
-        return jax.tree.map(jnp.add, sums, pull(g))
+        value, pull = jax.vjp(lambda *tensors: fn(k, *tensors, *data), *tensors)
+        return tuple(s + p for s, p in zip(sums, pull(g.astype(value.dtype)), strict=True))
 
-    return None, jax.lax.fori_loop(0, count, step, jax.tree.map(jnp.zeros_like, tensors)), None
+    sums = jax.lax.fori_loop(0, count, step, tuple(map(_accumulator, tensors)))
+    return None, tuple(s.astype(t.dtype) for s, t in zip(sums, tensors, strict=True)), None
 
 
 _repeated.defvjp(_repeated_forward, _repeated_backward)
+
+
+def with_equation(fast: Any, equation: Any, tensors: Data, data: Data) -> jax.Array:
+    return _with_equation(fast, equation, tensors, data)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _with_equation(fast: Any, equation: Any, tensors: Data, data: Data) -> Any:
+    return fast(*tensors, *data)
+
+
+def _with_equation_forward(fast: Any, equation: Any, tensors: Data, data: Data) -> Any:
+    value, pull = jax.vjp(lambda *tensors: fast(*tensors, *data), *tensors)
+    return value, (pull, tensors, data)
+
+
+def _with_equation_backward(fast: Any, equation: Any, saved: Any, g: Any) -> Any:
+    pull, tensors, data = saved
+    return _gradients(equation, pull(g), tensors, g, data), None
+
+
+_with_equation.defvjp(_with_equation_forward, _with_equation_backward)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _gradients(equation: Any, found: Any, tensors: Data, g: Any, data: Data) -> Any:
+    """The gradients that were found, which change as those of the equation do."""
+    return found
+
+
+@_gradients.defjvp
+def _gradients_jvp(equation: Any, primals: Any, tangents: Any) -> Any:
+    found, tensors, g, data = primals
+
+    def of_equation(tensors: Data, g: Any) -> Any:
+        return jax.vjp(lambda *tensors: equation(*tensors, *data), *tensors)[1](g)
+
+    return found, jax.jvp(of_equation, (tensors, g), tangents[1:3])[1]
 
 
 def _block_gradients(
@@ -236,7 +281,7 @@ def _is_primal(leaf: Any) -> bool:
     return hasattr(leaf, "perturbed")
 
 
-def _accumulator(r: Any, wanted: bool) -> Any:
+def _accumulator(r: Any, wanted: bool = True) -> Any:
     """Zeros for a sum over blocks, in float32 at least."""
     return jnp.zeros(r.shape, jnp.promote_types(r.dtype, jnp.float32)) if wanted else None
 

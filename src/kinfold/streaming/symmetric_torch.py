@@ -4,11 +4,14 @@ Sorted by label, an anchor's positives are a run of the batch: they lie in a ban
 diagonal, and are few. The tiles of the upper triangle hold the negatives.
 """
 
+import functools
 from typing import Any
 
 import torch
 
-from kinfold.numerics_torch import exp_, full_precision
+from kinfold import pairs
+from kinfold.numerics import log_sum_exp
+from kinfold.numerics_torch import again, exp_, full_precision
 from kinfold.streaming.tiles import Family
 
 # Anchors a block of the band, unless their classes are so large that it would be much wider.
@@ -19,7 +22,7 @@ BAND = 128
 @full_precision
 def whole(family: Family, diagonal: bool, x: torch.Tensor, y: torch.Tensor) -> Any:
     """Loss and validity of each anchor; `diagonal` is whether it is a positive of itself."""
-    return _Rows.apply(_Whole(family, diagonal, x.detach(), y), x)
+    return _Rows.apply(_Whole(family, diagonal, x.detach(), y), (family, diagonal, y), x)
 
 
 @torch.compiler.disable
@@ -28,7 +31,7 @@ def symmetric(family: Family, diagonal: bool, size: int, x: torch.Tensor, y: tor
     """As `whole`, in tiles of `size` rows and columns."""
     if x.is_meta:
         return only_shapes(x)
-    return _Rows.apply(_Sorted(family, diagonal, size, x.detach(), y), x)
+    return _Rows.apply(_Sorted(family, diagonal, size, x.detach(), y), (family, diagonal, y), x)
 
 
 def only_shapes(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -37,27 +40,44 @@ def only_shapes(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return rows, rows > 0
 
 
+def _equation(family: Family, diagonal: bool, y: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    """Loss of each anchor, as plain operations."""
+    d = family.distance.of_dot(x @ x.T)
+    at = torch.arange(len(y), device=y.device)
+    positive, negative = pairs.masks(y, y, rows=at, diagonal=diagonal)
+    sums = (
+        log_sum_exp(family.positive_logit(d), positive),
+        log_sum_exp(family.negative_logit(d), negative),
+    )
+    rows = family.combine(*sums)
+    return torch.where(pairs.valid_anchors(positive, negative), rows, 0.0)
+
+
 class _Rows(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, batch: Any, x: Any) -> Any:
+    def forward(ctx: Any, batch: Any, equation: Any, x: Any) -> Any:
         family, sums = batch.family, batch.sums()
         valid = (sums[0] != -torch.inf) & (sums[1] != -torch.inf)  # NaN is to be seen
         invalid = ~valid
-        with torch.set_grad_enabled(ctx.needs_input_grad[1]):
+        with torch.set_grad_enabled(ctx.needs_input_grad[2]):
             sums = [s.masked_fill_(invalid, 0.0).requires_grad_(x.requires_grad) for s in sums]
             ctx.combined = family.combine(*sums)
-        ctx.batch, ctx.invalid, ctx.sums = batch, invalid, sums
+        ctx.batch, ctx.invalid, ctx.sums, ctx.equation = batch, invalid, sums, equation
+        ctx.save_for_backward(x)
         ctx.mark_non_differentiable(valid := batch.restore(valid))
         loss = ctx.combined.detach().masked_fill(invalid, 0.0).to(x.dtype)
         return batch.restore(loss), valid
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
+    @full_precision
     def backward(ctx: Any, g: Any, _: Any) -> Any:
+        if torch.is_grad_enabled():
+            rows = functools.partial(_equation, *ctx.equation)
+            return None, None, *again(rows, ctx.saved_tensors, [g])
         g = ctx.batch.sort(g).masked_fill(ctx.invalid, 0.0).double()
         weights = torch.autograd.grad(ctx.combined, ctx.sums, g, retain_graph=True)
         dx = ctx.batch.gradient(*weights)
-        return None, ctx.batch.restore(dx)
+        return None, None, ctx.batch.restore(dx)
 
 
 class _LogSum:

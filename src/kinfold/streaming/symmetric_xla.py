@@ -31,7 +31,10 @@ class Grid(NamedTuple):
         n = ops.shape(y)[0]
         size = min(size, n) if isinstance(n, int) else ops.minimum(size, ops.maximum(n, 1))
         order = ops.argsort(y)
-        fill = -(-n // size) * size - n
+        blocks = -(-n // size)
+        # An empty batch is one tile of rows that were filled up.
+        blocks = max(blocks, 1) if isinstance(n, int) else ops.maximum(blocks, 1)
+        fill = blocks * size - n
         labels = ops.pad(ops.take(y, order), [[fill, 0]])
         x = ops.pad(ops.take(x, order, axis=0), [[fill, 0], [0, 0]])
         return cls(x, labels, order, diagonal, size)

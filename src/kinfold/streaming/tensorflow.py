@@ -11,6 +11,7 @@ import tensorflow as tf
 from keras import ops
 
 from kinfold import pairs
+from kinfold.numerics import wide
 from kinfold.streaming import symmetric_xla, tiles
 from kinfold.streaming.symmetric_xla import Grid
 
@@ -70,7 +71,7 @@ def repeated(fn: Any, count: tf.Tensor, tensors: Data, data: Data) -> Any:
     @tf.custom_gradient
     def total(*tensors: Any) -> Any:
         def forward(k: Any, total: Any) -> Any:
-            return k + 1, total + fn(k, *tensors, *data)
+            return k + 1, total + wide(fn(k, *tensors, *data))
 
         def backward(g: Any) -> Any:
             def step(k: Any, sums: Any) -> Any:
@@ -79,16 +80,18 @@ def repeated(fn: Any, count: tf.Tensor, tensors: Data, data: Data) -> Any:
                 with tf.GradientTape(watch_accessed_variables=False) as tape:
                     tape.watch(at)
                     value = fn(k, *at, *data)
-                parts = tape.gradient(value, at, g, unconnected_gradients="zero")
-                return k + 1, tuple(
-                    s + tf.convert_to_tensor(p) for s, p in zip(sums, parts, strict=True)
-                )
+                gv = tf.cast(g, value.dtype)
+                parts = tape.gradient(value, at, gv, unconnected_gradients="zero")
+                parts = (tf.convert_to_tensor(part) for part in parts)
+                return k + 1, tuple(s + wide(p) for s, p in zip(sums, parts, strict=True))
 
-            start = tuple(tf.zeros_like(t) for t in tensors)
-            return tf.while_loop(lambda k, _: k < count, step, (0, start))[1]
+            start = tuple(map(_accumulator, tensors))
+            sums = tf.while_loop(lambda k, _: k < count, step, (0, start))[1]
+            return [tf.cast(s, t.dtype) for s, t in zip(sums, tensors, strict=True)]
 
-        start = tf.zeros_like(tensors[0][:, 0])
-        return tf.while_loop(lambda k, _: k < count, forward, (0, start))[1], backward
+        start = _accumulator(tensors[0][:, 0])
+        total = tf.while_loop(lambda k, _: k < count, forward, (0, start))[1]
+        return tf.cast(total, tensors[0].dtype), backward
 
     return total(*tensors)
 
@@ -104,10 +107,10 @@ def _per_anchor(block: Any, size: Any, x: Any, r: Any, anchors: Data, references
         def backward(g: Any, _: Any) -> Any:
             def step(dr: Any, xt: Any, gt: Any, *data: Any) -> Any:
                 dxt, part = _block_gradients(block, xt, r, gt, (*data, *references))[1]
-                return dr + part, (dxt,)
+                return dr + wide(part), (dxt,)
 
-            dr, (dx,) = _loop(size, r, step, tf.zeros_like(r), (x, g, *anchors))
-            return dx, dr
+            dr, (dx,) = _loop(size, r, step, _accumulator(r), (x, g, *anchors))
+            return dx, tf.cast(dr, r.dtype)
 
         return (loss, valid), backward
 
@@ -122,12 +125,13 @@ def _weighted_sum(
         # Where no gradient is asked for, nothing reads the gradients, and XLA leaves them out.
         def step(dr: Any, xt: Any, wt: Any, *data: Any) -> Any:
             (loss, valid), (dxt, part) = _block_gradients(block, xt, r, wt, (*data, *references))
-            return dr + part, (dxt, loss, valid)
+            return dr + wide(part), (dxt, loss, valid)
 
-        dr, (dx, loss, valid) = _loop(size, r, step, tf.zeros_like(r), (x, weights, *anchors))
+        dr, (dx, loss, valid) = _loop(size, r, step, _accumulator(r), (x, weights, *anchors))
 
         def backward(g: Any, _: Any) -> Any:
-            return g * dx, g * dr, g * loss
+            parts = (g * tf.cast(part, g.dtype) for part in (dx, dr, loss))
+            return [tf.cast(p, t.dtype) for p, t in zip(parts, (x, r, weights), strict=True)]
 
         return (tf.reduce_sum(loss * weights), valid), backward
 
@@ -154,13 +158,13 @@ def _sum_and_log_sum(block: Any, size: Any, x: Any, r: Any, anchors: Data, refer
 
         def add(i: Any, total: Any, log_sum: Any) -> Any:
             _, (rt, *data), new = cut(i, m, b)
-            terms, logits = block(x, rt, *anchors, *data)
+            terms, logits = map(wide, block(x, rt, *anchors, *data))
             part = tf.reduce_sum(tf.where(new, terms, 0), axis=1)
             found = tiles.log_sum(tf.where(new, logits, -float("inf")), 1)
             return i + 1, total + part, log_sum.merged(found)
 
         m, b = sizes()
-        nothing = tf.zeros_like(x[:, 0])
+        nothing = _accumulator(x[:, 0])
         start = 0, nothing, tiles.LogSum(nothing - float("inf"), nothing)
         _, total, log_sum = tf.while_loop(lambda i, *_: i * b < m, add, start)
 
@@ -171,16 +175,17 @@ def _sum_and_log_sum(block: Any, size: Any, x: Any, r: Any, anchors: Data, refer
                 start, (rt, *data), new = cut(i, m, b)
                 with tf.GradientTape(watch_accessed_variables=False) as tape:
                     tape.watch((x, rt))
-                    terms, logits = block(x, rt, *anchors, *data)
+                    terms, logits = map(wide, block(x, rt, *anchors, *data))
                 both = g[:, None] + tf.zeros_like(terms), tiles.shares(logits, log_sum, g_log_sum)
                 given = [tf.where(new, part, 0) for part in both]
                 parts = tape.gradient((terms, logits), (x, rt), given)
                 at = [start] + [0] * (r.shape.rank - 1)
                 old = tf.slice(dr, at, [b, *r.shape[1:]])
-                return i + 1, dx + parts[0], ops.slice_update(dr, at, old + parts[1])
+                return i + 1, dx + wide(parts[0]), ops.slice_update(dr, at, old + parts[1])
 
-            start = 0, tf.zeros_like(x), tf.zeros_like(r)
-            return tf.while_loop(lambda i, *_: i * b < m, step, start)[1:]
+            start = 0, _accumulator(x), tf.zeros_like(r)
+            _, dx, dr = tf.while_loop(lambda i, *_: i * b < m, step, start)
+            return tf.cast(dx, x.dtype), dr
 
         return (total, log_sum.value()), backward
 
@@ -230,13 +235,55 @@ def _side(family: Any, sums: Any, g: Any) -> Any:
     return symmetric_xla.side_of(sums, valid, weights)
 
 
+def with_equation(fast: Any, equation: Any, tensors: Data, data: Data) -> tf.Tensor:
+    @tf.custom_gradient
+    def value_of(*tensors: Any) -> Any:
+        # Copies, as a second tape on the same tensors would ask compiled loops for their second
+        # gradients; and no persistent tape, which asks for them too.
+        at = tuple(map(tf.stop_gradient, tensors))
+
+        def run() -> Any:
+            with tf.GradientTape(watch_accessed_variables=False) as tape:
+                tape.watch(at)
+                return fast(*at, *data), tape
+
+        value, tape = run()
+        tapes = [tape]
+
+        @tf.custom_gradient
+        def gradients(g: Any, *tensors: Any) -> Any:
+            def again(*cotangents: Any) -> Any:
+                with tf.GradientTape(watch_accessed_variables=False) as outer:
+                    outer.watch((g, *tensors))
+                    with tf.GradientTape(watch_accessed_variables=False) as inner:
+                        inner.watch(tensors)
+                        exact = equation(*tensors, *data)
+                    parts = inner.gradient(exact, tensors, g, unconnected_gradients="zero")
+                return outer.gradient(
+                    parts, (g, *tensors), cotangents, unconnected_gradients="zero"
+                )
+
+            result, tape = (value, tapes.pop()) if tapes else run()
+            return tape.gradient(result, at, g, unconnected_gradients="zero"), again
+
+        return value, lambda g: gradients(g, *tensors)
+
+    return value_of(*tensors)
+
+
 def _block_gradients(block: Any, xt: Any, r: Any, gt: Any, data: Data) -> Any:
     """Outputs of a block, and its parts of dx and dr."""
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch((xt, r))
         loss, valid = block(xt, r, *data)
+    gt = tf.cast(gt, loss.dtype)
     parts = tape.gradient(loss, (xt, r), gt, unconnected_gradients="zero")
     return (loss, valid), parts
+
+
+def _accumulator(like: Any) -> Any:
+    """Zeros for a sum over blocks, in float32 at least."""
+    return wide(tf.zeros_like(like))
 
 
 def _loop(size: Any, r: Any, step: Any, carry: Any, arrays: Data) -> Any:
@@ -244,7 +291,7 @@ def _loop(size: Any, r: Any, step: Any, carry: Any, arrays: Data) -> Any:
     n = tf.shape(arrays[0])[0]
     if not isinstance(size, int):
         size = tf.minimum(size.anchors(tf.shape(r)[0]), tf.maximum(n, 1))
-    blocks = -(-n // size)
+    blocks = tf.maximum(-(-n // size), 1)  # one of zeros for an empty batch
     padded = [tf.pad(a, [[0, blocks * size - n]] + [[0, 0]] * (a.shape.rank - 1)) for a in arrays]
 
     def block(i: Any) -> Any:

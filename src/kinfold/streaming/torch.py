@@ -1,10 +1,15 @@
-"""The loop over blocks and its vector-Jacobian product, in PyTorch."""
+"""The loop over blocks and its vector-Jacobian product, in PyTorch.
+
+Under `create_graph=True` a backward pass takes the equation on one block instead of its loop (see
+`numerics_torch.again`), so that second-order gradients are right; they take its memory.
+"""
 
 from typing import Any
 
 import torch
 
-from kinfold.numerics_torch import full_precision
+from kinfold.numerics import log_sum_exp, wide
+from kinfold.numerics_torch import again, full_precision, refuse_again, transformed
 from kinfold.streaming import tiles
 from kinfold.streaming.symmetric_torch import only_shapes
 from kinfold.streaming.symmetric_torch import symmetric as symmetric
@@ -72,6 +77,8 @@ def sum_and_log_sum(
 def repeated(fn: Any, count: torch.Tensor, tensors: Data, data: Data) -> Any:
     if tensors[0].is_meta:
         return only_shapes(tensors[0])[0]
+    if transformed():
+        return _plain_sum(fn, int(count), tensors, data)
     return _Repeated.apply(fn, int(count), data, *tensors)
 
 
@@ -90,9 +97,15 @@ class _PerAnchor(torch.autograd.Function):
         return loss, valid
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
+    @full_precision
     def backward(ctx: Any, g: Any, _: Any) -> Any:
         x, r = ctx.saved_tensors
+        if torch.is_grad_enabled():
+
+            def rows(x: Any, r: Any) -> Any:
+                return ctx.block(x, r, *ctx.anchors, *ctx.references)[0]
+
+            return None, None, *again(rows, (x, r), [g]), None, None
         wanted = ctx.needs_input_grad[2:4]
         gradients = _Gradients(x, r, wanted)
         for cut in _cuts(len(x), ctx.size):
@@ -117,14 +130,25 @@ class _WeightedSum(torch.autograd.Function):
                 rows.put(cut, block(x[cut], r, *data))
         loss, valid = rows.parts
         ctx.gradients = gradients.finished()
-        ctx.save_for_backward(loss)
+        ctx.block, ctx.data = block, (*anchors, *references)
+        ctx.versions = [t._version for t in ctx.data]
+        ctx.save_for_backward(x, r, weights, loss)
         ctx.mark_non_differentiable(valid)
         return (loss * weights).sum(), valid
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
+    @full_precision
     def backward(ctx: Any, g: Any, _: Any) -> Any:
-        (loss,) = ctx.saved_tensors
+        x, r, weights, loss = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            if ctx.versions != [t._version for t in ctx.data]:
+                refuse_again("a memory of earlier batches, which has been written over since")
+
+            def total(x: Any, r: Any, weights: Any) -> Any:
+                return (ctx.block(x, r, *ctx.data)[0] * weights).sum()
+
+            dx, dr, dw = again(total, (x, r, weights), [g])
+            return None, None, dx, dr, dw, None, None
         dx, dr = (None if part is None else g * part for part in ctx.gradients)
         return None, None, dx, dr, g * loss if ctx.needs_input_grad[4] else None, None, None
 
@@ -134,10 +158,10 @@ class _SumAndLogSum(torch.autograd.Function):
     def forward(
         ctx: Any, block: Any, size: int, x: Any, r: Any, anchors: Any, references: Any
     ) -> Any:
-        total = x.new_zeros(len(x))
+        total = wide(x.new_zeros(len(x)))
         ctx.log_sum = LogSum(torch.full_like(total, -torch.inf), torch.zeros_like(total))
         for cut in _cuts(len(r), size):
-            terms, logits = block(x, r[cut], *anchors, *(a[cut] for a in references))
+            terms, logits = map(wide, block(x, r[cut], *anchors, *(a[cut] for a in references)))
             total += terms.sum(1)
             ctx.log_sum = ctx.log_sum.merged(tiles.log_sum(logits, 1))
         ctx.block, ctx.size, ctx.anchors, ctx.references = block, size, anchors, references
@@ -145,19 +169,27 @@ class _SumAndLogSum(torch.autograd.Function):
         return total, ctx.log_sum.value()
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
+    @full_precision
     def backward(ctx: Any, g: Any, g_log_sum: Any) -> Any:
         x, r = ctx.saved_tensors
-        dx, dr = torch.zeros_like(x), torch.empty_like(r)
+        if torch.is_grad_enabled():
+
+            def sums(x: Any, r: Any) -> Any:
+                terms, logits = map(wide, ctx.block(x, r, *ctx.anchors, *ctx.references))
+                return terms.sum(1), log_sum_exp(logits)
+
+            return None, None, *again(sums, (x, r), [g, g_log_sum]), None, None
+        dx, dr = _zeros(x), torch.empty_like(r)
         for cut in _cuts(len(r), ctx.size):
             with torch.enable_grad():
                 xs, rt = (t.detach().requires_grad_() for t in (x, r[cut]))
-                terms, logits = ctx.block(xs, rt, *ctx.anchors, *(a[cut] for a in ctx.references))
+                data = (*ctx.anchors, *(a[cut] for a in ctx.references))
+                terms, logits = map(wide, ctx.block(xs, rt, *data))
             shares = tiles.shares(logits.detach(), ctx.log_sum, g_log_sum)
             both = g[:, None].expand_as(terms), shares
             part, dr[cut] = torch.autograd.grad((terms, logits), (xs, rt), both)
             dx += part
-        return None, None, dx, dr, None, None
+        return None, None, dx.to(x.dtype), dr, None, None
 
 
 class _Repeated(torch.autograd.Function):
@@ -165,22 +197,73 @@ class _Repeated(torch.autograd.Function):
     def forward(ctx: Any, fn: Any, count: int, data: Any, *tensors: Any) -> Any:
         ctx.fn, ctx.count, ctx.data = fn, count, data
         ctx.save_for_backward(*tensors)
-        total = torch.zeros_like(tensors[0][:, 0])
+        total = _zeros(tensors[0][:, 0])
         for k in range(count):
             total += fn(k, *tensors, *data)
-        return total
+        return total.to(tensors[0].dtype)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
+    @full_precision
     def backward(ctx: Any, g: Any) -> Any:
-        sums = [torch.zeros_like(t) for t in ctx.saved_tensors]
+        if torch.is_grad_enabled():
+
+            def total(*tensors: Any) -> Any:
+                return _plain_sum(ctx.fn, ctx.count, tensors, ctx.data)
+
+            return None, None, None, *again(total, ctx.saved_tensors, [g])
+        sums = [_zeros(t) for t in ctx.saved_tensors]
         for k in range(ctx.count):
             with torch.enable_grad():
                 tensors = [t.detach().requires_grad_() for t in ctx.saved_tensors]
                 value = ctx.fn(k, *tensors, *ctx.data)
-            for total, part in zip(sums, torch.autograd.grad(value, tensors, g), strict=True):
+            parts = torch.autograd.grad(value, tensors, g.to(value.dtype))
+            for total, part in zip(sums, parts, strict=True):
                 total += part
-        return None, None, None, *sums
+        saved = ctx.saved_tensors
+        return None, None, None, *(s.to(t.dtype) for s, t in zip(sums, saved, strict=True))
+
+
+@torch.compiler.disable
+@full_precision
+def with_equation(fast: Any, equation: Any, tensors: Data, data: Data) -> torch.Tensor:
+    if transformed() or tensors[0].is_meta:
+        return equation(*tensors, *data)
+    return _WithEquation.apply(fast, equation, data, *tensors)
+
+
+class _WithEquation(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, fast: Any, equation: Any, data: Any, *tensors: Any) -> Any:
+        wanted = ctx.needs_input_grad[3:]
+        with torch.set_grad_enabled(any(wanted)):
+            at = [t.detach().requires_grad_(w) for t, w in zip(tensors, wanted, strict=True)]
+            value = fast(*at, *data)
+        ctx.at, ctx.value, ctx.equation, ctx.data = at, value, equation, data
+        ctx.save_for_backward(*tensors)
+        return value.detach()
+
+    @staticmethod
+    @full_precision
+    def backward(ctx: Any, g: Any) -> Any:
+        if torch.is_grad_enabled():
+
+            def rows(*tensors: Any) -> Any:
+                return ctx.equation(*tensors, *ctx.data)
+
+            return None, None, None, *again(rows, ctx.saved_tensors, [g])
+        wanted = [t for t in ctx.at if t.requires_grad]
+        parts = iter(torch.autograd.grad(ctx.value, wanted, g, retain_graph=True))
+        return None, None, None, *(next(parts) if t.requires_grad else None for t in ctx.at)
+
+
+def _plain_sum(fn: Any, count: int, tensors: Any, data: Data) -> Any:
+    parts = [fn(k, *tensors, *data) for k in range(count)]
+    return sum(parts, wide(tensors[0][:, 0]) * 0.0).to(tensors[0].dtype)
+
+
+def _zeros(like: torch.Tensor) -> torch.Tensor:
+    """Zeros for a sum over blocks, in float32 at least."""
+    return torch.zeros_like(like, dtype=torch.promote_types(like.dtype, torch.float32))
 
 
 class _Outputs:
@@ -206,9 +289,8 @@ class _Gradients:
 
     def __init__(self, x: torch.Tensor, r: torch.Tensor, wanted: tuple[bool, bool]) -> None:
         self.x, self.r, self.wanted = x, r, wanted
-        wide = torch.promote_types(r.dtype, torch.float32)
         self.dx = torch.empty_like(x) if wanted[0] else None
-        self.dr = torch.zeros_like(r, dtype=wide) if wanted[1] else None
+        self.dr = _zeros(r) if wanted[1] else None
 
     def add(self, block: Any, cut: slice, g: torch.Tensor, data: Data) -> Any:
         """Add a block's part, for the cotangent `g` of its losses; return its outputs."""

@@ -35,7 +35,7 @@ class Loss:
     ) -> None:
         self._build, self._to_references = build, to_references or build
         self._takes_references, self._needs_negatives = takes_references, needs_negatives
-        self._built: dict[tuple[bool, str], tuple[losses.PairLoss, ...]] = {}
+        self._built: dict[tuple[bool, bool, str], tuple[losses.PairLoss, ...]] = {}
 
     def __call__(
         self,
@@ -52,7 +52,8 @@ class Loss:
             embeddings: [batch, d], of any norm.
             labels: integer class ids [batch].
             ref_emb: references [m, d]; None means the embeddings, none being its own pair.
-            ref_labels: class ids [m] of the references.
+            ref_labels: class ids [m] of the references. As there, the very object that `labels`
+                is says that reference i is example i, and so no pair of it.
             indices_tuple: what a miner returned; not supported.
 
         Returns:
@@ -70,13 +71,16 @@ class Loss:
             )
         if (ref_emb is None) != (ref_labels is None):
             raise ValueError("Pass both `ref_emb` and `ref_labels`, or neither.")
+        same_labels = ref_emb is None or ref_labels is labels
+        if same_labels and ref_emb is embeddings:
+            ref_emb = ref_labels = None  # the batch itself
         refs = ref_emb is not None
         if refs and not self._takes_references:
             raise ValueError(f"{type(self).__name__} takes no ref_emb and ref_labels.")
-        key = (refs, checks.compute_dtype(embeddings))
+        key = (refs, same_labels, checks.compute_dtype(embeddings))
         if key not in self._built:
             build = self._to_references if refs else self._build
-            self._built[key] = build(remove_diagonal=not refs, dtype=key[1], normalize=True)
+            self._built[key] = build(remove_diagonal=same_labels, dtype=key[2], normalize=True)
         total = sum(
             part(labels, embeddings, ref_labels=ref_labels, ref_embeddings=ref_emb)
             for part in self._built[key]

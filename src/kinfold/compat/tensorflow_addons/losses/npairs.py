@@ -8,7 +8,7 @@ from keras import ops
 
 from kinfold import checks
 from kinfold.checks import Tensor
-from kinfold.numerics import any_in_row, divide, log_sum_exp, wide
+from kinfold.numerics import any_in_row, divide, log_sum_exp, or_nan, wide
 
 
 def npairs_loss(y_true: Any, y_pred: Any) -> Tensor:
@@ -104,7 +104,7 @@ class _OfBatch(keras.losses.Loss):
 
 def _similarities(y_pred: Any, dtype: str) -> Tensor:
     s = wide(ops.convert_to_tensor(y_pred, dtype=dtype))
-    shape = tuple(s.shape)
+    shape = checks.known_shape(s, "y_pred")
     if len(shape) != 2 or (None not in shape and shape[0] != shape[1]):
         raise ValueError(
             "`y_pred` must be a matrix of similarities [n, n], of n anchors to their n positives, "
@@ -121,7 +121,8 @@ def _npairs(shared: Tensor, s: Tensor) -> Tensor:
     total = log_sum_exp(s, ops.ones_like(s, dtype="bool"))
     rows = total - ops.sum(share * s, axis=1)
     rows = ops.where(some, rows, ops.zeros_like(rows))
-    return divide(ops.sum(rows), ops.sum(ops.cast(some, keras.backend.standardize_dtype(s.dtype))))
+    count = ops.sum(ops.cast(some, keras.backend.standardize_dtype(s.dtype)))
+    return or_nan(divide(ops.sum(rows), count), s)
 
 
 def _same_class(y_true: Any) -> Tensor:

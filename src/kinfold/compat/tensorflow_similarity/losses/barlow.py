@@ -16,7 +16,7 @@ from kinfold.compat.tensorflow_similarity.losses.views import (
     two_views,
 )
 from kinfold.losses.base import refuse_replicas
-from kinfold.numerics import divide, square_root
+from kinfold.numerics import divide, or_nan, square_root
 
 
 @keras.saving.register_keras_serializable("kinfold.tensorflow_similarity")
@@ -71,12 +71,14 @@ class Barlow(keras.losses.Loss):
     def call(self, y_true: Any, y_pred: Any) -> Tensor:
         """Return the loss of the batch, a scalar."""
         refuse_replicas()
-        a, b = (_standardised(z) for z in two_views(y_true, y_pred, self.dtype))
+        views = two_views(y_true, y_pred, self.dtype)
+        a, b = (_standardised(z) for z in views)
         correlation = ops.transpose(a) @ b / count(b)
         diagonal = ops.diagonal(correlation)
         eye = ops.eye(a.shape[1], dtype=keras.backend.standardize_dtype(a.dtype))
         off = ops.sum(ops.square(correlation * (1.0 - eye)))
-        return ops.sum(ops.square(1.0 - diagonal)) + self.lambda_ * off + self.margin
+        loss = ops.sum(ops.square(1.0 - diagonal)) + self.lambda_ * off + self.margin
+        return or_nan(loss, *views)
 
     def get_config(self) -> dict[str, Any]:
         return {**base_config(self), "lambda_": self.lambda_, "margin": self.margin}
@@ -85,5 +87,8 @@ class Barlow(keras.losses.Loss):
 def _standardised(z: Tensor) -> Tensor:
     """Columns of mean 0 and variance 1; a column without variance is 0."""
     z = centred(z)
+    # Scaled first, so that the square neither overflows nor vanishes.
+    largest = ops.stop_gradient(ops.max(ops.abs(z), axis=0, keepdims=True, initial=0.0))
+    z = divide(z, largest)
     variance = ops.sum(z * z, axis=0, keepdims=True) / count(z)
     return divide(z, square_root(variance))

@@ -11,7 +11,7 @@ from kinfold.compat.tensorflow_similarity.distances import get
 from kinfold.compat.tensorflow_similarity.losses.views import base_config, options, two_views
 from kinfold.losses.base import refuse_replicas
 from kinfold.losses.reduction import anchor_weights, reduced
-from kinfold.numerics import divide
+from kinfold.numerics import divide, or_nan
 
 
 @keras.saving.register_keras_serializable("kinfold.tensorflow_similarity")
@@ -85,7 +85,7 @@ class MultiNegativesRankLoss(keras.losses.Loss):
             weights = anchor_weights(sample_weight, like=queries[:, 0])
             if self.reduction in (None, "none"):
                 rows = self._rows(queries, keys) * ops.expand_dims(weights, 1)
-                return ops.cast(rows, self.dtype)
+                return ops.cast(or_nan(rows, queries, keys), self.dtype)
             total, every = streaming.weighted_sum(self._block, queries, keys, weights)
             own = self._own(queries, keys)
             count = ops.sum(ops.ones_like(weights))
@@ -93,11 +93,13 @@ class MultiNegativesRankLoss(keras.losses.Loss):
             total = total - ops.sum(weights) * divide(ops.sum(own), count)
             if self.reduction == "sum":
                 total = total * count
-            return ops.cast(reduced(total, every, weights, self.reduction), self.dtype)
+            loss = or_nan(reduced(total, every, weights, self.reduction), queries, keys)
+            return ops.cast(loss, self.dtype)
 
     def call(self, y_true: Any, y_pred: Any) -> Tensor:
         """Return loss_ij [batch, batch], neither weighted nor reduced."""
-        return ops.cast(self._rows(*self._views(y_true, y_pred)), self.dtype)
+        views = self._views(y_true, y_pred)
+        return ops.cast(or_nan(self._rows(*views), *views), self.dtype)
 
     def _rows(self, queries: Tensor, keys: Tensor) -> Tensor:
         totals, _ = streaming.per_anchor(self._block, queries, keys)

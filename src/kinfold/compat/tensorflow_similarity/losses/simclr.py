@@ -10,7 +10,7 @@ from kinfold.checks import Tensor
 from kinfold.compat.tensorflow_similarity.losses.views import base_config, options, two_views
 from kinfold.losses.base import refuse_replicas
 from kinfold.losses.reduction import anchor_weights, reduced
-from kinfold.numerics import softplus, unit_rows
+from kinfold.numerics import or_nan, softplus, unit_rows
 
 
 @keras.saving.register_keras_serializable("kinfold.tensorflow_similarity")
@@ -77,18 +77,20 @@ class SimCLRLoss(keras.losses.Loss):
             za, zb = two_views(y_true, y_pred, self.dtype)
             weights = anchor_weights(sample_weight, like=za[:, 0])
             if self.reduction in (None, "none"):
-                return ops.cast(self._rows(za, zb) * weights, self.dtype)
+                return ops.cast(or_nan(self._rows(za, zb) * weights, za, zb), self.dtype)
             z, examples, partners = _joined(za, zb)
             both = ops.concatenate([weights, weights])
             total, _ = streaming.weighted_sum(
                 self._block, z, z, both, (examples, partners), (examples,)
             )
             every = ops.ones_like(weights, dtype="bool")
-            return ops.cast(reduced(total, every, weights, self.reduction), self.dtype)
+            loss = or_nan(reduced(total, every, weights, self.reduction), za, zb)
+            return ops.cast(loss, self.dtype)
 
     def call(self, y_true: Any, y_pred: Any) -> Tensor:
         """Return the loss of each example [batch], neither weighted nor reduced."""
-        return ops.cast(self._rows(*two_views(y_true, y_pred, self.dtype)), self.dtype)
+        views = two_views(y_true, y_pred, self.dtype)
+        return ops.cast(or_nan(self._rows(*views), *views), self.dtype)
 
     def _rows(self, za: Tensor, zb: Tensor) -> Tensor:
         z, examples, partners = _joined(za, zb)

@@ -9,7 +9,7 @@ from keras import ops
 from kinfold import checks
 from kinfold.checks import Tensor
 from kinfold.compat.tensorflow_similarity.losses.views import base_config, options, two_views
-from kinfold.numerics import divide, square_root, unit_rows
+from kinfold.numerics import divide, rows_or_nan, square_root, unit_rows
 
 _PROJECTIONS = ("negative_cosine_sim", "cosine_distance", "angular_distance")
 
@@ -69,14 +69,16 @@ class SimSiamLoss(keras.losses.Loss):
 
     def call(self, y_true: Any, y_pred: Any) -> Tensor:
         """Return the loss of each example [batch], neither weighted nor reduced."""
-        a, b = (unit_rows(z) for z in two_views(y_true, y_pred, self.dtype))
+        views = two_views(y_true, y_pred, self.dtype)
+        a, b = (unit_rows(z) for z in views)
         if self.projection_type == "angular_distance":
             projection = _angle(a, b) / math.pi
         else:
             projection = -ops.sum(a * b, axis=1)
             if self.projection_type == "cosine_distance":
                 projection = 1.0 + projection
-        return 0.5 * projection + self.margin
+        rows = 0.5 * projection + self.margin
+        return rows_or_nan(rows_or_nan(rows, views[0]), views[1])
 
     def get_config(self) -> dict[str, Any]:
         return {

@@ -15,7 +15,7 @@ from kinfold.compat.tensorflow_similarity.losses.views import (
     two_views,
 )
 from kinfold.losses.base import refuse_replicas
-from kinfold.numerics import square_root
+from kinfold.numerics import or_nan, square_root
 
 
 @keras.saving.register_keras_serializable("kinfold.tensorflow_similarity")
@@ -84,7 +84,8 @@ class VicReg(keras.losses.Loss):
         a, b = (centred(z) for z in (a, b))
         variance = self._variance(a) + self._variance(b)
         covariance = _covariance(a) + _covariance(b)
-        return self.lambda_ * apart + self.mu * variance / 2.0 + self.nu * covariance
+        rows = self.lambda_ * apart + self.mu * variance / 2.0 + self.nu * covariance
+        return or_nan(rows, a, b)
 
     def _variance(self, z: Tensor) -> Tensor:
         deviation = square_root(ops.sum(z * z, axis=0) / count(z) + self.std_const)
