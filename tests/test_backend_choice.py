@@ -12,6 +12,8 @@ import pytest
 import _kinfold_backend
 import alone
 
+pytestmark = pytest.mark.once
+
 EVERYTHING = "jax torch tensorflow"
 
 

@@ -15,6 +15,8 @@ import kinfold_cli as cli
 from _kinfold_settings import GROUPS, LOSSES, about, option, settings
 from kinfold import training
 
+pytestmark = pytest.mark.once
+
 
 def kinfold(*arguments: object) -> Result:
     words = [str(argument) for argument in arguments]

@@ -34,6 +34,8 @@ from kinfold.datasets import (
     split_classes,
 )
 
+pytestmark = pytest.mark.once
+
 SIZE = (4, 4)
 
 

@@ -7,6 +7,8 @@ import pytest
 from kinfold import progress
 from kinfold.progress import Bar, Lines
 
+pytestmark = pytest.mark.once
+
 
 class Clock:
     def __init__(self) -> None:

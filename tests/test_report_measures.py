@@ -10,6 +10,8 @@ from sklearn.metrics import roc_auc_score, roc_curve
 from kinfold.report import measures
 from kinfold.report.measures import Neighbourhood
 
+pytestmark = pytest.mark.once
+
 
 def unit(x: np.ndarray) -> np.ndarray:
     return (x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-9)).astype("float32")

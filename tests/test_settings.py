@@ -14,6 +14,8 @@ from _kinfold_text import did_you_mean, is_of, parse, printable
 from kinfold import losses, run_losses
 from kinfold.settings import Settings
 
+pytestmark = pytest.mark.once
+
 # The settings in the config.json of a run of version 0.1.0.
 OLD = {
     "data": "glyphs",
