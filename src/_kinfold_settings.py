@@ -12,7 +12,7 @@ from dataclasses import MISSING, Field, dataclass, field, fields
 from functools import cache
 from typing import Any, get_type_hints
 
-from _kinfold_text import did_you_mean, in_words, is_of, parse
+from _kinfold_text import DATA_FORMS, did_you_mean, in_words, is_of, parse
 
 # The names of `--loss`, and the classes of kinfold.losses that they stand for.
 LOSSES = {
@@ -97,9 +97,7 @@ class Fields:
         metadata={
             "about": About(
                 "Data",
-                "What to train on: glyphs (characters in many typefaces, drawn on this machine), "
-                "a folder with one folder of images per class, an .npz file with arrays x and y, "
-                "or a .parquet file with columns embedding and label",
+                f"What to train on: {DATA_FORMS.removesuffix('.')}",
                 metavar="DATA",
             )
         }

@@ -8,6 +8,15 @@ import types
 from collections.abc import Iterable
 from typing import Any, Union, get_args, get_origin
 
+# What DATA may be, on the command line and for `kinfold.datasets.parts`.
+DATA_FORMS = (
+    "'glyphs' (characters in many typefaces, drawn on this machine); a folder that holds a folder "
+    "of images for each class, or train/, val/ and test/ with such class folders; a .csv, .tsv or "
+    ".parquet file that lists images, with the columns path and label, and split if you have one; "
+    "an .npz file with the arrays x and y, or x_train, y_train, x_test and y_test; or a .parquet "
+    "file with the columns embedding and label."
+)
+
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return " Did you mean triplet?" for the known name nearest to `name`, or "" if none is near.

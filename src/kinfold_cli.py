@@ -28,7 +28,7 @@ except ImportError:
     raise SystemExit("error: the command line needs typer: pip install kinfold[train]") from None
 
 from _kinfold_settings import about, option, read, settings
-from _kinfold_text import did_you_mean, printable
+from _kinfold_text import DATA_FORMS, did_you_mean, printable
 
 if TYPE_CHECKING:
     from kinfold.progress import Progress
@@ -36,10 +36,6 @@ if TYPE_CHECKING:
 # Nothing here imports Keras before `_use_backend` has said which backend it is to use.
 
 _OPEN = ("resume", "epochs", "patience")  # options that --resume leaves open
-_DATA = (
-    "glyphs (the test characters), a folder with one folder of images per class, an .npz file "
-    "with arrays x and y, or a .parquet file with columns embedding and label."
-)
 EXAMPLES = """Examples:
 
 kinfold train glyphs --out runs/glyphs
@@ -234,7 +230,9 @@ def train(
 @app.command()
 def evaluate(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A folder that train has written.")],
-    data: Annotated[str, typer.Argument(metavar="DATA", help="What to measure it on: " + _DATA)],
+    data: Annotated[
+        str, typer.Argument(metavar="DATA", help=f"What to measure it on: {DATA_FORMS}")
+    ],
     *,
     gallery: Annotated[
         str | None,
@@ -264,7 +262,7 @@ def compare(
         str | None,
         typer.Argument(
             metavar="DATA",
-            help=f"What to measure both on (default the test classes of the runs): {_DATA}",
+            help=f"What to measure both on (default the test classes of the runs): {DATA_FORMS}",
             show_default=False,
         ),
     ] = None,

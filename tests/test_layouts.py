@@ -19,11 +19,11 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from _kinfold_text import DATA_FORMS
 from kinfold import runs, sources
 from kinfold.datasets import (
     Split,
     Splits,
-    _forms,
     _memory,
     arrays,
     image_folder,
@@ -415,7 +415,7 @@ def test_other_files_get_one_line(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"a.npy holds one array, and no labels. Put both in an"):
         sources.check_source(str(tmp_path / "a.npy"), None)
     (tmp_path / "a.h5").touch()
-    with pytest.raises(ValueError, match=re.escape(_forms.DATA_FORMS)):
+    with pytest.raises(ValueError, match=re.escape(DATA_FORMS)):
         sources.check_source(str(tmp_path / "a.h5"), None)
     with pytest.raises(FileNotFoundError, match="train/, val/ and test/"):
         sources.check_source(str(tmp_path / "gone"), None)
@@ -424,11 +424,6 @@ def test_other_files_get_one_line(tmp_path: Path) -> None:
     assert len(sources.load_whole(str(tmp_path / "A.NPZ"), (4,))) == 12
     with pytest.raises(ValueError, match="An image size is for image files and glyphs"):
         sources.check_source(str(tmp_path / "A.NPZ"), 32)
-
-
-def test_the_words_for_data_need_no_import() -> None:
-    source = Path(_forms.__file__).read_text(encoding="utf-8")
-    assert "import " not in source.split('"""')[2]
 
 
 # Names

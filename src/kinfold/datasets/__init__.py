@@ -3,9 +3,9 @@
 Every function gives a `Split`, or several: examples, integer labels, class names.
 """
 
+from _kinfold_text import DATA_FORMS as DATA_FORMS
 from kinfold.datasets._arrays import arrays as arrays
 from kinfold.datasets._folder import image_folder as image_folder
-from kinfold.datasets._forms import DATA_FORMS as DATA_FORMS
 from kinfold.datasets._glyphs import glyphs as glyphs
 from kinfold.datasets._listing import image_list as image_list
 from kinfold.datasets._names import shown as shown

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
+from _kinfold_text import DATA_FORMS
 from kinfold.datasets._arrays import array_parts
 from kinfold.datasets._folder import find_classes
-from kinfold.datasets._forms import DATA_FORMS
 from kinfold.datasets._images import ImageFiles, Progress, read_images
 from kinfold.datasets._layout import check_not_flat, find_parts, survey
 from kinfold.datasets._listing import find_listed, listing_in
