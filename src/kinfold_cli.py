@@ -355,9 +355,10 @@ def _use_backend_of(run: Path, asked: str | None) -> None:
 def _backend_of(run: Path) -> str | None:
     """The backend of a run, or None where there is none to read; `training` then says so."""
     try:
-        return json.loads((run / "config.json").read_text(encoding="utf-8"))["backend"]
+        name = json.loads((run / "config.json").read_text(encoding="utf-8"))["backend"]
     except (OSError, ValueError, KeyError, TypeError):
         return None
+    return name if name in _kinfold_backend.BACKENDS else None
 
 
 if __name__ == "__main__":

@@ -362,7 +362,7 @@ def test_classes_that_training_saw_are_not_called_unseen() -> None:
 def test_what_was_kept_is_said(best: str, words: str) -> None:
     context = ReportContext(some(best=best, best_epoch=2, history={}))
     assert words in Page(training.training(context)).text
-    assert "Model kept" in Page(head.head(context)).text
+    assert "After training (not kept)" in Page(head.head(context)).text
 
 
 def test_the_page_can_be_read(planted_page: tuple[Report, str]) -> None:

@@ -28,7 +28,8 @@ class Report:
             epoch. Empty columns and values that are not finite are allowed.
         test: the examples searched, `test.x` [n, ...], `test.y` [n], of held-out classes. Where it
             has `files`, the name of each example, they are shown.
-        embeddings: floating [n, d], unit norm, of `test.x` by the trained model.
+        embeddings: floating [n, d], unit norm, of `test.x` by the network of the best epoch, whose
+            row of the table is "trained", whatever was kept.
         baseline: floating [n, p], unit norm, the raw pixels or vectors.
         gain: over the raw input, as `kinfold.evaluation.gain` gives it; empty if it is not known.
         warning: what went wrong in training, shown above its curves; "" where nothing did.

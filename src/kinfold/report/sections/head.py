@@ -92,7 +92,7 @@ def _table(context: ReportContext) -> str:
         return empty("No metric was computed.")
     labels = dict.fromkeys(_RAW_ROWS, context.raw.capitalize()) | {
         "untrained": "Before training",
-        "trained": "After training" if report.best == "trained" else "Model kept",
+        "trained": "After training" + ("" if report.best == "trained" else " (not kept)"),
     }
     best = {
         m: max((v for row in rows.values() if math.isfinite(v := row.get(m, math.nan))), default=0)
