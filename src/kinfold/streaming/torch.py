@@ -223,8 +223,10 @@ class _Repeated(torch.autograd.Function):
         return None, None, None, *(s.to(t.dtype) for s, t in zip(sums, saved, strict=True))
 
 
+@torch.compiler.disable
+@full_precision
 def with_equation(fast: Any, equation: Any, tensors: Data, data: Data) -> torch.Tensor:
-    if transformed():
+    if transformed() or tensors[0].is_meta:
         return equation(*tensors, *data)
     return _WithEquation.apply(fast, equation, data, *tensors)
 
@@ -241,6 +243,7 @@ class _WithEquation(torch.autograd.Function):
         return value.detach()
 
     @staticmethod
+    @full_precision
     def backward(ctx: Any, g: Any) -> Any:
         if torch.is_grad_enabled():
 
