@@ -255,4 +255,5 @@ def test_sums_of_half_precision(dtype: str) -> None:
     )
     assert_close(got, expected, 0.01)
     shares = np.exp(s - np.logaddexp.reduce(s, axis=1)[:, None])
-    assert_close(dx, 2 * at(r).sum(0) + shares @ at(r), 0.01)
+    # Three gradients are rounded to bfloat16 and added up in it, by the casts of this test.
+    assert_close(dx, 2 * at(r).sum(0) + shares @ at(r), 0.02)
