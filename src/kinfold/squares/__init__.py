@@ -8,10 +8,13 @@ are at 0 exactly, and others at the distance they have.
 
 from typing import Any
 
+import keras
 import numpy as np
+from keras import ops
 
 from kinfold import backends
 from kinfold.checks import Tensor
+from kinfold.numerics import wide
 
 # At this part of ||x||^2 + ||r||^2 the root of a square is right to about 3e-4 in float32, to 6e-6
 # in float64. Rows of unit norm are that near where they are 0.016 apart, or 5e-6 in float64.
@@ -25,17 +28,21 @@ MIX = -1640531527
 
 
 def squared(x: Tensor, r: Tensor, known: Tensor | None = None) -> Tensor:
-    """||x - r||^2 of every row of `x` [t, d] and `r` [m, d], of float32 or float64: [t, m].
+    """||x - r||^2 of every row of `x` [t, d] and `r` [m, d], in float32 at least: [t, m].
 
     Args:
         known: what `known(r)` returned, for an `r` that gets no gradient.
+
+    Returns:
+        Of the dtype of `x`.
     """
-    return _backend().squared(x, r, known)
+    dtype = keras.backend.standardize_dtype(x.dtype)
+    return ops.cast(_backend().squared(wide(x), wide(r), known), dtype)
 
 
 def known(r: Tensor) -> Tensor:
     """What `squared` takes of its references, for references that many blocks meet."""
-    return _backend().known(r)
+    return _backend().known(wide(r))
 
 
 def odd_weights(d: int) -> np.ndarray:
