@@ -8,7 +8,6 @@ from keras import ops
 from kinfold import squares
 from kinfold.checks import Tensor
 from kinfold.numerics import divide, square_root, without_noise
-from kinfold.squares import squared
 
 
 class Distance:
@@ -104,7 +103,7 @@ class Euclidean(Distance):
         return squares.known(r)
 
     def pairwise(self, x: Tensor, r: Tensor, known: Tensor | None = None) -> Tensor:
-        return square_root(squared(x, r, known))
+        return squares.root(squares.squared(x, r, known))
 
     def paired(self, x: Tensor, r: Tensor) -> Tensor:
         return square_root(_square(x - r))
@@ -120,7 +119,7 @@ class SquaredEuclidean(Distance):
         return squares.known(r)
 
     def pairwise(self, x: Tensor, r: Tensor, known: Tensor | None = None) -> Tensor:
-        return squared(x, r, known)
+        return squares.squared(x, r, known)
 
     def paired(self, x: Tensor, r: Tensor) -> Tensor:
         return _square(x - r)
@@ -172,7 +171,7 @@ class SNR(Distance):
 
     def pairwise(self, x: Tensor, r: Tensor) -> Tensor:
         x, r = _centred(x), _centred(r)
-        return divide(squared(x, r), ops.expand_dims(_square(x), 1))
+        return divide(squares.squared(x, r), ops.expand_dims(_square(x), 1))
 
     def paired(self, x: Tensor, r: Tensor) -> Tensor:
         x, r = _centred(x), _centred(r)

@@ -47,10 +47,13 @@ def square_root(square: Tensor) -> Tensor:
 
 
 def without_noise(x: Tensor) -> Tensor:
-    """max(x, 0), and 0 for what may be the rounding of a product of rows of unit norm."""
+    """max(x, 0), and 0 for what may be the rounding of a product of rows of unit norm.
+
+    `x` may be written over.
+    """
     noise = NOISE[keras.backend.standardize_dtype(x.dtype)]
     if keras.backend.backend() == "torch":
-        return torch.nn.functional.threshold(x, noise, 0.0)
+        return torch.threshold_(x, noise, 0.0)
     return ops.where(x <= noise, ops.zeros_like(x), x)  # NaN stays
 
 

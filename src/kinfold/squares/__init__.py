@@ -14,7 +14,7 @@ from keras import ops
 
 from kinfold import backends
 from kinfold.checks import Tensor
-from kinfold.numerics import wide
+from kinfold.numerics import by_hand, square_root, wide
 
 # At this part of ||x||^2 + ||r||^2 the root of a square is right to about 3e-4 in float32, to 6e-6
 # in float64. Rows of unit norm are that near where they are 0.016 apart, or 5e-6 in float64.
@@ -38,6 +38,11 @@ def squared(x: Tensor, r: Tensor, known: Tensor | None = None) -> Tensor:
     """
     dtype = keras.backend.standardize_dtype(x.dtype)
     return ops.cast(_backend().squared(wide(x), wide(r), known), dtype)
+
+
+def root(square: Tensor) -> Tensor:
+    """sqrt of what `squared` returned, with gradient 0 at 0."""
+    return _backend().Root.apply(square) if by_hand() else square_root(square)
 
 
 def known(r: Tensor) -> Tensor:

@@ -52,6 +52,24 @@ class Squared(torch.autograd.Function):
         )
 
 
+class Root(torch.autograd.Function):
+    """sqrt of numbers that are not negative, with gradient 0 at 0."""
+
+    @staticmethod
+    def forward(ctx: Any, square: torch.Tensor) -> torch.Tensor:
+        root = square.sqrt()
+        ctx.save_for_backward(root)
+        return root
+
+    @staticmethod
+    def backward(ctx: Any, g: torch.Tensor) -> torch.Tensor:
+        (root,) = ctx.saved_tensors
+        none = root == 0
+        if torch.is_grad_enabled():  # to be differentiated once more
+            return (0.5 * g / root.masked_fill(none, 1.0)).masked_fill(none, 0.0)
+        return torch.div(g, root).mul_(0.5).masked_fill_(none, 0.0)
+
+
 def _pull(a: torch.Tensor, b: torch.Tensor, g: torch.Tensor, cancels: bool) -> torch.Tensor:
     """2 sum_j g_ij (a_i - b_j), in float64 where rows are near each other."""
     wide = torch.float64 if cancels and a.device.type != "mps" else a.dtype

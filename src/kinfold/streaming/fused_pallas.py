@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plgpu
 
+from kinfold.numerics import NOISE
 from kinfold.streaming.fused_tiles import Tile
 
 INF = float("inf")
@@ -192,7 +193,8 @@ def _distances(plan: Plan, refs: Refs, at: Any, ref_at: Any) -> Any:
     if plan.distance == "inner_product":
         return dot * refs.scale[0] if plan.scaled else dot
     if plan.distance == "cosine":
-        return jnp.maximum(1.0 - dot, 0.0)
+        d = 1.0 - dot
+        return jnp.where(d <= NOISE["float32"], 0.0, d)  # NaN stays
     squares = _load(refs.squares, at)[:, None], _load(refs.ref_squares, ref_at)[None, :]
     d = jnp.maximum(squares[0] - 2.0 * dot + squares[1], 0.0)
     return jnp.sqrt(d) if plan.distance == "euclidean" else d

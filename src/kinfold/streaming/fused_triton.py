@@ -19,6 +19,10 @@ may be its positive. WIDEN serves Triton's interpreter, which multiplies bfloat1
 import triton
 import triton.language as tl
 
+from kinfold.numerics import NOISE
+
+NO_MORE: tl.constexpr = tl.constexpr(NOISE["float32"])  # than rounding is a cosine distance of 0
+
 
 @triton.jit
 def straight_logit(d, slope, offset):
@@ -70,7 +74,8 @@ def distances(
             dot = dot * scale
         return dot
     if DISTANCE == "cosine":
-        return _relu(1.0 - dot)
+        d = 1.0 - dot
+        return tl.where(d <= NO_MORE, 0.0, d)  # NaN stays
     d = _relu(square[:, None] - 2.0 * dot + tl.load(ref_squares + ref_at)[None, :])
     if DISTANCE == "euclidean":
         d = tl.sqrt(d)
