@@ -251,7 +251,8 @@ def evaluate(
         _use_backend_of(run, backend)
         from kinfold import training
 
-        training.evaluate(run, data, _progress(), gallery, json_path=json, report_path=report)
+        files = {"json_path": json, "report_path": report}
+        training.evaluate(run, data, progress=_progress(), gallery=gallery, **files)
 
 
 @app.command()
@@ -273,7 +274,7 @@ def compare(
         _use_backend_of(first, backend)
         from kinfold import training
 
-        training.compare(first, second, data, _progress())
+        training.compare(first, second, data, progress=_progress())
 
 
 def main() -> None:

@@ -38,7 +38,10 @@ def kinfold(*arguments: object) -> Result:
         ("train x", "Name the folder for the run: --out RUN."),
         ("train x --out y --epochs some", "--epochs must be a whole number. Received: 'some'."),
         ("train x --out y --margin wide", "--margin must be a number or none. Received: 'wide'."),
-        ("train x --out y --backend pytorch", "Unknown backend. Did you mean torch? Expected jax"),
+        (
+            "train x --out y --backend pytorch",
+            "Expected jax, torch or tensorflow. Received: 'pytorch'. Did you mean torch?",
+        ),
         ("train x --out y --loss-option a", "takes NAME=VALUE, such as gamma=80. Received: 'a'."),
         ("train --resume r --chunk 8 --out y x", "leave out DATA, --chunk, --out."),
         ("evaluate", "Missing argument 'RUN'. See: kinfold evaluate --help"),
@@ -150,7 +153,7 @@ def test_evaluate_and_compare_hand_on_what_they_are_asked(asked: list[dict[str, 
         assert kinfold(*arguments).exit_code == 0
     files = {"json_path": Path("t.json"), "report_path": Path("r.html")}
     assert asked == [
-        {"run": run, "data": data},
+        {"run": run, "data": data, "gallery": None, "json_path": None, "report_path": None},
         {"run": run, "data": data, "gallery": "g", **files},
         {"first": run, "second": other, "data": None},
         {"first": run, "second": other, "data": data},

@@ -570,7 +570,7 @@ def test_two_processes_cannot_train_in_one_folder(unbroken: Path, tmp_path: Path
         ({"loss": "cirle"}, "Unknown loss. Did you mean circle?"),
         ({"backbone": "small"}, "vectors, which take no backbone"),
         ({"image_size": 96}, "Images of 96 x 96 need a backbone: 'small'"),
-        ({"image_size": 64}, "An image size is for folders and glyphs"),
+        ({"image_size": 64}, "An image size is for image files and glyphs"),
         ({"classes_per_batch": 50}, "classes_per_batch is 50, but 6 of the 6 classes"),
     ],
 )
@@ -592,7 +592,7 @@ def test_data_that_does_not_do_is_refused_and_leaves_no_folder(tmp_path: Path) -
     bad.write_bytes(b"PK no zip")
     for data, message in (
         (tmp_path / "nowhere", "There is no .*nowhere"),
-        (text, "is a file, and not an .npz or .parquet"),
+        (text, "is a file of a kind that is not read"),
         (bad, "bad.npz is not an .npz file"),
         (few, "holds 5 classes. Training needs at least 6"),
         (single, "No training class of .* has two examples"),
