@@ -1,6 +1,7 @@
 """Shared by all tests: which backend they run on, and a clean slate for each."""
 
 import contextlib
+import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +23,9 @@ with contextlib.suppress(ImportError):
 import keras
 import pytest
 
+# Compiled programs are millions of objects, which Python would otherwise look at all the time.
+gc.set_threshold(100_000, 20, 1000)
+
 
 def pytest_report_header() -> str:
     return f"keras {keras.__version__} on {keras.backend.backend()}"
@@ -30,6 +34,22 @@ def pytest_report_header() -> str:
 @pytest.fixture(autouse=True)
 def seeded() -> None:
     keras.utils.set_random_seed(7)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def forget_what_was_compiled() -> Iterator[None]:
+    """Bound the memory of a run: no module needs what another one compiled."""
+    yield
+    if keras.backend.backend() == "jax":
+        import jax
+
+        jax.clear_caches()
+    elif keras.backend.backend() == "tensorflow":
+        from kinfold.streaming.tensorflow import compiled
+
+        compiled.cache_clear()
+    keras.utils.clear_session()
+    gc.collect()
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,7 @@
 """What the tests need of the backend under test: native tensors, gradients, float64."""
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -29,20 +30,38 @@ def value_and_gradients(
     fn: Callable[..., Any], *arrays: np.ndarray
 ) -> tuple[np.ndarray, list[np.ndarray]]:
     """Value of `fn` at the arrays, and the gradient of its sum with respect to each of them."""
-    if BACKEND == "jax":
-        import jax
-        import jax.numpy as jnp
+    return with_gradients(fn)(*arrays)
 
-        def total(*xs: Any) -> Any:
-            value = fn(*xs)
-            return jnp.sum(value), value
 
+def with_gradients(fn: Callable[..., Any]) -> Callable[..., tuple[np.ndarray, list[np.ndarray]]]:
+    """A function from arrays, and data as keywords, to what `value_and_gradients` returns.
+
+    Called again with arrays of the same shape, it is not compiled again.
+    """
+    if BACKEND != "jax":
+        return lambda *arrays, **data: _with_gradients(functools.partial(fn, **data), arrays)
+    import jax
+    import jax.numpy as jnp
+
+    def total(xs: Any, data: Any) -> Any:
+        value = fn(*xs, **data)
+        return jnp.sum(value), value
+
+    # Compiled: quicker than op by op, where each new shape compiles each op anew.
+    graph = jax.jit(jax.value_and_grad(total, has_aux=True))
+
+    def found(*arrays: Any, **data: Any) -> Any:
         tensors = tuple(jnp.asarray(a) for a in arrays)
-        argnums = tuple(range(len(tensors)))
-        # Compiled: quicker than op by op, where each new shape compiles each op anew.
-        graph = jax.jit(jax.value_and_grad(total, argnums, has_aux=True))
-        (_, value), gradients = graph(*tensors)
-    elif BACKEND == "tensorflow":
+        (_, value), gradients = graph(tensors, data)
+        return _as_numpy(value, gradients)
+
+    return found
+
+
+def _with_gradients(
+    fn: Callable[..., Any], arrays: tuple[np.ndarray, ...]
+) -> tuple[np.ndarray, list[np.ndarray]]:
+    if BACKEND == "tensorflow":
         import tensorflow as tf
 
         tensors = tuple(tf.constant(a) for a in arrays)
@@ -59,6 +78,10 @@ def value_and_gradients(
         gradients = [
             torch.zeros_like(t) if g is None else g for g, t in zip(gradients, tensors, strict=True)
         ]
+    return _as_numpy(value, gradients)
+
+
+def _as_numpy(value: Any, gradients: Any) -> tuple[np.ndarray, list[np.ndarray]]:
     return ops.convert_to_numpy(value), [ops.convert_to_numpy(g) for g in gradients]
 
 

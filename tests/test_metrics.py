@@ -195,13 +195,13 @@ class Recorder(distances.Distance):
 
 
 def test_memory_is_bounded(monkeypatch):
-    x, y, r, ry = random_case(n=300, m=400)
-    monkeypatch.setattr(metrics, "_BLOCK_ELEMENTS", 4000)
-    monkeypatch.setattr(metrics, "_WORK_ELEMENTS", 5 * 1000)
+    x, y, r, ry = random_case(n=60, m=80)
+    monkeypatch.setattr(metrics, "_BLOCK_ELEMENTS", 2000)
+    monkeypatch.setattr(metrics, "_WORK_ELEMENTS", 5 * 500)
     recorder = Recorder()
     retrieval_metrics(x, y, r, ry, distance=recorder)
-    assert max(recorder.asked) <= 1000
-    assert sum(recorder.asked) == 300 * 400
+    assert max(recorder.asked) <= 500
+    assert sum(recorder.asked) == 60 * 80
 
 
 @pytest.mark.parametrize("distance", SIX)

@@ -11,6 +11,19 @@ from native import assert_close, float64, value_and_gradients
 
 every_loss = pytest.mark.parametrize("case", CASES, ids=str)
 
+# One loss of each way to compute: tiles, blocks, two passes, loops over triplets, a sum of pairs.
+FORMS = [
+    c
+    for c in CASES
+    if c.name in ("circle", "circle_snr", "lifted", "triplet_all_semi_hard", "sup_con")
+]
+
+
+def with_forms(common: list, more: list) -> list:
+    """Every loss with the `common` values, and those of each form with `more` too."""
+    rows = [(c, v) for c in CASES for v in common] + [(c, v) for c in FORMS for v in more]
+    return [pytest.param(c, *v, id="-".join(map(str, (c, *v)))) for c, v in rows]
+
 
 def dense(case: Case, **kwargs):
     """The case's loss on one block, and without the road over symmetric tiles."""
@@ -19,10 +32,9 @@ def dense(case: Case, **kwargs):
     return loss
 
 
-@every_loss
 @pytest.mark.parametrize(
-    ("n", "reduction"),
-    [(1, "mean"), (2, None), (7, "mean"), (252, None), (507, "mean")],
+    ("case", "n", "reduction"),
+    with_forms([(7, "mean"), (61, None)], [(1, "mean"), (2, None), (252, None), (507, "mean")]),
 )
 def test_streamed_equals_dense(case: Case, n: int, reduction: str | None) -> None:
     """Both entry points of the engine, on batches that no block size divides."""
@@ -36,8 +48,8 @@ def test_streamed_equals_dense(case: Case, n: int, reduction: str | None) -> Non
     assert_close(dx_streamed, dx, 2e-5)
 
 
-@every_loss
-def test_streamed_references(case: Case) -> None:
+@pytest.mark.parametrize(("case", "reduction", "size"), with_forms([("mean", 5)], [("none", 1)]))
+def test_streamed_references(case: Case, reduction: str, size: int) -> None:
     y, x = batch(23)
     ref_y, ref_x = batch(58, seed=1)
     weight = np.linspace(0.5, 2.0, 23).astype("float32")
@@ -47,12 +59,11 @@ def test_streamed_references(case: Case) -> None:
             lambda x, r: loss(y, x, weight, ref_labels=ref_y, ref_embeddings=r), x, ref_x
         )
 
-    for reduction, size in (("mean", 5), ("none", 1)):
-        expected, gradients = result(dense(case, reduction=reduction))
-        got, streamed = result(case.build(reduction=reduction, block_size=size))
-        assert_close(got, expected, 2e-6)
-        for g, e in zip(streamed, gradients, strict=True):
-            assert_close(g, e, 2e-5)
+    expected, gradients = result(dense(case, reduction=reduction))
+    got, streamed = result(case.build(reduction=reduction, block_size=size))
+    assert_close(got, expected, 2e-6)
+    for g, e in zip(streamed, gradients, strict=True):
+        assert_close(g, e, 2e-5)
 
 
 @every_loss
@@ -64,18 +75,24 @@ def test_streamed_against_float64(case: Case) -> None:
     assert_close(rows, expected_rows(case, y, x)[0], 1e-9)
 
 
-@every_loss
-@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
-def test_half_precision_streamed_is_no_worse_than_dense(case: Case, dtype: str) -> None:
+@pytest.mark.parametrize(
+    ("case", "dtype", "computed"),
+    with_forms(
+        [("bfloat16", None)],
+        [("float16", None), ("float16", "float16"), ("bfloat16", "bfloat16")],
+    ),
+)
+def test_half_precision_streamed_is_no_worse_than_dense(
+    case: Case, dtype: str, computed: str | None
+) -> None:
     y, x = batch(64, classes=9)
     half = ops.cast(x, dtype)
     truth = expected_rows(case, y, ops.convert_to_numpy(ops.cast(half, "float32")))[0]
-    for computed in (None, dtype):
-        error = []
-        for loss in (case.build(block_size=7, dtype=computed), dense(case, dtype=computed)):
-            rows = ops.convert_to_numpy(ops.cast(loss.call(y, half), "float32"))
-            error.append(np.abs(rows - truth).max())
-        assert error[0] <= 1.05 * error[1] + 2e-6 * np.abs(truth).max()
+    error = []
+    for loss in (case.build(block_size=7, dtype=computed), dense(case, dtype=computed)):
+        rows = ops.convert_to_numpy(ops.cast(loss.call(y, half), "float32"))
+        error.append(np.abs(rows - truth).max())
+    assert error[0] <= 1.05 * error[1] + 2e-6 * np.abs(truth).max()
 
 
 @every_loss

@@ -181,6 +181,7 @@ def test_the_table_is_that_of_the_model_in_the_folder(unbroken: Path) -> None:
         assert metrics[row]["recall@1"] == pytest.approx(hits.mean(), abs=1e-6)
 
 
+@pytest.mark.once
 def test_train_validation_and_test_share_no_class(unbroken: Path) -> None:
     names = [set(split.names) for split in runs.read_splits(unbroken / "data.npz")]
     assert set.union(*names) == {str(k) for k in range(12)}
@@ -403,6 +404,7 @@ def room_for(size: int) -> Iterator[None]:
         signal.signal(signal.SIGXFSZ, ignored)
 
 
+@pytest.mark.once
 def test_files_that_cannot_be_written_whole_are_named_and_lose_nothing(
     vectors: Path, unbroken: Path, tmp_path: Path
 ) -> None:
@@ -420,6 +422,7 @@ def test_files_that_cannot_be_written_whole_are_named_and_lose_nothing(
     assert_same(out, unbroken)
 
 
+@pytest.mark.once
 def test_faults_in_a_folder_of_images_are_named_and_the_rest_is_trained_on(tmp_path: Path) -> None:
     folder = tmp_path / "photos"
     rng = np.random.default_rng(0)
@@ -457,6 +460,7 @@ def test_faults_in_a_folder_of_images_are_named_and_the_rest_is_trained_on(tmp_p
     assert sum(map(len, splits)) == 12 * len(modes) - 1 - (len(modes) - 1)
 
 
+@pytest.mark.once
 def test_a_finished_run_says_so_and_can_be_made_longer(unbroken: Path, tmp_path: Path) -> None:
     out = shutil.copytree(unbroken, tmp_path / "run")
     progress = StopAt(0, 0, Crash())
@@ -555,6 +559,7 @@ def test_models_load_in_plain_python_also_compiled_with_a_loss_of_kinfold(
     assert done.stdout.strip() == "(None, 8) 20.0", done.stderr
 
 
+@pytest.mark.once
 def test_two_processes_cannot_train_in_one_folder(unbroken: Path, tmp_path: Path) -> None:
     out = shutil.copytree(unbroken, tmp_path / "run")
     with (
@@ -564,6 +569,7 @@ def test_two_processes_cannot_train_in_one_folder(unbroken: Path, tmp_path: Path
         resume(out)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -583,6 +589,7 @@ def test_settings_that_do_not_do_are_refused_and_leave_no_folder(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.once
 def test_data_that_does_not_do_is_refused_and_leaves_no_folder(tmp_path: Path) -> None:
     few = write_vectors(tmp_path / "few.npz", classes=5)
     single = write_vectors(tmp_path / "single.npz", examples=1)
@@ -602,6 +609,7 @@ def test_data_that_does_not_do_is_refused_and_leaves_no_folder(tmp_path: Path) -
         assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.once
 def test_an_existing_run_is_not_overwritten_and_nothing_is_not_resumed(
     unbroken: Path, vectors: Path, tmp_path: Path
 ) -> None:
@@ -616,6 +624,7 @@ def test_an_existing_run_is_not_overwritten_and_nothing_is_not_resumed(
         resume(tmp_path)
 
 
+@pytest.mark.once
 def test_a_failed_preparation_removes_what_it_made_and_only_that(
     vectors: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -632,6 +641,7 @@ def test_a_failed_preparation_removes_what_it_made_and_only_that(
     assert not list((tmp_path / "empty").iterdir())
 
 
+@pytest.mark.once
 def test_the_raw_input_is_kept_where_no_epoch_is_better(tmp_path: Path) -> None:
     data = write_vectors(tmp_path / "easy.npz", noise=0.001)  # raw vectors find everything
     settings = dataclasses.replace(settings_for(data), epochs=2, steps_per_epoch=2)
@@ -665,6 +675,7 @@ def test_the_raw_input_is_kept_where_no_epoch_is_better(tmp_path: Path) -> None:
     assert metrics["note"] in progress.notes[-1]
 
 
+@pytest.mark.once
 def test_of_equal_candidates_the_simpler_is_kept_and_an_old_run_keeps_an_epoch() -> None:
     def best(raw: float, start: float, *trained: float) -> str:
         baseline = {name: {"val_map@r": v} for name, v in (("raw", raw), ("start", start))}
@@ -705,6 +716,7 @@ def test_the_model_serves_the_images_that_it_was_trained_from(tmp_path: Path) ->
         training.evaluate(tmp_path / "run", str(data["wide"]))
 
 
+@pytest.mark.once
 def test_two_runs_are_compared_on_the_same_examples(
     unbroken: Path, vectors: Path, tmp_path: Path
 ) -> None:
@@ -776,6 +788,7 @@ def test_an_image_run_trains_with_the_contrastive_loss(tmp_path: Path) -> None:
     assert settings.make_loss().negative_margin == 0.5
 
 
+@pytest.mark.once
 def test_large_images_are_averaged_for_the_baseline() -> None:
     x = np.random.default_rng(0).integers(0, 256, (3, 130, 131, 3), dtype=np.uint8)
     rows = evaluation.pixels(x)
@@ -785,6 +798,7 @@ def test_large_images_are_averaged_for_the_baseline() -> None:
     np.testing.assert_allclose(rows, expected, rtol=1e-5)
 
 
+@pytest.mark.once
 def test_examples_alone_in_their_class_are_told() -> None:
     split = Split(np.zeros((3, 2), "float32"), np.array([0, 0, 1], "int32"), ("a", "b"))
     said = verdicts.describe(split)

@@ -20,8 +20,9 @@ from kinfold.numerics import by_hand, square_root, wide
 # in float64. Rows of unit norm are that near where they are 0.016 apart, or 5e-6 in float64.
 NEAR = {"float32": 2.0**-13, "float64": 2.0**-36}
 
-# Rows that a common centre is taken from, where there is one.
-CENTRE = 5
+# Rows that a common centre is sampled from, where there is one, and how many times their squared
+# distance from it the centre's own square must be: nearer ones lose little to it.
+CENTRE, FAR = 5, 16.0
 
 # An odd number whose product spreads the bits of a whole one.
 MIX = -1640531527

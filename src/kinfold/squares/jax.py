@@ -5,85 +5,64 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from kinfold.squares import CENTRE, MIX, NEAR, odd_weights
-
-# What a block was computed by: a matrix product, one about a centre, or differences.
-PRODUCT, CENTRED, DIFFERENCES = range(3)
+from kinfold.squares import CENTRE, FAR, MIX, NEAR, odd_weights
 
 
 def known(r: jax.Array) -> jax.Array:
-    """||r||^2 and the mark of every row, [m, 2]."""
-    return jnp.stack([_norms(r), _marks(r)], axis=1)
+    """||r - centre||^2 and the mark of every row, [m, 2]."""
+    return jnp.stack([_norms(r - _centre(r)), _marks(r)], axis=1)
 
 
-def squared(x: jax.Array, r: jax.Array, known: jax.Array | None) -> jax.Array:
-    return _squared(x, r, known)[0]
+def squared(x: jax.Array, r: jax.Array, known_of_r: jax.Array | None) -> jax.Array:
+    return _squared(x, r, known_of_r)[0]
 
 
 @jax.custom_jvp
-def _squared(x: Any, r: Any, known: Any) -> tuple[Any, Any]:
-    """[t, m], and what it was computed by."""
-    if known is None:
-        return _by_product(x, r, _norms(r), _marks(r), _about_centre, PRODUCT)
-    return _by_product(x, r, known[:, 0], known[:, 1], _by_differences, PRODUCT)
+def _squared(x: Any, r: Any, known_of_r: Any) -> tuple[Any, Any]:
+    """[t, m], and whether different rows were too near for the matrix product."""
+    theirs, marks = (known(r) if known_of_r is None else known_of_r).T
+    centre = _centre(r)
+    ours, dot = _norms(x - centre), (x - centre) @ (r - centre).T
+
+    def value(ours: Any, theirs: Any, dot: Any) -> tuple[Any, Any]:
+        square = ours[:, None] - 2.0 * dot + theirs
+        return square, square < NEAR[str(x.dtype)] * (ours[:, None] + theirs)
+
+    def by_product(x: Any, r: Any, *parts: Any) -> Any:
+        square, near = value(*parts)
+        return jnp.where(near, 0.0, square)  # what is near here is equal
+
+    def by_differences(x: Any, r: Any, *_: Any) -> Any:
+        return _over_columns(lambda a, b: (a - b) ** 2, x, r)
+
+    _, near = value(ours, theirs, dot)
+    different = jnp.any(near & (_marks(x)[:, None] != marks))
+    ways = by_differences, by_product
+    return jax.lax.cond(different, *ways, x, r, ours, theirs, dot), different
 
 
 @_squared.defjvp
 def _squared_jvp(primals: Any, tangents: Any) -> Any:
     x, r, _ = primals
     dx, dr, _ = tangents
-    square, way = _squared(*primals)
+    square, different = _squared(*primals)
 
-    def product(x: Any, r: Any, dx: Any, dr: Any) -> Any:
+    def of_product(x: Any, r: Any, dx: Any, dr: Any) -> Any:
+        centre = _centre(r)
+        x, r = x - centre, r - centre
         along = jnp.sum(x * dx, axis=-1)[:, None] + jnp.sum(r * dr, axis=-1)
         return 2.0 * (along - dx @ r.T - x @ dr.T)
 
-    def centred(x: Any, r: Any, dx: Any, dr: Any) -> Any:
-        centre = _centre(r)
-        return product(x - centre, r - centre, dx, dr)
-
-    ways = (product, centred, _differential)
-    change = jax.lax.switch(way, ways, x, r, dx, dr)
-    return (square, way), (change, jnp.zeros(way.shape, jax.dtypes.float0))
-
-
-def _by_product(x: Any, r: Any, theirs: Any, marks: Any, otherwise: Any, way: int) -> Any:
-    """By the matrix product, or `otherwise(x, r)` where different rows are too near for it."""
-    ours, dot = _norms(x), x @ r.T
-
-    def value(ours: Any, theirs: Any, dot: Any) -> tuple[Any, Any]:
-        square = ours[:, None] - 2.0 * dot + theirs
-        return square, square < NEAR[str(x.dtype)] * (ours[:, None] + theirs)
-
-    def product(x: Any, r: Any, *parts: Any) -> Any:
-        square, near = value(*parts)
-        return jnp.where(near, 0.0, square), jnp.int32(way)  # what is near here is equal
-
-    _, near = value(ours, theirs, dot)
-    different = jnp.any(near & (_marks(x)[:, None] != marks))
-    return jax.lax.cond(
-        different, lambda x, r, *_: otherwise(x, r), product, x, r, ours, theirs, dot
-    )
-
-
-def _about_centre(x: Any, r: Any) -> Any:
-    """By a matrix product about a common centre, which serves all that lie in one place."""
-    centre = _centre(r)
-    about = r - centre
-    # What is still too near is taken from the rows themselves: about the centre they are rounded.
-    return _by_product(
-        x - centre, about, _norms(about), _marks(about), lambda *_: _by_differences(x, r), CENTRED
-    )
+    change = jax.lax.cond(different, _differential, of_product, x, r, dx, dr)
+    return (square, different), (change, jnp.zeros(different.shape, jax.dtypes.float0))
 
 
 def _centre(r: Any) -> Any:
-    at = jnp.arange(CENTRE) * (len(r) - 1) // (CENTRE - 1)
-    centre = jnp.sort(jax.lax.stop_gradient(r[at]), axis=0)[CENTRE // 2]
-    return jnp.where(jnp.isfinite(centre), centre, 0.0)
-
-
-def _by_differences(x: Any, r: Any) -> Any:
-    return _over_columns(lambda a, b: (a - b) ** 2, x, r), jnp.int32(DIFFERENCES)
+    """The place of rows that lie together far from the origin, by a sample of them; else 0."""
+    sample = jax.lax.stop_gradient(r[jnp.arange(CENTRE) * (len(r) - 1) // (CENTRE - 1)])
+    centre = jnp.sort(sample, axis=0)[CENTRE // 2]
+    far = jnp.sum(centre * centre) > FAR * jnp.max(jnp.sum((sample - centre) ** 2, axis=1))
+    return jnp.where(far & jnp.all(jnp.isfinite(centre)), centre, 0.0)
 
 
 def _differential(x: Any, r: Any, dx: Any, dr: Any) -> Any:

@@ -29,7 +29,7 @@ def kept(tensors: Data) -> Data:
 
 
 @functools.lru_cache(maxsize=256)
-def _compiled(fn: Any, *fixed: Any) -> Any:
+def compiled(fn: Any, *fixed: Any) -> Any:
     """`fn(*fixed, *tensors)` compiled: one `tf.function` for what is fixed, one trace a shape."""
     return tf.function(functools.partial(fn, *fixed), jit_compile=True, autograph=False)
 
@@ -42,7 +42,7 @@ def dense(block: Any, x: tf.Tensor, r: tf.Tensor, anchors: Data, references: Dat
 def per_anchor(
     block: Any, size: Any, x: tf.Tensor, r: tf.Tensor, anchors: Data, references: Data
 ) -> Any:
-    return _compiled(_per_anchor, block, size)(x, r, anchors, references)
+    return compiled(_per_anchor, block, size)(x, r, anchors, references)
 
 
 def weighted_sum(
@@ -54,17 +54,17 @@ def weighted_sum(
     anchors: Data,
     references: Data,
 ) -> Any:
-    return _compiled(_weighted_sum, block, size)(x, r, weights, anchors, references)
+    return compiled(_weighted_sum, block, size)(x, r, weights, anchors, references)
 
 
 def symmetric(family: Any, diagonal: bool, size: int, x: tf.Tensor, y: tf.Tensor) -> Any:
-    return _compiled(_symmetric, family, diagonal, size)(x, y)
+    return compiled(_symmetric, family, diagonal, size)(x, y)
 
 
 def sum_and_log_sum(
     block: Any, size: Any, x: tf.Tensor, r: tf.Tensor, anchors: Data, references: Data
 ) -> Any:
-    return _compiled(_sum_and_log_sum, block, size)(x, r, anchors, references)
+    return compiled(_sum_and_log_sum, block, size)(x, r, anchors, references)
 
 
 def repeated(fn: Any, count: tf.Tensor, tensors: Data, data: Data) -> Any:
