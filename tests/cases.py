@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pytest
 
 from kinfold import losses
 from kinfold.compat.tensorflow_similarity import losses as tfsim
@@ -284,3 +285,17 @@ def batch(
     x = rng.normal(size=(n, d))
     x /= np.linalg.norm(x, axis=1, keepdims=True)
     return rng.integers(0, classes, n), x.astype(dtype)
+
+
+# One loss of each way to compute: tiles, blocks, two passes, loops over triplets, a sum of pairs.
+FORMS = [
+    case
+    for case in CASES
+    if case.name in ("circle", "circle_snr", "lifted", "triplet_all_semi_hard", "sup_con")
+]
+
+
+def with_forms(common: list[tuple], more: list[tuple]) -> list[Any]:
+    """Parameters: every loss with the `common` values, and those of each form with `more` too."""
+    rows = [(c, v) for c in CASES for v in common] + [(c, v) for c in FORMS for v in more]
+    return [pytest.param(c, *v, id="-".join(map(str, (c, *v)))) for c, v in rows]

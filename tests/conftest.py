@@ -23,6 +23,11 @@ with contextlib.suppress(ImportError):
 import keras
 import pytest
 
+if keras.backend.backend() == "jax":
+    from jax._src.lib import xla_client
+
+    xla_client.Traceback.enabled = False  # JAX keeps one for each operation, of all of pytest
+
 # Compiled programs are millions of objects, which Python would otherwise look at all the time.
 gc.set_threshold(100_000, 20, 1000)
 

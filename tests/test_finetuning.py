@@ -342,6 +342,7 @@ def test_the_window_is_the_affine_transform_of_scipy() -> None:
     np.testing.assert_allclose(ops.convert_to_numpy(layer(x, training=True)), x, atol=1e-3)
 
 
+@pytest.mark.once
 def test_early_stopping_stops_a_resumed_run_where_it_stops_an_unbroken_one(
     images: Path, tmp_path: Path
 ) -> None:
@@ -379,6 +380,7 @@ def test_tensorboard_that_is_missing_is_named(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.once
 def test_tensorboard_gets_every_epoch_in_the_folder_of_the_run(
     images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
