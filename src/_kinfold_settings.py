@@ -1,6 +1,6 @@
 """The settings of a run: for each its type, default, bounds and help, all written once.
 
-The command line, the checks, the docstring of `kinfold.settings.Settings` and the table in
+The command line, the checks, the docstring of `kinfold.training.settings.Settings` and the table in
 docs/training.md follow from the fields of `Fields`. This module stands beside the package because
 importing anything of `kinfold` imports Keras, and `kinfold train --help` must not.
 """
@@ -87,7 +87,7 @@ def _setting(value: Any, group: str, what: str, **about: Any) -> Any:
 
 @dataclass(frozen=True)
 class Fields:
-    """The settings of a run as plain values; `kinfold.settings.Settings` makes its parts of them.
+    """The settings of a run as plain values; `kinfold.training.Settings` makes its parts of them.
 
     A field's `metadata["about"]` is its `About`. None stands for a default that suits the loss or
     the data.

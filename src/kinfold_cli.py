@@ -31,7 +31,7 @@ from _kinfold_settings import about, option, read, settings
 from _kinfold_text import DATA_FORMS, did_you_mean, printable
 
 if TYPE_CHECKING:
-    from kinfold.progress import Progress
+    from kinfold.training.progress import Progress
 
 # Nothing here imports Keras before `_use_backend` has said which backend it is to use.
 
@@ -218,7 +218,8 @@ def train(
         if out is None:
             raise ValueError("Name the folder for the run: --out RUN.")
         _use_backend(backend)
-        from kinfold import run_losses, training
+        from kinfold import training
+        from kinfold.training import run_losses
 
         if "loss_options" in values:
             loss = values.get("loss", training.Settings.loss)
@@ -302,7 +303,7 @@ def _versions() -> str:
 
 
 def _progress() -> Progress:
-    from kinfold.progress import Bar, Lines
+    from kinfold.training.progress import Bar, Lines
 
     return Bar() if sys.stdout.isatty() else Lines()
 
@@ -323,7 +324,7 @@ def _messages(run: Path | None) -> Iterator[None]:
             _say(f"error: {error}")
             raise typer.Exit(2) from None
         except OSError as error:
-            from kinfold.runs import WriteError
+            from kinfold.training.run_folder import WriteError
 
             _say(f"error: {error} {go_on}" if isinstance(error, WriteError) else f"error: {error}")
             raise typer.Exit(1) from None

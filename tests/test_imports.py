@@ -1,10 +1,13 @@
 """The order of the rooms, and what importing the package pulls in."""
 
 import ast
+import graphlib
 import os
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 import kinfold
 
@@ -12,12 +15,8 @@ SRC = Path(kinfold.__file__).parent
 
 # Each room imports from those before it only.
 ROOMS = [
-    "backends", "checks", "numerics_torch", "numerics", "squares", "distances", "pairs",
-    "streaming", "losses", "memory", "batch_labels", "model", "chunks", "layers", "compat",
-    "datasets", "batches", "ranking", "compared", "metrics", "collapse", "callbacks", "scaling",
-    "encoders", "pretrained", "augmentation", "run_losses", "settings", "sources", "verdicts",
-    "evaluation", "progress", "runs", "records", "report", "epochs", "results", "fit", "measuring",
-    "training",
+    "core", "distances", "streaming", "losses", "memory", "model", "layers", "compat", "datasets",
+    "batches", "metrics", "callbacks", "encoders", "training",
 ]  # fmt: skip
 
 HEAVY = {"PIL", "matplotlib", "pyarrow", "rich", "sklearn", "typer", "jax", "torch", "tensorflow"}
@@ -27,15 +26,22 @@ def room_of(path: Path) -> str:
     return path.relative_to(SRC).parts[0].removesuffix(".py")
 
 
-def imports(path: Path) -> set[str]:
+def imports(path: Path) -> set[Path]:
+    """The files of the package that a file imports, wherever in it."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.module:
-            if node.module == "kinfold":
-                found |= {alias.name for alias in node.names}
-            elif node.module.startswith("kinfold."):
-                found.add(node.module.split(".")[1])
-    return found
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "kinfold":
+            found |= {file_of(node.module, alias.name) for alias in node.names}
+    return found - {path, SRC / "__init__.py"}
+
+
+def file_of(module: str, name: str) -> Path:
+    """Where `from module import name` takes the name from."""
+    folder = SRC.parent.joinpath(*module.split("."))
+    for path in (folder / f"{name}.py", folder / name / "__init__.py", folder.with_suffix(".py")):
+        if path.exists():
+            return path
+    return folder / "__init__.py"
 
 
 def test_rooms_import_only_upward() -> None:
@@ -46,9 +52,18 @@ def test_rooms_import_only_upward() -> None:
             continue
         assert room in ROOMS, f"{path} is in a room that the order does not name"
         seen.add(room)
-        for other in imports(path) & set(ROOMS):
-            assert ROOMS.index(other) <= ROOMS.index(room), f"{path} imports {other}"
+        for other in imports(path):
+            assert ROOMS.index(room_of(other)) <= ROOMS.index(room), f"{path} imports {other}"
     assert {"losses", "metrics", "training"} <= seen
+
+
+def test_no_file_imports_itself_by_way_of_others() -> None:
+    graph = {path: imports(path) for path in SRC.rglob("*.py")}
+    order = list(graphlib.TopologicalSorter(graph).static_order())  # raises CycleError
+    training = SRC / "training"
+    assert order.index(SRC / "core" / "checks.py") < order.index(training / "commands.py")
+    with pytest.raises(graphlib.CycleError):
+        list(graphlib.TopologicalSorter({**graph, training: {training}}).static_order())
 
 
 def test_importing_loads_no_heavy_package_of_its_own() -> None:

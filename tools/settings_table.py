@@ -10,7 +10,7 @@ from pathlib import Path
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from _kinfold_settings import GROUPS, LOSSES, about, option, settings
-from kinfold import run_losses
+from kinfold.training import run_losses
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "training.md"
 

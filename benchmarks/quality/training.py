@@ -9,10 +9,10 @@ import torch
 from benchmarks.losses import OURS
 from benchmarks.quality.recipes import LOSSES
 from benchmarks.quality.results import METRICS
-from kinfold import evaluation
 from kinfold.datasets import Split
 from kinfold.metrics import retrieval_metrics
-from kinfold.settings import Settings
+from kinfold.training import evaluation
+from kinfold.training.settings import Settings
 
 CLASSES_PER_BATCH = 16
 

@@ -4,7 +4,6 @@ import _kinfold_backend
 
 _kinfold_backend.use()  # before any import of Keras, which takes TensorFlow installed or not
 
-from kinfold import augmentation as augmentation
 from kinfold import batches as batches
 from kinfold import callbacks as callbacks
 from kinfold import datasets as datasets
@@ -13,6 +12,7 @@ from kinfold import encoders as encoders
 from kinfold import layers as layers
 from kinfold import losses as losses
 from kinfold import metrics as metrics
+from kinfold.encoders import augmentation as augmentation
 from kinfold.memory import CrossBatchMemory as CrossBatchMemory
 from kinfold.model import EmbeddingModel as EmbeddingModel
 

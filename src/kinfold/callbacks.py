@@ -8,8 +8,10 @@ from typing import Any
 import keras
 import numpy as np
 
-from kinfold import batch_labels, collapse, distances
-from kinfold.metrics import Task, measure
+from kinfold import distances
+from kinfold.core import batch_labels
+from kinfold.metrics import collapse
+from kinfold.metrics.retrieval import Task, measure
 
 
 class RetrievalEvaluation(keras.callbacks.Callback):
@@ -20,8 +22,8 @@ class RetrievalEvaluation(keras.callbacks.Callback):
     "val_recall@1". The history and the progress bar show it, and the callbacks listed after this
     one can monitor it; give them `mode="max"`, which Keras cannot guess from such names.
 
-    Once in its life it warns of embeddings of `x` that have collapsed, see `kinfold.collapse`, with
-    what to do about it.
+    Once in its life it warns of embeddings of `x` that have collapsed, see
+    `kinfold.metrics.collapse`, with what to do about it.
 
     Args:
         x: held-out inputs [n, ...], as `fit` takes them: an array, or a dict or list of arrays.

@@ -5,9 +5,9 @@ from typing import Any
 import keras
 from keras import ops
 
-from kinfold import squares
-from kinfold.checks import Tensor
-from kinfold.numerics import divide, square_root, without_noise
+from kinfold.core import squares
+from kinfold.core.checks import Tensor
+from kinfold.core.numerics import divide, square_root, without_noise
 
 
 class Distance:

@@ -4,9 +4,10 @@ from typing import Any
 
 import keras
 
-from kinfold import checks, chunks, distances
-from kinfold.checks import Tensor
-from kinfold.numerics import unit_rows
+from kinfold import distances
+from kinfold.core import checks, chunks
+from kinfold.core.checks import Tensor
+from kinfold.core.numerics import unit_rows
 
 
 @keras.saving.register_keras_serializable("kinfold")

@@ -6,13 +6,15 @@ from typing import Any
 import keras
 from keras import ops
 
-from kinfold import checks, pairs, streaming
-from kinfold.checks import Tensor
+from kinfold import streaming
+from kinfold.core import checks, pairs
+from kinfold.core.checks import Tensor
+from kinfold.core.numerics import or_nan, transformed, wide
 from kinfold.losses.base import PairLoss
 from kinfold.losses.log_sum_exp import LogSumExpLoss
 from kinfold.losses.reduction import anchor_weights, reduced
 from kinfold.losses.trainable import current
-from kinfold.numerics import or_nan, transformed, wide
+from kinfold.streaming.fused import choice as fused
 
 Before = tuple[Tensor, Tensor, Tensor]  # embeddings [size, d], labels [size], which are present
 
@@ -151,7 +153,7 @@ class CrossBatchMemory(keras.layers.Layer):
     ) -> tuple[Tensor, Tensor]:
         """By the loss's function of distances: the memory is neither copied nor differentiated."""
         loss = self.loss
-        streaming.fused.not_held(loss, "they take no memory of earlier batches.")
+        fused.not_held(loss, "they take no memory of earlier batches.")
         x, r, anchors, references = loss._pairs(y, x, None, None)
         weights = anchor_weights(sample_weight, like=wide(x[:, 0]))
         squares = loss.distance.squares(wide(before[0]))

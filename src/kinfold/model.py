@@ -8,7 +8,7 @@ from typing import Any
 
 import keras
 
-from kinfold import batch_labels, checks
+from kinfold.core import batch_labels, checks
 from kinfold.losses.trainable import TrainableLoss
 from kinfold.memory import CrossBatchMemory, check_loss
 

@@ -10,8 +10,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from kinfold import batch_labels
 from kinfold.batches._indices import ClassBalancedIndices, check_count
+from kinfold.core import batch_labels
 
 
 class ClassBalancedBatches(keras.utils.PyDataset):

@@ -6,10 +6,11 @@ from typing import Any
 import keras
 from keras import ops
 
-from kinfold import checks, streaming
-from kinfold.checks import Tensor
+from kinfold import streaming
+from kinfold.core import checks
+from kinfold.core.checks import Tensor
+from kinfold.core.numerics import any_in_row, log_sum_exp, softplus, wide
 from kinfold.losses.base import PairLoss
-from kinfold.numerics import any_in_row, log_sum_exp, softplus, wide
 
 
 @keras.saving.register_keras_serializable("kinfold")

@@ -6,10 +6,10 @@ from typing import Any
 import keras
 from keras import ops
 
-from kinfold import checks
-from kinfold.checks import Tensor
+from kinfold.core import checks
+from kinfold.core.checks import Tensor
+from kinfold.core.numerics import largest, square_root
 from kinfold.losses.prototypes import PrototypeLoss, of_each_prototype
-from kinfold.numerics import largest, square_root
 
 
 @keras.saving.register_keras_serializable("kinfold")

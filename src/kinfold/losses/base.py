@@ -6,10 +6,12 @@ from typing import Any
 import keras
 from keras import ops
 
-from kinfold import checks, distances, pairs, streaming
-from kinfold.checks import Tensor
+from kinfold import distances, streaming
+from kinfold.core import checks, pairs
+from kinfold.core.checks import Tensor
+from kinfold.core.numerics import or_nan, unit_rows, wide
 from kinfold.losses.reduction import anchor_weights, reduced
-from kinfold.numerics import or_nan, unit_rows, wide
+from kinfold.streaming.fused import choice as fused
 
 # What a loss is made of, apart from the combination of its log-sum-exps.
 _EQUATION = (
@@ -190,7 +192,7 @@ class PairLoss(keras.losses.Loss):
         self, x: Tensor, r: Tensor, anchors: Any, references: Any
     ) -> tuple[Tensor, Tensor] | None:
         """Loss and validity of each anchor by a road that knows more of the loss; or None."""
-        return streaming.fused.rows(self, x, r, anchors, references)
+        return fused.rows(self, x, r, anchors, references)
 
     def fused(self) -> streaming.Fused:
         """What the fused kernels take of the loss, where they can serve it."""

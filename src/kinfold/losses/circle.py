@@ -5,11 +5,12 @@ from typing import Any
 import keras
 from keras import ops
 
-from kinfold import checks, distances
-from kinfold.checks import Tensor
+from kinfold import distances
+from kinfold.core import checks
+from kinfold.core.checks import Tensor
+from kinfold.core.numerics import softplus
 from kinfold.losses.log_sum_exp import LogSumExpLoss
 from kinfold.losses.made import made
-from kinfold.numerics import softplus
 from kinfold.streaming import Fused
 
 

@@ -3,7 +3,7 @@
 import triton
 import triton.language as tl
 
-from kinfold.streaming.fused import Functions
+from kinfold.streaming.fused.kernel import Functions
 
 
 @triton.jit

@@ -5,11 +5,11 @@ from typing import Any
 import keras
 from keras import ops
 
-from kinfold import checks
-from kinfold.checks import Tensor
+from kinfold.core import checks
+from kinfold.core.checks import Tensor
+from kinfold.core.numerics import count_in_row, divide, rows_or_nan, wide
 from kinfold.losses.base import PairLoss
 from kinfold.losses.reduction import anchor_weights, reduced
-from kinfold.numerics import count_in_row, divide, rows_or_nan, wide
 
 
 @keras.saving.register_keras_serializable("kinfold")

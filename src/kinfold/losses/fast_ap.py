@@ -5,10 +5,10 @@ from typing import Any
 import keras
 from keras import ops
 
-from kinfold import checks
-from kinfold.checks import Tensor
+from kinfold.core import checks
+from kinfold.core.checks import Tensor
+from kinfold.core.numerics import divide
 from kinfold.losses.base import PairLoss
-from kinfold.numerics import divide
 
 
 @keras.saving.register_keras_serializable("kinfold")

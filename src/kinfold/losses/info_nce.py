@@ -6,12 +6,14 @@ from typing import Any
 import keras
 from keras import ops
 
-from kinfold import checks, streaming
-from kinfold.checks import Tensor
+from kinfold import streaming
+from kinfold.core import checks
+from kinfold.core.checks import Tensor
+from kinfold.core.numerics import log_sum_exp, unit_rows
 from kinfold.losses.paired import PairedLoss
 from kinfold.losses.reduction import reduced
 from kinfold.losses.trainable import current
-from kinfold.numerics import log_sum_exp, unit_rows
+from kinfold.streaming.fused import choice as fused
 
 
 @keras.saving.register_keras_serializable("kinfold")
@@ -81,14 +83,14 @@ class InfoNCELoss(PairedLoss):
         return x / self.temperature, r
 
     def _fused(self, x: Tensor, r: Tensor) -> Tensor | None:
-        if not streaming.fused.wanted(x):
+        if not fused.wanted(x):
             return None
         if self.normalize:
             x, r = unit_rows(x), unit_rows(r)
         scale = ops.convert_to_tensor(1.0 / self.temperature, dtype="float32")
         if self.train_temperature:
             scale = ops.exp(current(self.log_scale))
-        return streaming.fused.pairs(self, x, r, scale, self.both_directions)
+        return fused.pairs(self, x, r, scale, self.both_directions)
 
     def _rows(self, x: Tensor, r: Tensor) -> Tensor:
         rows = super()._rows(x, r)

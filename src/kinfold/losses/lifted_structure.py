@@ -5,11 +5,12 @@ from typing import Any
 import keras
 from keras import ops
 
-from kinfold import checks, streaming
-from kinfold.checks import Tensor
+from kinfold import streaming
+from kinfold.core import checks
+from kinfold.core.checks import Tensor
+from kinfold.core.numerics import any_in_row, log_sum_exp, wide
 from kinfold.losses.base import PairLoss
 from kinfold.losses.log_sum_exp import LogSumExpLoss
-from kinfold.numerics import any_in_row, log_sum_exp, wide
 from kinfold.streaming import Fused
 
 NONE = -1e30  # the log-sum-exp of no negatives; an infinity would meet a gradient

@@ -3,9 +3,9 @@
 from typing import Any
 
 from kinfold import streaming
-from kinfold.checks import Tensor
+from kinfold.core.checks import Tensor
+from kinfold.core.numerics import log_sum_exp, transformed, wide
 from kinfold.losses.base import PairLoss
-from kinfold.numerics import log_sum_exp, transformed, wide
 
 
 class LogSumExpLoss(PairLoss):

@@ -5,8 +5,8 @@ from typing import Any
 import keras
 from keras import ops
 
-from kinfold import checks
-from kinfold.checks import Tensor
+from kinfold.core import checks
+from kinfold.core.checks import Tensor
 from kinfold.losses.base import PairLoss
 
 

@@ -2,8 +2,8 @@
 
 from keras import ops
 
-from kinfold.checks import Tensor
-from kinfold.numerics import any_in_row
+from kinfold.core.checks import Tensor
+from kinfold.core.numerics import any_in_row
 
 
 def of_positives(which: str, d: Tensor, positive: Tensor) -> Tensor:

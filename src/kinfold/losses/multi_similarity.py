@@ -5,10 +5,10 @@ from typing import Any
 import keras
 from keras import ops
 
-from kinfold import checks
-from kinfold.checks import Tensor
+from kinfold.core import checks
+from kinfold.core.checks import Tensor
+from kinfold.core.numerics import softplus
 from kinfold.losses.log_sum_exp import LogSumExpLoss
-from kinfold.numerics import softplus
 from kinfold.streaming import Fused
 
 

@@ -6,10 +6,10 @@ import keras
 import numpy as np
 from keras import ops
 
-from kinfold import checks
-from kinfold.checks import Tensor
+from kinfold.core import checks
+from kinfold.core.checks import Tensor
+from kinfold.core.numerics import any_in_row, log_sum_exp, softplus
 from kinfold.losses.base import PairLoss
-from kinfold.numerics import any_in_row, log_sum_exp, softplus
 
 
 @keras.saving.register_keras_serializable("kinfold")

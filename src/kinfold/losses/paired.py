@@ -5,12 +5,14 @@ from typing import Any
 import keras
 from keras import ops
 
-from kinfold import checks, streaming
-from kinfold.checks import Tensor
+from kinfold import streaming
+from kinfold.core import checks
+from kinfold.core.checks import Tensor
+from kinfold.core.numerics import or_nan, unit_rows, wide
 from kinfold.losses.base import refuse_replicas
 from kinfold.losses.reduction import anchor_weights, reduced
 from kinfold.losses.trainable import TrainableLoss
-from kinfold.numerics import or_nan, unit_rows, wide
+from kinfold.streaming.fused import choice as fused
 
 
 class PairedLoss(TrainableLoss):
@@ -106,7 +108,7 @@ class PairedLoss(TrainableLoss):
 
     def _fused(self, x: Tensor, r: Tensor) -> Tensor | None:
         """Loss of each pair by the fused kernels, where they serve."""
-        streaming.fused.not_held(self)
+        fused.not_held(self)
         return None
 
     def _scaled(self, x: Tensor, r: Tensor) -> tuple[Tensor, Tensor]:

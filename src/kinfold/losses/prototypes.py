@@ -5,11 +5,12 @@ from typing import Any
 import keras
 from keras import ops
 
-from kinfold import checks, streaming
-from kinfold.checks import Tensor
+from kinfold import streaming
+from kinfold.core import checks
+from kinfold.core.checks import Tensor
+from kinfold.core.numerics import or_nan, rows_or_nan, softplus, unit_rows, wide
 from kinfold.losses.reduction import anchor_weights, reduced
 from kinfold.losses.trainable import TrainableLoss, current
-from kinfold.numerics import or_nan, rows_or_nan, softplus, unit_rows, wide
 
 
 class PrototypeLoss(TrainableLoss):

@@ -5,13 +5,14 @@ from typing import Any
 import keras
 from keras import ops
 
-from kinfold import checks, streaming
-from kinfold.checks import Tensor
+from kinfold import streaming
+from kinfold.core import checks
+from kinfold.core.checks import Tensor
+from kinfold.core.numerics import any_in_row, divide, log_sum_exp, or_nan, softplus, unit_rows
 from kinfold.losses.base import refuse_replicas
 from kinfold.losses.prototypes import PrototypeLoss
 from kinfold.losses.reduction import anchor_weights
 from kinfold.losses.trainable import current
-from kinfold.numerics import any_in_row, divide, log_sum_exp, or_nan, softplus, unit_rows
 
 
 @keras.saving.register_keras_serializable("kinfold")

@@ -4,8 +4,8 @@ from typing import Any
 
 import keras
 
-from kinfold import checks
-from kinfold.checks import Tensor
+from kinfold.core import checks
+from kinfold.core.checks import Tensor
 from kinfold.losses.prototypes import PrototypeLoss
 
 

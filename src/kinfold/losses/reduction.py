@@ -5,9 +5,9 @@ from typing import Any
 import keras
 from keras import ops
 
-from kinfold import checks
-from kinfold.checks import Tensor
-from kinfold.numerics import divide
+from kinfold.core import checks
+from kinfold.core.checks import Tensor
+from kinfold.core.numerics import divide
 
 
 def anchor_weights(sample_weight: Any, like: Tensor) -> Tensor:

@@ -6,11 +6,11 @@ from typing import Any
 import keras
 from keras import ops
 
-from kinfold import checks
-from kinfold.checks import Tensor
+from kinfold.core import checks
+from kinfold.core.checks import Tensor
+from kinfold.core.numerics import softplus
 from kinfold.losses.paired import PairedLoss
 from kinfold.losses.trainable import current
-from kinfold.numerics import softplus
 
 
 @keras.saving.register_keras_serializable("kinfold")

@@ -5,11 +5,11 @@ from typing import Any
 import keras
 from keras import ops
 
-from kinfold import checks
-from kinfold.checks import Tensor
+from kinfold.core import checks
+from kinfold.core.checks import Tensor
+from kinfold.core.numerics import unit_rows
 from kinfold.losses.prototypes import PrototypeLoss, of_each_prototype
 from kinfold.losses.trainable import current
-from kinfold.numerics import unit_rows
 
 
 @keras.saving.register_keras_serializable("kinfold")

@@ -5,10 +5,10 @@ from typing import Any
 import keras
 from keras import ops
 
-from kinfold import checks
-from kinfold.checks import Tensor
+from kinfold.core import checks
+from kinfold.core.checks import Tensor
+from kinfold.core.numerics import divide, log_sum_exp, softplus
 from kinfold.losses.base import PairLoss
-from kinfold.numerics import divide, log_sum_exp, softplus
 from kinfold.streaming import Fused
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import keras
 
-from kinfold.checks import Tensor
+from kinfold.core.checks import Tensor
 
 
 class TrainableLoss(keras.losses.Loss):

@@ -5,11 +5,12 @@ from typing import Any
 import keras
 from keras import ops
 
-from kinfold import checks, streaming
-from kinfold.checks import Tensor
+from kinfold import streaming
+from kinfold.core import checks
+from kinfold.core.checks import Tensor
+from kinfold.core.numerics import any_in_row, count_in_row, softplus
 from kinfold.losses import mining
 from kinfold.losses.base import PairLoss
-from kinfold.numerics import any_in_row, count_in_row, softplus
 
 POSITIVES = ("hard", "easy", "all")
 NEGATIVES = ("hard", "semi-hard", "easy", "all")

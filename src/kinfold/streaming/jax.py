@@ -6,12 +6,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from kinfold.checks import is_concrete
-from kinfold.numerics import wide
-from kinfold.streaming import tiles
-from kinfold.streaming.symmetric_jax import symmetric as symmetric
-from kinfold.streaming.symmetric_jax import whole as whole
-from kinfold.streaming.tiles import LogSum
+from kinfold.core.checks import is_concrete
+from kinfold.core.numerics import wide
+from kinfold.streaming import log_sums
+from kinfold.streaming.log_sums import LogSum
 
 Data = tuple[jax.Array, ...]
 
@@ -160,7 +158,7 @@ def _sum_and_log_sum_forward(
         _, rt, data, new = _columns(i, size, r, references)
         terms, logits = map(wide, block(x, rt, *anchors, *data))
         part = jnp.sum(jnp.where(new, terms, 0), axis=1)
-        found = tiles.log_sum(jnp.where(new, logits, -jnp.inf), 1)
+        found = log_sums.log_sum(jnp.where(new, logits, -jnp.inf), 1)
         return sums[0] + part, sums[1].merged(found)
 
     nothing = _accumulator(x[:, 0])
@@ -182,7 +180,7 @@ def _sum_and_log_sum_backward(block: Any, size: int, saved: Any, cotangents: Any
 
         (_, logits), pull = jax.vjp(found, x, rt)
         terms = jnp.broadcast_to(cotangents[0][:, None], logits.shape)
-        shares = tiles.shares(logits, log_sum, cotangents[1])
+        shares = log_sums.shares(logits, log_sum, cotangents[1])
         parts = pull(tuple(jnp.where(new, part, 0) for part in (terms, shares)))
         old = jax.lax.dynamic_slice_in_dim(dr, start, size)
         return dx + parts[0], jax.lax.dynamic_update_slice_in_dim(dr, old + parts[1], start, 0)

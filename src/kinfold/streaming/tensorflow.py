@@ -1,4 +1,4 @@
-"""The loops over blocks and tiles and their vector-Jacobian products, in TensorFlow.
+"""The loop over blocks and its vector-Jacobian product, in TensorFlow.
 
 The loops run in functions compiled by XLA, which fuses a block's element-wise work; a caller's
 `tf.function`, compiled or not, takes them as they are. A batch size may be unknown when tracing.
@@ -10,10 +10,9 @@ from typing import Any
 import tensorflow as tf
 from keras import ops
 
-from kinfold import pairs
-from kinfold.numerics import wide
-from kinfold.streaming import symmetric_xla, tiles
-from kinfold.streaming.symmetric_xla import Grid
+from kinfold.core.numerics import wide
+from kinfold.streaming import log_sums
+from kinfold.streaming.log_sums import LogSum
 
 Data = tuple[tf.Tensor, ...]
 
@@ -55,10 +54,6 @@ def weighted_sum(
     references: Data,
 ) -> Any:
     return compiled(_weighted_sum, block, size)(x, r, weights, anchors, references)
-
-
-def symmetric(family: Any, diagonal: bool, size: int, x: tf.Tensor, y: tf.Tensor) -> Any:
-    return compiled(_symmetric, family, diagonal, size)(x, y)
 
 
 def sum_and_log_sum(
@@ -160,12 +155,12 @@ def _sum_and_log_sum(block: Any, size: Any, x: Any, r: Any, anchors: Data, refer
             _, (rt, *data), new = cut(i, m, b)
             terms, logits = map(wide, block(x, rt, *anchors, *data))
             part = tf.reduce_sum(tf.where(new, terms, 0), axis=1)
-            found = tiles.log_sum(tf.where(new, logits, -float("inf")), 1)
+            found = log_sums.log_sum(tf.where(new, logits, -float("inf")), 1)
             return i + 1, total + part, log_sum.merged(found)
 
         m, b = sizes()
         nothing = _accumulator(x[:, 0])
-        start = 0, nothing, tiles.LogSum(nothing - float("inf"), nothing)
+        start = 0, nothing, LogSum(nothing - float("inf"), nothing)
         _, total, log_sum = tf.while_loop(lambda i, *_: i * b < m, add, start)
 
         def backward(g: Any, g_log_sum: Any) -> Any:
@@ -176,7 +171,10 @@ def _sum_and_log_sum(block: Any, size: Any, x: Any, r: Any, anchors: Data, refer
                 with tf.GradientTape(watch_accessed_variables=False) as tape:
                     tape.watch((x, rt))
                     terms, logits = map(wide, block(x, rt, *anchors, *data))
-                both = g[:, None] + tf.zeros_like(terms), tiles.shares(logits, log_sum, g_log_sum)
+                both = (
+                    g[:, None] + tf.zeros_like(terms),
+                    log_sums.shares(logits, log_sum, g_log_sum),
+                )
                 given = [tf.where(new, part, 0) for part in both]
                 parts = tape.gradient((terms, logits), (x, rt), given)
                 at = [start] + [0] * (r.shape.rank - 1)
@@ -190,49 +188,6 @@ def _sum_and_log_sum(block: Any, size: Any, x: Any, r: Any, anchors: Data, refer
         return (total, log_sum.value()), backward
 
     return values(x, r)
-
-
-def _symmetric(family: Any, diagonal: bool, size: int, x: Any, y: Any) -> Any:
-    @tf.custom_gradient
-    def rows(x: Any) -> Any:
-        grid = Grid.of(x, y, diagonal, size)
-        sums = symmetric_xla.sums(family, grid)
-        loss, valid = symmetric_xla.combined(family, sums)
-
-        def backward(g: Any, _: Any) -> Any:
-            grid = Grid.of(x, y, diagonal, size)  # anew: XLA takes sizes from shapes alone
-            side = _side(family, sums, grid.fill(g, 0.0))
-            return grid.restore(symmetric_xla.gradient(family, grid, side))
-
-        return (grid.restore(loss), grid.restore(valid)), backward
-
-    return rows(x)
-
-
-def whole(family: Any, diagonal: bool, x: tf.Tensor, y: tf.Tensor) -> Any:
-    @tf.custom_gradient
-    def rows(x: Any) -> Any:
-        d = family.distance.of_dot(x @ tf.transpose(x))
-        masks = pairs.masks(y, y, rows=tf.range(tf.shape(y)[0]), diagonal=diagonal)
-        sums, e = tiles.whole_sums(family, d, *masks)
-
-        def backward(g: Any, _: Any) -> Any:
-            return tiles.whole_gradient(family, x, d, e, _side(family, sums, g), masks[0])
-
-        return symmetric_xla.combined(family, sums), backward
-
-    return rows(x)
-
-
-def _side(family: Any, sums: Any, g: Any) -> Any:
-    """What the gradient takes of each anchor, for the cotangent `g` of the losses."""
-    valid = symmetric_xla.valid_anchors(sums)
-    values = symmetric_xla.values(sums, valid)
-    with tf.GradientTape(watch_accessed_variables=False) as tape:
-        tape.watch(values)
-        loss = symmetric_xla.losses(family, values, valid)
-    weights = tape.gradient(loss, values, g, unconnected_gradients="zero")
-    return symmetric_xla.side_of(sums, valid, weights)
 
 
 def with_equation(fast: Any, equation: Any, tensors: Data, data: Data) -> tf.Tensor:

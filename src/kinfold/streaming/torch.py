@@ -8,13 +8,10 @@ from typing import Any
 
 import torch
 
-from kinfold.numerics import log_sum_exp, wide
-from kinfold.numerics_torch import again, full_precision, refuse_again, transformed
-from kinfold.streaming import tiles
-from kinfold.streaming.symmetric_torch import only_shapes
-from kinfold.streaming.symmetric_torch import symmetric as symmetric
-from kinfold.streaming.symmetric_torch import whole as whole
-from kinfold.streaming.tiles import LogSum
+from kinfold.core.numerics import log_sum_exp, wide
+from kinfold.core.torch_numerics import again, full_precision, refuse_again, transformed
+from kinfold.streaming import log_sums
+from kinfold.streaming.log_sums import LogSum
 
 Data = tuple[torch.Tensor, ...]
 
@@ -27,6 +24,12 @@ def on_gpu(x: torch.Tensor) -> bool:
 def kept(tensors: Data) -> Data:
     """Tensors that a backward pass may look at, whatever is written into the originals."""
     return tuple(t.clone() for t in tensors)
+
+
+def only_shapes(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """What stands for losses and validity of an `x` without values (see `checks.is_concrete`)."""
+    rows = x[:, 0]
+    return rows, rows > 0
 
 
 @full_precision
@@ -163,7 +166,7 @@ class _SumAndLogSum(torch.autograd.Function):
         for cut in _cuts(len(r), size):
             terms, logits = map(wide, block(x, r[cut], *anchors, *(a[cut] for a in references)))
             total += terms.sum(1)
-            ctx.log_sum = ctx.log_sum.merged(tiles.log_sum(logits, 1))
+            ctx.log_sum = ctx.log_sum.merged(log_sums.log_sum(logits, 1))
         ctx.block, ctx.size, ctx.anchors, ctx.references = block, size, anchors, references
         ctx.save_for_backward(x, r)
         return total, ctx.log_sum.value()
@@ -185,7 +188,7 @@ class _SumAndLogSum(torch.autograd.Function):
                 xs, rt = (t.detach().requires_grad_() for t in (x, r[cut]))
                 data = (*ctx.anchors, *(a[cut] for a in ctx.references))
                 terms, logits = map(wide, ctx.block(xs, rt, *data))
-            shares = tiles.shares(logits.detach(), ctx.log_sum, g_log_sum)
+            shares = log_sums.shares(logits.detach(), ctx.log_sum, g_log_sum)
             both = g[:, None].expand_as(terms), shares
             part, dr[cut] = torch.autograd.grad((terms, logits), (xs, rt), both)
             dx += part

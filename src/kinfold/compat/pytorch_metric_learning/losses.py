@@ -9,9 +9,10 @@ from typing import Any
 
 from keras import ops
 
-from kinfold import checks, losses
-from kinfold.checks import Tensor
+from kinfold import losses
 from kinfold.compat.pytorch_metric_learning import terms
+from kinfold.core import checks
+from kinfold.core.checks import Tensor
 
 Build = Callable[..., tuple[losses.PairLoss, ...]]
 

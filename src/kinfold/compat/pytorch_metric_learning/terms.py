@@ -5,9 +5,9 @@ from typing import Any
 from keras import ops
 
 from kinfold import losses
-from kinfold.checks import Tensor
+from kinfold.core.checks import Tensor
+from kinfold.core.numerics import any_in_row, log_sum_exp, softplus, unit_rows
 from kinfold.losses.lifted_structure import NONE
-from kinfold.numerics import any_in_row, log_sum_exp, softplus, unit_rows
 
 
 class Hinges(losses.PairLoss):

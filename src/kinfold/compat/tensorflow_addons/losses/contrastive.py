@@ -6,8 +6,8 @@ import keras
 from keras import ops
 
 from kinfold import losses
-from kinfold.checks import Tensor, is_concrete
 from kinfold.compat import keras2
+from kinfold.core.checks import Tensor, is_concrete
 
 
 @keras.saving.register_keras_serializable("kinfold.tensorflow_addons")

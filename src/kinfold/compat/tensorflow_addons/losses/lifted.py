@@ -4,9 +4,10 @@ from typing import Any
 
 import keras
 
-from kinfold import checks, losses
-from kinfold.checks import Tensor
+from kinfold import losses
 from kinfold.compat import keras2
+from kinfold.core import checks
+from kinfold.core.checks import Tensor
 from kinfold.losses.made import made
 
 

@@ -6,9 +6,9 @@ from typing import Any
 import keras
 from keras import ops
 
-from kinfold import checks
-from kinfold.checks import Tensor
-from kinfold.numerics import any_in_row, divide, log_sum_exp, or_nan, wide
+from kinfold.core import checks
+from kinfold.core.checks import Tensor
+from kinfold.core.numerics import any_in_row, divide, log_sum_exp, or_nan, wide
 
 
 def npairs_loss(y_true: Any, y_pred: Any) -> Tensor:

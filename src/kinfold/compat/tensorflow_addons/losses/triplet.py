@@ -5,11 +5,12 @@ from typing import Any
 import keras
 from keras import ops
 
-from kinfold import checks, losses
-from kinfold.checks import Tensor
+from kinfold import losses
 from kinfold.compat import keras2
+from kinfold.core import checks
+from kinfold.core.checks import Tensor
+from kinfold.core.numerics import any_in_row, softplus
 from kinfold.losses.made import made
-from kinfold.numerics import any_in_row, softplus
 
 METRICS: dict[str, dict[str, Any]] = {
     "L2": {"distance": "euclidean"},

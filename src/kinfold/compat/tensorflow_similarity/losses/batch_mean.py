@@ -4,7 +4,7 @@ from typing import Any
 
 from keras import ops
 
-from kinfold.checks import Tensor
+from kinfold.core.checks import Tensor
 
 
 class BatchMean:

@@ -5,10 +5,10 @@ from typing import Any
 import keras
 
 from kinfold import losses
-from kinfold.checks import Tensor
 from kinfold.compat import keras2
 from kinfold.compat.tensorflow_similarity.losses.batch_mean import BatchMean
-from kinfold.numerics import softplus
+from kinfold.core.checks import Tensor
+from kinfold.core.numerics import softplus
 
 
 @keras.saving.register_keras_serializable("kinfold.tensorflow_similarity")

@@ -4,9 +4,10 @@ from typing import Any
 
 import keras
 
-from kinfold import checks, losses
+from kinfold import losses
 from kinfold.compat import keras2
 from kinfold.compat.tensorflow_similarity.losses.batch_mean import BatchMean
+from kinfold.core import checks
 
 
 @keras.saving.register_keras_serializable("kinfold.tensorflow_similarity")

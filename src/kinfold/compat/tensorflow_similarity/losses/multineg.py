@@ -5,13 +5,14 @@ from typing import Any
 import keras
 from keras import ops
 
-from kinfold import checks, distances, streaming
-from kinfold.checks import Tensor
+from kinfold import distances, streaming
 from kinfold.compat.tensorflow_similarity.distances import get
 from kinfold.compat.tensorflow_similarity.losses.views import base_config, options, two_views
+from kinfold.core import checks
+from kinfold.core.checks import Tensor
+from kinfold.core.numerics import divide, or_nan
 from kinfold.losses.base import refuse_replicas
 from kinfold.losses.reduction import anchor_weights, reduced
-from kinfold.numerics import divide, or_nan
 
 
 @keras.saving.register_keras_serializable("kinfold.tensorflow_similarity")

@@ -5,12 +5,13 @@ from typing import Any
 import keras
 from keras import ops
 
-from kinfold import checks, streaming
-from kinfold.checks import Tensor
+from kinfold import streaming
 from kinfold.compat.tensorflow_similarity.losses.views import base_config, options, two_views
+from kinfold.core import checks
+from kinfold.core.checks import Tensor
+from kinfold.core.numerics import or_nan, softplus, unit_rows
 from kinfold.losses.base import refuse_replicas
 from kinfold.losses.reduction import anchor_weights, reduced
-from kinfold.numerics import or_nan, softplus, unit_rows
 
 
 @keras.saving.register_keras_serializable("kinfold.tensorflow_similarity")

@@ -6,10 +6,10 @@ from typing import Any
 import keras
 from keras import ops
 
-from kinfold import checks
-from kinfold.checks import Tensor
 from kinfold.compat.tensorflow_similarity.losses.views import base_config, options, two_views
-from kinfold.numerics import divide, rows_or_nan, square_root, unit_rows
+from kinfold.core import checks
+from kinfold.core.checks import Tensor
+from kinfold.core.numerics import divide, rows_or_nan, square_root, unit_rows
 
 _PROJECTIONS = ("negative_cosine_sim", "cosine_distance", "angular_distance")
 

@@ -6,8 +6,8 @@ import keras
 from keras import ops
 
 from kinfold import losses
-from kinfold.checks import Tensor
 from kinfold.compat import keras2
+from kinfold.core.checks import Tensor
 
 
 @keras.saving.register_keras_serializable("kinfold.tensorflow_similarity")

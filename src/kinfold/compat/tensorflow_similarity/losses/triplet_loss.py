@@ -6,11 +6,11 @@ import keras
 from keras import ops
 
 from kinfold import losses
-from kinfold.checks import Tensor
 from kinfold.compat import keras2
 from kinfold.compat.tensorflow_similarity.losses.batch_mean import BatchMean
+from kinfold.core.checks import Tensor
+from kinfold.core.numerics import any_in_row
 from kinfold.losses import mining
-from kinfold.numerics import any_in_row
 
 
 @keras.saving.register_keras_serializable("kinfold.tensorflow_similarity")

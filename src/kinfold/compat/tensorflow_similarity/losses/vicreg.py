@@ -5,8 +5,6 @@ from typing import Any
 import keras
 from keras import ops
 
-from kinfold import checks
-from kinfold.checks import Tensor
 from kinfold.compat.tensorflow_similarity.losses.views import (
     base_config,
     centred,
@@ -14,8 +12,10 @@ from kinfold.compat.tensorflow_similarity.losses.views import (
     options,
     two_views,
 )
+from kinfold.core import checks
+from kinfold.core.checks import Tensor
+from kinfold.core.numerics import or_nan, square_root
 from kinfold.losses.base import refuse_replicas
-from kinfold.numerics import or_nan, square_root
 
 
 @keras.saving.register_keras_serializable("kinfold.tensorflow_similarity")

@@ -5,10 +5,10 @@ from typing import Any
 import keras
 from keras import ops
 
-from kinfold import checks
-from kinfold.checks import Tensor
 from kinfold.compat import keras2
-from kinfold.numerics import wide
+from kinfold.core import checks
+from kinfold.core.checks import Tensor
+from kinfold.core.numerics import wide
 
 
 def options(

@@ -1,0 +1,1 @@
+"""What every room stands on: checks of arguments, numerics, the backend in use, pairs of labels."""

@@ -1,0 +1,88 @@
+"""Squared distances in TensorFlow: where different rows are too near, a block is computed again."""
+
+import functools
+from typing import Any
+
+import tensorflow as tf
+
+from kinfold.core.squares import MIX, NEAR, odd_weights
+
+
+def known(r: tf.Tensor) -> tf.Tensor:
+    """||r||^2 and the mark of every row, [m, 2]."""
+    return tf.stack([_norms(r), _marks(r)], axis=1)
+
+
+def squared(x: tf.Tensor, r: tf.Tensor, known: tf.Tensor | None) -> tf.Tensor:
+    theirs, marks = (_norms(r), _marks(r)) if known is None else tf.unstack(known, axis=1)
+
+    @tf.custom_gradient
+    def square(x: Any, r: Any) -> Any:
+        value, different = _by_product(x, r, theirs, marks)
+
+        def pull(a: Any, b: Any, g: Any, of_columns: bool) -> Any:
+            def in_float64() -> Any:
+                a64, b64, g64 = (tf.cast(part, "float64") for part in (a, b, g))
+                return tf.cast(_pull(a64, b64, g64, of_columns), a.dtype)
+
+            return tf.cond(different, in_float64, lambda: _pull(a, b, g, of_columns))
+
+        def backward(g: Any) -> Any:
+            return pull(x, r, g, False), pull(r, x, g, True)
+
+        return value, backward
+
+    return square(x, r)
+
+
+def _by_product(x: Any, r: Any, theirs: Any, marks: Any) -> tuple[Any, Any]:
+    """By a matrix product where it tells; and whether different rows are too near for it."""
+    ours, dot = _norms(x), tf.matmul(x, r, transpose_b=True)
+
+    def values() -> tuple[Any, Any]:
+        square = ours[:, None] - 2.0 * dot + theirs
+        return square, square < NEAR[x.dtype.name] * (ours[:, None] + theirs)
+
+    def otherwise() -> Any:
+        if x.dtype == tf.float64:
+            return _by_differences(x, r)
+        x64, r64 = tf.cast(x, "float64"), tf.cast(r, "float64")
+        return tf.cast(_by_product(x64, r64, _norms(r64), _marks(r64))[0], x.dtype)
+
+    def product() -> Any:
+        # In a graph XLA computes them here once more, which is quicker than to store them.
+        square, near = found if tf.executing_eagerly() else values()
+        return tf.where(near, tf.zeros_like(square), square)
+
+    found = values()
+    different = tf.reduce_any(found[1] & (_marks(x)[:, None] != marks))
+    return tf.cond(different, otherwise, product), different
+
+
+@functools.partial(tf.function, jit_compile=True, autograph=False)  # holds no [t, m, d]
+def _by_differences(x: Any, r: Any) -> Any:
+    return tf.reduce_sum(tf.square(x[:, None] - r), axis=-1)
+
+
+def _pull(a: Any, b: Any, g: Any, of_columns: bool) -> Any:
+    """2 sum_j g_ij (a_i - b_j); or of g_ji."""
+    sums = tf.reduce_sum(g, axis=0 if of_columns else 1)
+    return 2.0 * (a * sums[:, None] - tf.matmul(g, b, transpose_a=of_columns))
+
+
+def _norms(x: Any) -> Any:
+    return tf.reduce_sum(x * x, axis=-1)
+
+
+def _marks(x: Any) -> Any:
+    """A number for each row, the same for equal rows in whatever order it is summed up.
+
+    It is whole and below 2^24, and so exact in the dtype of `x`.
+    """
+    bits = tf.bitcast(tf.where(x == 0, tf.zeros_like(x), x), tf.int32)  # -0.0 is 0.0
+    width = x.shape[1] * x.dtype.size // 4
+    bits = tf.reshape(bits, [-1, width]) * MIX
+    bits = tf.bitwise.bitwise_xor(bits, tf.bitwise.right_shift(bits, 15))
+    total = tf.reduce_sum(bits * odd_weights(width), axis=1)
+    total = tf.bitwise.bitwise_xor(total, tf.bitwise.right_shift(total, 15))
+    return tf.cast(tf.bitwise.bitwise_and(total, 0xFFFFFF), x.dtype)

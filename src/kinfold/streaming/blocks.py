@@ -1,0 +1,222 @@
+"""Runs a per-anchor function over blocks of anchors, so that memory is linear in the batch.
+
+A block function takes some anchors and all references, and returns the anchors' losses and what a
+mean counts of each (whether it is valid, or its number of terms), which has no gradient:
+`block(x [t, d], r [m, d], *anchors [t, ...], *references [m, ...]) -> ([t], [t])`.
+Anchors are independent of each other, so the blocks are exact, whatever their size.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import keras
+
+from kinfold.core import backends
+from kinfold.core.checks import Tensor
+from kinfold.core.numerics import log_sum_exp, transformed, wide
+
+Block = Callable[..., tuple[Tensor, Tensor]]
+
+# Pairs of a block: its handful of float32 buffers then stays near a core's cache.
+PAIRS = 2**20
+
+# Fewer anchors a block would pass over the references more often than it saves memory. A product
+# of half as many rows as ENOUGH takes as long, where memory allows those.
+FEWEST, ENOUGH = 8, 16
+
+# One block may be this many times larger, where none then need be computed twice.
+ONE_BLOCK = 4
+
+
+def per_anchor(
+    block: Block,
+    x: Tensor,
+    r: Tensor,
+    anchors: Sequence[Tensor] = (),
+    references: Sequence[Tensor] = (),
+    block_size: int | None = None,
+    cost: int = 1,
+    beside: Sequence[Tensor] = (),
+) -> tuple[Tensor, Tensor]:
+    """Loss of each anchor and what a mean counts; the backward pass computes each block again.
+
+    Equal to `block(x, r, *anchors, *references)`, without allocating [n, m]. Without anchors or
+    without references no block is run: losses are 0, and a mean counts none.
+
+    Args:
+        block: see this module; a hashable function of `keras.ops`.
+        x: anchors [n, d].
+        r: references [m, d]; the anchors themselves where they are `x`.
+        anchors: tensors [n, ...] that are cut into blocks with `x`.
+        references: tensors [m, ...] that every block sees whole.
+        block_size: anchors a block; None chooses by the number of references.
+        cost: numbers that a pair takes in a block (d for the Manhattan distance).
+        beside: tensors [k, ...] of further references, which every block is given after the others;
+            they get no gradient, and may be written over once this has returned.
+
+    Returns:
+        Losses [n], differentiable with respect to `x` and `r`, and what a mean counts [n].
+    """
+    if 0 in (x.shape[0], r.shape[0]):
+        return _nothing(x)
+    size = _size(x, r, block_size, cost, beside)
+    references = (*references, *_backend().kept(beside))
+    if size is None:
+        return _backend().dense(block, x, r, tuple(anchors), references)
+    return _backend().per_anchor(block, size, x, r, tuple(anchors), references)
+
+
+def weighted_sum(
+    block: Block,
+    x: Tensor,
+    r: Tensor,
+    weights: Tensor,
+    anchors: Sequence[Tensor] = (),
+    references: Sequence[Tensor] = (),
+    block_size: int | None = None,
+    cost: int = 1,
+    beside: Sequence[Tensor] = (),
+) -> tuple[Tensor, Tensor]:
+    """Sum of the anchors' losses times their weights; gradients are taken in the same pass.
+
+    The weights being known, nothing is computed twice: as many matrix products as the dense form.
+    Where nothing asks for a gradient, none is computed.
+
+    Args:
+        weights: floating [n].
+
+    Returns:
+        The sum, a scalar, differentiable with respect to `x`, `r` and `weights`, and what a mean
+        counts of the anchors [n]. The other arguments are those of `per_anchor`.
+    """
+    if 0 in (x.shape[0], r.shape[0]):
+        loss, valid = _nothing(x)
+        return keras.ops.sum(loss * weights), valid
+    size = _size(x, r, block_size, cost, beside)
+    if size is None:
+        references = (*references, *_backend().kept(beside))
+        loss, valid = _backend().dense(block, x, r, tuple(anchors), references)
+        return keras.ops.sum(loss * weights), valid
+    references = (*references, *beside)
+    return _backend().weighted_sum(block, size, x, r, weights, tuple(anchors), references)
+
+
+def sum_and_log_sum(
+    block: Callable[..., tuple[Tensor, Tensor]],
+    x: Tensor,
+    r: Tensor,
+    anchors: Sequence[Tensor] = (),
+    references: Sequence[Tensor] = (),
+    block_size: int | None = None,
+    cost: int = 1,
+) -> tuple[Tensor, Tensor]:
+    """A sum and a log-sum-exp over the references, by blocks of them; where they are many.
+
+    The backward pass computes each block again, unless there is but one.
+
+    Args:
+        block: a hashable function of `keras.ops`, from `x`, a block of `r`, `*anchors` and the
+            blocks of `*references` to the terms of the sum [n, b] and to logits [n, b], -inf where
+            there is none.
+        x: anchors [n, d], all in each block.
+        r: references [m, ...], of the dtype of `x`.
+        anchors: tensors [n, ...].
+        references: tensors [m, ...] that are cut into blocks with `r`.
+        block_size: references a block; None chooses by the number of anchors.
+        cost: numbers that a pair takes in a block.
+
+    Returns:
+        The sum [n], and the log-sum-exp [n], -inf for no logit, in float32 at least; differentiable
+        with respect to `x` and `r`.
+    """
+    n, m, later = keras.ops.shape(x)[0], r.shape[0], Later(block_size, cost)
+    size = later.anchors(n) if isinstance(n, int) else later
+    largest = size * ONE_BLOCK if block_size is None and isinstance(size, int) else size
+    if transformed() or (isinstance(largest, int) and m is not None and largest >= m):
+        found = _backend().dense(block, x, r, tuple(anchors), tuple(references))
+        terms, logits = map(wide, found)
+        return keras.ops.sum(terms, axis=1), log_sum_exp(logits)
+    return _backend().sum_and_log_sum(block, size, x, r, tuple(anchors), tuple(references))
+
+
+def repeated(
+    fn: Callable[..., Tensor], count: Tensor, tensors: Sequence[Tensor], data: Sequence[Tensor]
+) -> Tensor:
+    """Sum of `fn(k, *tensors, *data)` over k from 0 to count - 1, in the memory of one.
+
+    Args:
+        fn: a hashable function of `keras.ops` that returns floating [n].
+        count: an integer scalar; it may depend on the data.
+        tensors: floating, that gradients go to; the first is [n, d].
+        data: those that none go to.
+
+    Returns:
+        Floating [n], of the dtype of the first tensor.
+    """
+    return _backend().repeated(fn, count, tuple(tensors), tuple(data))
+
+
+def with_equation(
+    fast: Callable[..., Tensor],
+    equation: Callable[..., Tensor],
+    tensors: Sequence[Tensor],
+    data: Sequence[Tensor] = (),
+) -> Tensor:
+    """`fast(*tensors, *data)`, and its gradient, with the second derivatives of `equation`.
+
+    For a way to a value and a gradient that counts as a constant what changes with the tensors.
+
+    Args:
+        fast: a function of `keras.ops` that closes over no tensor.
+        equation: the same function, in operations whose derivatives have derivatives. It is run
+            where a gradient is differentiated once more, and under the transforms of torch.func.
+        tensors: floating, that gradients go to.
+        data: those that none go to.
+    """
+    return _backend().with_equation(fast, equation, tuple(tensors), tuple(data))
+
+
+def at_once(n: int | None, m: int | None) -> bool:
+    """Whether `n` anchors with `m` references make one block, where both are known."""
+    return n is not None and m is not None and n * m <= PAIRS
+
+
+def _nothing(x: Tensor) -> tuple[Tensor, Tensor]:
+    loss = keras.ops.sum(wide(x), axis=1) * 0.0
+    return loss, keras.ops.zeros_like(loss, dtype="bool")
+
+
+def _size(
+    x: Tensor, r: Tensor, block_size: int | None, cost: int, beside: Sequence[Tensor] = ()
+) -> Any:
+    """Anchors a block, or None for one dense block; a `Later` where a size is not known yet."""
+    if transformed():
+        return None
+    n, m = keras.ops.shape(x)[0], keras.ops.shape(r)[0]
+    later = Later(block_size, cost, beside[0].shape[0] if beside else 0)
+    if not isinstance(m, int) or not isinstance(n, int):
+        return later
+    size = later.anchors(m)
+    return None if size >= n else size
+
+
+class Later(NamedTuple):
+    """What decides on the rows a block once the batch size is known."""
+
+    block_size: int | None
+    cost: int
+    beside: int = 0
+
+    def anchors(self, m: Any) -> Any:
+        """Anchors a block for `m` references, or the reverse; a number or a tensor."""
+        if self.block_size is not None:
+            return self.block_size
+        numbers = (m + self.beside) * self.cost + 1  # of an anchor
+        size = PAIRS // numbers + 1
+        if not isinstance(size, int):
+            return size
+        return max(size, FEWEST, min(ENOUGH, ONE_BLOCK * PAIRS // numbers + 1))
+
+
+def _backend() -> Any:
+    return backends.module("kinfold.streaming")

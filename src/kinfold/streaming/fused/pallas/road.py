@@ -1,0 +1,185 @@
+"""The fused kernels in JAX, through Pallas: what they are given, and the gradient.
+
+As in PyTorch (`fused_torch`), but that a loss combines the statistics in float32, and that tiles
+are the small ones which fit any GPU.
+"""
+
+import os
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental.pallas import triton as plgpu
+
+from kinfold.streaming.fused import trial
+from kinfold.streaming.fused.pallas import launch
+from kinfold.streaming.fused.pallas.kernels import INF, Plan
+from kinfold.streaming.fused.pallas.launch import Problem
+from kinfold.streaming.jax import on_gpu
+
+# Values of jax.default_matmul_precision that ask for float32 products without TF32, as does none.
+EXACT = (None, "highest", "float32", "F32_F32_F32")
+
+
+def on_trial(loss: Any, x: Any, kernels: trial.Rows, dense: trial.Rows) -> bool:
+    """Whether the kernels give what the dense equation gives."""
+    setting = jax.config.jax_default_matmul_precision, jax.config.jax_default_device
+
+    def evaluated(
+        fn: trial.Rows, arrays: Sequence[np.ndarray], labels: Sequence[np.ndarray]
+    ) -> list[np.ndarray]:
+        with jax.default_matmul_precision(setting[0]), jax.default_device(setting[1]):
+            ids = [jnp.asarray(y) for y in labels]
+            sides = [jnp.asarray(a, x.dtype) for a in arrays]
+            found, pull = jax.vjp(lambda *sides: fn(sides, ids), *sides)
+            every = found, *pull(jnp.ones_like(found))
+            return [np.asarray(part, "float64") for part in every]
+
+    return trial.passes(loss, x, setting, evaluated, kernels, dense)
+
+
+def refusal(x: Any) -> str | None:
+    """Why arrays cannot be served, in a sentence."""
+    if not hasattr(plgpu, "dot"):
+        return f"they are written for the Pallas of a newer JAX than {jax.__version__}."
+    if not _interpreted(x) and not on_gpu(x):
+        return (
+            "JAX computes with these embeddings on no GPU, and they run on one (elsewhere only in "
+            "Pallas's interpreter, for tests: TRITON_INTERPRET=1)."
+        )
+    if on_gpu(x) and jax.device_count() > 1:
+        return f"there are {jax.device_count()} GPUs, and they take no arrays that may be sharded."
+    return None
+
+
+def _interpreted(x: Any) -> bool:
+    return os.environ.get("TRITON_INTERPRET") == "1" and not on_gpu(x)
+
+
+def _tf32() -> bool:
+    return jax.config.jax_default_matmul_precision not in EXACT
+
+
+def rows(loss: Any, x: Any, r: Any, labels: Any, diagonal: bool) -> tuple[Any, Any]:
+    """Loss and validity of each anchor; without `r` the anchors are the references."""
+    problem = Problem(loss, loss.distance.name, diagonal, False, _tf32(), _interpreted(x))
+    return _rows(problem, x, r, *labels)
+
+
+@partial(jax.jit, static_argnums=0)
+def _rows(problem: Problem, x: Any, r: Any, y: Any, ref_y: Any) -> tuple[Any, Any]:
+    every = y if ref_y is None else jnp.concatenate([y, ref_y])
+    order = jnp.argsort(every)
+    new = jnp.concatenate([jnp.zeros(1, bool), every[order][1:] != every[order][:-1]])
+    ranks = jnp.zeros(len(every), jnp.int32).at[order].set(jnp.cumsum(new).astype(jnp.int32))
+    classes, ref_classes = ranks[: len(y)], None if ref_y is None else ranks[len(y) :]
+    p, n, extra = _statistics(problem, x, r, None, classes, ref_classes)
+    _, valid = _counts(problem, classes, ref_classes)
+    losses = problem.loss.fused().combine(p, n, extra)
+    return jnp.where(valid, losses, 0.0), valid
+
+
+def pairs(x: Any, r: Any, scale: Any, both: bool) -> Any:
+    """-log softmax of each pair among its row and, where `both`, among its column."""
+    problem = Problem(None, "inner_product", True, both, _tf32(), _interpreted(x))
+    return _paired(problem, x, r, scale)
+
+
+@partial(jax.jit, static_argnums=0)
+def _paired(problem: Problem, x: Any, r: Any, scale: Any) -> Any:
+    at = jnp.arange(len(x), dtype=jnp.int32)
+    p, n, _, *of_columns = _statistics(problem, x, r, scale, at, at)
+    sums = [(p, n), tuple(of_columns)][: 1 + problem.both]
+    return tuple(jax.nn.softplus(n - p) if len(x) > 1 else p * 0.0 for p, n in sums)
+
+
+def _counts(problem: Problem, classes: Any, ref_classes: Any) -> tuple[Any, Any]:
+    """How many positives each anchor has, and whether it has some and negatives."""
+    other = classes if ref_classes is None else ref_classes
+    run = jnp.sort(other)
+    same = jnp.searchsorted(run, classes, side="right") - jnp.searchsorted(run, classes)
+    positives = same
+    if not problem.diagonal:
+        k = min(len(classes), len(other))
+        own = (classes[:k] == other[:k]).astype(same.dtype)
+        positives = same - jnp.pad(own, (0, len(classes) - k))
+    return positives, (positives > 0) & (same < len(other))
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _statistics(problem: Problem, x: Any, r: Any, scale: Any, classes: Any, ref: Any) -> Any:
+    return _statistics_forward(problem, x, r, scale, classes, ref)[0]
+
+
+def _statistics_forward(problem: Problem, *primals: Any) -> Any:
+    x, _, scale, classes, ref_classes = primals
+    plan = launch.plan_of(problem, x, 0)
+    sides = launch.sides_of(problem, plan, primals)
+    counts = _counts(problem, classes, ref_classes)
+    stats = launch.forward(problem, plan, sides, scale)
+    out = _values(plan, stats, counts)
+    ref_stats = None
+    if problem.both:
+        ref_stats = launch.forward(problem, plan, sides[::-1], scale)
+        out += _values(plan, ref_stats, counts)[:2]
+    return out, (primals, stats, ref_stats)
+
+
+def _statistics_backward(problem: Problem, saved: Any, gradients: Any) -> Any:
+    (x, r, scale, classes, ref_classes), stats, ref_stats = saved
+    plan = launch.plan_of(problem, x, 1)
+    sides = launch.sides_of(problem, plan, (x, r, scale, classes, ref_classes))
+    counts = _counts(problem, classes, ref_classes)
+    every = [jnp.where(counts[1], g, 0.0) for g in gradients]
+    # In half precision the second product's entries must neither overflow nor vanish.
+    largest = jnp.max(jnp.stack([jnp.max(jnp.abs(g)) for g in every]))
+    factor = jnp.where(largest > 0, largest, 1.0)
+    gp, gn, ge, *of_columns = (g / factor for g in every)
+    terms = ref_terms = _terms(plan, stats, counts, gp, gn, ge)
+    if problem.both:
+        ref_terms = _terms(plan, ref_stats, counts, of_columns[0], of_columns[1], 0.0)
+    symmetric = r is None
+    both = symmetric or problem.both
+    dx = launch.backward(problem, plan, sides, (terms, ref_terms), (True, both), scale, factor)
+    dr = ds = None
+    if not symmetric:
+        of = (ref_terms, terms), (problem.both, True)
+        dr = launch.backward(problem, plan, sides[::-1], *of, scale, factor)
+    dx = dx[:, : x.shape[1]]
+    dr = None if dr is None else dr[:, : x.shape[1]]
+    if scale is not None:
+        ds = jnp.sum(dx.astype(jnp.float32) * x.astype(jnp.float32)) / scale
+        ds = ds.astype(scale.dtype)
+    return dx, dr, ds, None, None
+
+
+_statistics.defvjp(_statistics_forward, _statistics_backward)
+
+
+def _values(plan: Plan, stats: Any, counts: Any) -> list[Any]:
+    """P, N and the extra, float32 [n]; 0 for an invalid anchor."""
+    p_largest, p_total, n_largest, n_total, extra, _ = stats
+    positives, valid = counts
+    if plan.extra == "mean":
+        extra = p_largest + extra / positives
+    elif plan.extra == "each":
+        extra = extra / positives
+    values = p_largest + jnp.log(p_total), n_largest + jnp.log(n_total), extra
+    return [jnp.where(valid, value, 0.0) for value in values]
+
+
+def _terms(plan: Plan, stats: Any, counts: Any, gp: Any, gn: Any, ge: Any) -> list[Any]:
+    """What the second kernel takes of each anchor: nothing of an invalid one."""
+    p_largest, p_total, n_largest, n_total, _, pull = stats
+    positives, valid = counts
+    each = ge / positives
+    if plan.extra == "each":
+        gn = gn + each * pull
+    shifts = p_largest, n_largest, n_largest + jnp.log(n_total)
+    weights = gp / p_total, gn / n_total, each
+    p_shift, n_shift, n = (jnp.where(valid, shift, INF) for shift in shifts)
+    p_weight, n_weight, each = (jnp.where(valid, weight, 0.0) for weight in weights)
+    return [p_shift, p_weight, n_shift, n_weight, each, n]

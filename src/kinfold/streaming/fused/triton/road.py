@@ -1,0 +1,240 @@
+"""The fused kernels in PyTorch: what they are given, and the gradient of what they return.
+
+A kernel returns statistics of each anchor: the log-sum-exps P over its positives and N over its
+negatives, and an extra one where a loss has it. A loss combines them in float64 [n], and autograd
+hands back the derivative with respect to each, which is all that the second kernel needs.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from kinfold.core.torch_numerics import full_precision, refuse_again
+from kinfold.streaming.fused import kernel, trial
+from kinfold.streaming.fused.tiles import tiles
+from kinfold.streaming.fused.triton import launch
+from kinfold.streaming.fused.triton.launch import LN2, Plan
+
+# torch.set_float32_matmul_precision says how float32 is multiplied, as for torch.matmul.
+PRECISIONS = {"highest": "ieee", "high": "tf32x3", "medium": "tf32"}
+
+# Older ones end the process on the kernels in float32, or take no functions as constants.
+TRITON = (3, 4)
+
+
+def precision_of(dtype: torch.dtype) -> str:
+    """How products are taken, in Triton's words."""
+    if dtype != torch.float32:
+        return "ieee"
+    try:
+        return PRECISIONS[torch.get_float32_matmul_precision()]
+    except RuntimeError:  # told by the newer switch, which the older one does not know
+        switch = torch.backends.cuda.matmul.fp32_precision
+        return "tf32" if switch == "tf32" else "ieee"
+
+
+def refusal(x: torch.Tensor) -> str | None:
+    """Why tensors like `x` cannot be served, in a sentence."""
+    if not kernel.installed("triton"):
+        return "Triton is not installed; pip install 'kinfold[gpu]'."
+    if x.is_meta or torch._C._are_functorch_transforms_active():
+        return "they take tensors with values, outside the transforms of torch.func."
+    if not (x.is_cuda or launch.interpreted()):
+        return (
+            f"the embeddings are on {x.device}, and they run on a CUDA device (elsewhere only in "
+            "Triton's interpreter, for tests: TRITON_INTERPRET=1)."
+        )
+    if x.is_cuda and (torch.version.hip or torch.cuda.get_device_capability(x.device) < (8, 0)):
+        return "they need an NVIDIA GPU of compute capability 8.0 or newer."
+    return _of_triton()
+
+
+def _of_triton() -> str | None:
+    import triton
+
+    major, minor = (int(part) for part in triton.__version__.split(".")[:2])
+    if (major, minor) >= TRITON:
+        return None
+    return f"they need Triton {TRITON[0]}.{TRITON[1]} or newer. Received: {triton.__version__}."
+
+
+@torch.compiler.disable
+def on_trial(loss: Any, x: torch.Tensor, kernels: trial.Rows, dense: trial.Rows) -> bool:
+    """Whether the kernels give on the device of `x` what the dense equation gives."""
+    device, dtype = x.device, x.dtype
+
+    @full_precision
+    def evaluated(
+        fn: trial.Rows, arrays: Sequence[np.ndarray], labels: Sequence[np.ndarray]
+    ) -> list[np.ndarray]:
+        with launch.on_device(x):
+            sides = [torch.tensor(a, device=device, dtype=dtype).requires_grad_() for a in arrays]
+            found = fn(sides, [torch.tensor(y, device=device) for y in labels])
+            every = found, *torch.autograd.grad(found.sum(), sides)
+            return [part.detach().double().cpu().numpy() for part in every]
+
+    setting = device, precision_of(dtype)
+    return trial.passes(loss, x, setting, evaluated, kernels, dense)
+
+
+@torch.compiler.disable
+@full_precision
+def rows(
+    loss: Any,
+    x: torch.Tensor,
+    r: torch.Tensor | None,
+    labels: tuple[torch.Tensor, torch.Tensor | None],
+    diagonal: bool,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Loss and validity of each anchor; without `r` the anchors are the references."""
+    classes, ref_classes = launch.classes_of(*labels)
+    spec = loss.fused()
+    problem = problem_of_classes(spec, loss.distance.name, diagonal, classes, ref_classes)
+    p, n, extra = _Statistics.apply(problem, x, r, None)
+    valid = problem.valid
+    losses = spec.combine(p, n, extra)
+    return torch.where(valid, losses, 0.0).float(), valid
+
+
+@torch.compiler.disable
+@full_precision
+def pairs(x: torch.Tensor, r: torch.Tensor, scale: torch.Tensor, both: bool) -> Any:
+    """-log softmax of each pair among its row and, where `both`, among its column."""
+    p, n, _, *of_columns = _Statistics.apply(problem_of_pairs(x, both), x, r, scale)
+    sums = n, *of_columns[1:]
+    if x.dtype == torch.float32:  # a pair's own product leads its gradient: not in TF32
+        p = scale * torch.linalg.vecdot(x, r).double()
+    return tuple(
+        # An only pair has nothing to be told from.
+        (torch.nn.functional.softplus(n - p, threshold=40.0) if len(x) > 1 else p * 0.0).float()
+        for n in sums
+    )
+
+
+class Problem(NamedTuple):
+    """What does not change from the first kernel to the last."""
+
+    spec: kernel.Fused
+    distance: str
+    diagonal: bool
+    classes: torch.Tensor
+    ref_classes: torch.Tensor | None
+    positives: torch.Tensor  # how many of each anchor
+    valid: torch.Tensor  # anchors of both kinds of pairs
+    in_order: bool = False  # whether the classes ascend as they are
+    both: bool = False  # whether P and N of the references are wanted too
+
+
+def problem_of_classes(
+    spec: kernel.Fused,
+    distance: str,
+    diagonal: bool,
+    classes: torch.Tensor,
+    ref_classes: torch.Tensor | None,
+) -> Problem:
+    own, other = classes, classes if ref_classes is None else ref_classes
+    run = torch.sort(other)[0]
+    first, last = (torch.searchsorted(run, own, right=right) for right in (False, True))
+    same = last - first
+    positives = same.clone()
+    if not diagonal:
+        shared = min(len(own), len(other))
+        positives[:shared] -= (own[:shared] == other[:shared]).to(same.dtype)
+    valid = (positives > 0) & (same < len(other))
+    return Problem(spec, distance, diagonal, classes, ref_classes, positives, valid)
+
+
+def problem_of_pairs(x: torch.Tensor, both: bool) -> Problem:
+    """A pair's own reference is its positive, and the logits are the dot products."""
+    at = torch.arange(len(x), dtype=torch.int32, device=x.device)
+    spec = kernel.Fused((1.0, 0.0), (1.0, 0.0), _not_combined)
+    valid = torch.full_like(at, len(x) > 1, dtype=torch.bool)
+    counts = torch.ones_like(at), valid
+    return Problem(spec, "inner_product", True, at, at, *counts, in_order=True, both=both)
+
+
+def _not_combined(*_: Any) -> Any:
+    raise NotImplementedError
+
+
+class _Statistics(torch.autograd.Function):
+    """P, N and the extra statistic of the anchors, and P and N of the references where `both`."""
+
+    @staticmethod
+    def forward(ctx: Any, problem: Problem, x: Any, r: Any, scale: Any) -> Any:
+        precision = precision_of(x.dtype)
+        chosen = tiles(x.shape[1], x.dtype, precision, launch.shared_memory(x))
+        same = problem.distance, chosen, problem.in_order
+        ctx.anchors = launch.side_of(x, problem.classes, *same)
+        ctx.references = ctx.anchors
+        if r is not None:
+            ctx.references = launch.side_of(r, problem.ref_classes, *same)
+        one = torch.ones(1, dtype=torch.float32, device=x.device)
+        ctx.scale = one if scale is None else scale.detach().reshape(1).float()
+        ctx.problem, spec = problem, problem.spec
+        ctx.plan = Plan(spec, problem.distance, problem.diagonal, scale is not None, chosen)
+        sides = ctx.anchors, ctx.references
+        ctx.stats = launch.forward(ctx.plan, ctx.scale, *sides, spec.extra)
+        outputs = list(_values(ctx.stats, problem))
+        if problem.both:
+            ctx.ref_stats = launch.forward(ctx.plan, ctx.scale, sides[1], sides[0], "none")
+            outputs += _values(ctx.ref_stats, problem)[:2]
+        ctx.save_for_backward(x, scale)
+        return tuple(outputs)
+
+    @staticmethod
+    def backward(ctx: Any, gp: Any, gn: Any, ge: Any, *ref: Any) -> Any:
+        refuse_again("the fused kernels; compute the loss within `fused_kernels(False)`")
+        problem, (x, scale) = ctx.problem, ctx.saved_tensors
+        every = [torch.where(problem.valid, g, 0.0) for g in (gp, gn, ge, *ref)]
+        # In half precision the second product's entries must neither overflow nor vanish.
+        largest = torch.stack([g.abs().amax() for g in every]).amax().float().reshape(1)
+        factor = torch.where(largest > 0, largest, 1.0)
+        gp, gn, ge, *ref_g = (g / factor for g in every)
+        symmetric = ctx.references is ctx.anchors
+        terms = ref_terms = _terms(ctx.stats, problem, gp, gn, ge)
+        if problem.both:
+            ref_terms = _terms(ctx.ref_stats, problem, ref_g[0], ref_g[1], 0.0)
+        dx: Any = None
+        dr = ds = None
+        if ctx.needs_input_grad[1] or ctx.needs_input_grad[3]:
+            sides = ctx.anchors, ctx.references, terms, ref_terms
+            dx = launch.backward(
+                ctx.plan, ctx.scale, *sides, True, symmetric or problem.both, factor
+            )
+        if ctx.needs_input_grad[2] and not symmetric:
+            sides = ctx.references, ctx.anchors, ref_terms, terms
+            dr = launch.backward(ctx.plan, ctx.scale, *sides, problem.both, True, factor)
+        if ctx.needs_input_grad[3]:
+            parts = zip(dx.split(2**16), x.split(2**16), strict=True)
+            ds = sum((a.double() * b.double()).sum() for a, b in parts) / ctx.scale.double()
+            ds = ds.reshape(scale.shape).to(scale.dtype)
+        return None, dx if ctx.needs_input_grad[1] else None, dr, ds
+
+
+def _values(stats: torch.Tensor, problem: Problem) -> tuple[torch.Tensor, ...]:
+    """P, N and the extra, float64 [n]; 0 for an invalid anchor."""
+    p_largest, p_total, n_largest, n_total, extra, _ = stats.double()
+    p = LN2 * p_largest + torch.log(p_total)
+    n = LN2 * n_largest + torch.log(n_total)
+    if problem.spec.extra == "mean":
+        extra = LN2 * (p_largest + extra / problem.positives)
+    elif problem.spec.extra == "each":
+        extra = extra / problem.positives
+    return tuple(torch.where(problem.valid, value, 0.0) for value in (p, n, extra))
+
+
+def _terms(stats: Any, problem: Any, gp: Any, gn: Any, ge: Any) -> torch.Tensor:
+    """What the second kernel takes of each anchor, float32 [6, n]: nothing of an invalid one."""
+    p_largest, p_total, n_largest, n_total, _, pull = stats.double()
+    each = ge / problem.positives
+    if problem.spec.extra == "each":
+        gn = gn + each * pull
+    n = n_largest + torch.log2(n_total)
+    shifts = p_largest, n_largest, n
+    weights = gp / p_total, gn / n_total, each
+    p_shift, n_shift, n = (torch.where(problem.valid, shift, torch.inf) for shift in shifts)
+    p_weight, n_weight, each = (torch.where(problem.valid, weight, 0.0) for weight in weights)
+    return torch.stack([p_shift, p_weight, n_shift, n_weight, each, n]).float()

@@ -1,0 +1,125 @@
+"""What happens before the first epoch and at the end of each: metrics, and the commit."""
+
+import importlib
+import time
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+
+from kinfold.callbacks import RetrievalEvaluation
+from kinfold.datasets import Split
+from kinfold.metrics.retrieval import retrieval_metrics
+from kinfold.training import run_folder
+from kinfold.training.evaluation import as_numpy, pixels
+from kinfold.training.progress import Progress
+from kinfold.training.run_folder import CHOSEN_BY, Checkpoint, RunFolder
+from kinfold.training.settings import Settings
+
+LIVE_METRICS = ("recall@1", "map@r")
+_BATCH = 256
+
+
+class Commit(keras.callbacks.Callback):
+    """Keeps the best model, and commits each epoch: the checkpoint's rename comes last.
+
+    `kept` builds the model to keep by a checkpoint, when the encoder is at its last epoch.
+    """
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        settings: Settings,
+        encoder: keras.Model,
+        checkpoint: Checkpoint,
+        progress: Progress,
+        kept: Callable[[Checkpoint], keras.Model],
+    ) -> None:
+        super().__init__()
+        self.kept = kept
+        self.folder = folder
+        self.settings = settings
+        self.encoder = encoder
+        self.checkpoint = checkpoint
+        self.progress = progress
+        self.collapse = checkpoint.collapse
+        self.start = time.monotonic() - checkpoint.seconds
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        # Keras's dropout on torch draws from torch's own generator, not from a state of the layer.
+        if keras.backend.backend() == "torch":
+            importlib.import_module("torch").manual_seed((self.settings.seed << 32) + epoch)
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        assert logs is not None
+        self.progress.step(batch + 1, lambda: float(logs["loss"]))
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        assert logs is not None
+        checkpoint, folder, settings = self.checkpoint, self.folder, self.settings
+        row = {"epoch": epoch + 1, **{name: float(value) for name, value in logs.items()}}
+        if not np.isfinite(row["loss"]):
+            raise ValueError(
+                f"The loss of epoch {epoch + 1} is {row['loss']}: training has diverged. Begin "
+                "again in another folder with a lower learning rate."
+            )
+        history = checkpoint.history
+        best = not checkpoint.best_epoch or row[CHOSEN_BY] > max(history[CHOSEN_BY])
+        self.checkpoint = Checkpoint(
+            {name: [*history.get(name, []), value] for name, value in row.items()},
+            as_numpy(self.model.variables),
+            as_numpy(self.model.optimizer.variables),
+            epoch + 1 if best else checkpoint.best_epoch,
+            as_numpy(self.encoder.variables) if best else checkpoint.best_weights,
+            self.collapse,
+            time.monotonic() - self.start,
+            checkpoint.baseline,
+        )
+        best = best and self.checkpoint.best == "trained"
+        if best or not checkpoint.epochs:
+            with run_folder.written_whole(folder.model) as path:
+                self.kept(self.checkpoint).save(path)
+        run_folder.write_history(folder.history, self.checkpoint.history)
+        run_folder.write_checkpoint(folder.checkpoint, self.checkpoint)
+        self.progress.epoch(row, best)
+        if settings.is_done(epoch + 1, self.checkpoint.best_epoch) and epoch + 1 < settings.epochs:
+            self.model.stop_training = True
+            self.progress.note(f"No better {CHOSEN_BY} in {settings.patience} epochs: stopping.")
+
+
+class Validation(RetrievalEvaluation):
+    """The metrics of each epoch; a collapse is told once in a run, and kept for its report."""
+
+    def __init__(self, split: Split, commit: Commit) -> None:
+        super().__init__(split.x, split.y, metrics=LIVE_METRICS, batch_size=_BATCH)
+        self.commit = commit
+        self.collapsed = bool(commit.collapse)
+        self.predict_callbacks = [_Told(commit.progress, len(split))]
+        self.y = split.y
+
+    def baseline(self, model: keras.Model) -> dict[str, dict[str, float]]:
+        """Measure the raw input and a model before training, as the epochs are measured."""
+        raw = retrieval_metrics(pixels(self.x), self.y, metrics=LIVE_METRICS)
+        start: dict[str, Any] = {}
+        collapsed, self.collapsed = self.collapsed, True  # before training it may well be
+        self.set_model(model)
+        self.on_epoch_end(-1, start)
+        self.collapsed = collapsed
+        return {"raw": {self.prefix + name: value for name, value in raw.items()}, "start": start}
+
+    def tell(self, text: str) -> None:
+        self.commit.collapse = text
+        self.commit.progress.note(text)
+
+
+class _Told(keras.callbacks.Callback):
+    """Tells how far the embedding of the validation examples is."""
+
+    def __init__(self, progress: Progress, count: int) -> None:
+        super().__init__()
+        self.told = progress.embedding("the validation examples")
+        self.count = count
+
+    def on_predict_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        self.told(min((batch + 1) * _BATCH, self.count), self.count)

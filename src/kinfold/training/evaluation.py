@@ -1,0 +1,222 @@
+"""The table of a run: how well raw data, the untrained and the trained model find a class.
+
+And the gain over raw data, with an interval: whether the model is worth its place.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+
+from kinfold.datasets import Split
+from kinfold.encoders.networks import LARGE
+from kinfold.metrics.ranking import Task
+from kinfold.metrics.retrieval import score_queries
+from kinfold.training.verdicts import FEWEST
+from kinfold.training.verdicts import VECTOR_ROWS as VECTOR_ROWS
+from kinfold.training.verdicts import Gain as Gain
+from kinfold.training.verdicts import Table as Table
+from kinfold.training.verdicts import gain_text as gain_text
+
+ROWS = ("pixels", "raw", "untrained", "trained")  # of images the first, of vectors the second
+METRICS = ("recall@1", "recall@10", "map@r", "mrr")
+_BATCH = 256
+_RESAMPLES = 2000
+
+
+def pixels(x: np.ndarray) -> np.ndarray:
+    """Embed examples without a model: their own values in a row, scaled to unit norm.
+
+    Images larger than 64 pixels a side are first averaged over squares, which keeps the rows to
+    some thousands of values and makes them no worse.
+
+    Args:
+        x: images [n, height, width, channels] or vectors [n, d].
+
+    Returns:
+        float32 [n, p], of unit norm; a row of zeros stays so.
+
+    Example:
+
+    >>> import numpy as np
+    >>> from kinfold.training.evaluation import pixels
+    >>> pixels(np.array([[[[3], [0]], [[0], [4]]]], "uint8"))
+    array([[0.6, 0. , 0. , 0.8]], dtype=float32)
+    """
+    if x.ndim == 4 and max(x.shape[1:3]) > LARGE:
+        x = _averaged(x, -(-max(x.shape[1:3]) // LARGE))
+    rows = x.reshape(len(x), -1).astype(np.float32)
+    norms = np.linalg.norm(rows, axis=1, keepdims=True)
+    return np.divide(rows, norms, out=rows, where=norms > 0)
+
+
+def _averaged(x: np.ndarray, cell: int) -> np.ndarray:
+    n, height, width, channels = x.shape
+    rows, columns = max(1, height // cell), max(1, width // cell)
+    small = np.zeros((n, rows, columns, channels), np.float32)
+    for i in range(min(cell, height)):  # not one mean over cells: that needs x as floats at once
+        for j in range(min(cell, width)):
+            small += x[:, i : i + rows * cell : cell, j : j + columns * cell : cell]
+    return small
+
+
+def embed(
+    model: keras.Model, x: np.ndarray, told: Callable[[int, int], None] | None = None
+) -> np.ndarray:
+    """Embed examples in batches of one size, so that a compiled model compiles once.
+
+    Args:
+        model: a Keras model.
+        x: its inputs [n, ...].
+        told: called after each batch with how many are done and how many there are; see
+            `kinfold.training.progress.Progress.embedding`.
+
+    Returns:
+        float32 [n, d].
+    """
+    parts = []
+    for start in range(0, len(x), _BATCH):
+        batch = x[start : start + _BATCH]
+        filled = np.zeros((_BATCH, *batch.shape[1:]), batch.dtype)
+        filled[: len(batch)] = batch
+        parts.append(np.asarray(model.predict_on_batch(filled))[: len(batch)])
+        if told is not None:
+            told(start + len(batch), len(x))
+    return np.concatenate(parts).astype(np.float32)
+
+
+def scores(
+    rows: dict[str, tuple[np.ndarray, np.ndarray | None]],
+    y: np.ndarray,
+    gallery_y: np.ndarray | None = None,
+) -> tuple[dict[str, dict[str, np.ndarray]], np.ndarray]:
+    """Score each query in several embeddings of the same examples, by cosine similarity.
+
+    Args:
+        rows: by name, the embeddings of the queries [n, d] and of the gallery [m, d]; None for the
+            gallery searches each query among the others.
+        y: int [n], the classes of the queries.
+        gallery_y: int [m], those of the gallery; None where that is None.
+
+    Returns:
+        By row and metric the score of each query [q], and the classes [q] of these queries: those
+        that have something to find. recall@10 is left out where there are no 10 to find it in.
+    """
+    size = len(y) - 1 if gallery_y is None else len(gallery_y)
+    task = Task.of(y, gallery_y, [name for name in METRICS if name != "recall@10" or size >= 10])
+    valid = task.relevant > 0
+    found = {}
+    for row, (queries, gallery) in rows.items():
+        values = score_queries(task, queries, gallery, "cosine")
+        found[row] = {name: value[valid] for name, value in values.items()}
+    return found, y[valid]
+
+
+def averaged(found: dict[str, dict[str, np.ndarray]]) -> Table:
+    """Average what `scores` gave over the queries."""
+    return {
+        row: {name: float(value.mean()) for name, value in values.items()}
+        for row, values in found.items()
+    }
+
+
+def measure(
+    split: Split,
+    untrained: np.ndarray,
+    trained: np.ndarray,
+    gallery: tuple[Split, np.ndarray, np.ndarray] | None = None,
+) -> tuple[Table, Gain]:
+    """Measure each example's search, in three embeddings.
+
+    Args:
+        split: the examples.
+        untrained: their embeddings [n, d] by the model before training.
+        trained: their embeddings [n, d] by the model.
+        gallery: what they are searched in, and its embeddings by these models; labels are matched
+            by the names of their classes. None searches each example among all the others.
+
+    Returns:
+        The table {"pixels": {"recall@1": ..., ...}, "untrained": ..., "trained": ...}; the first
+        row is "raw" for vectors. And the gain of "trained" over the first row, see `gain`.
+    """
+    first = "pixels" if split.x.ndim == 4 else "raw"
+    y, gallery_y = split.y, None
+    theirs: tuple[np.ndarray | None, ...] = (None, None, None)
+    if gallery is not None:
+        y, gallery_y = matched(split, gallery[0])
+        theirs = (pixels(gallery[0].x), gallery[1], gallery[2])
+    ours = (pixels(split.x), untrained, trained)
+    rows = dict(zip((first, "untrained", "trained"), zip(ours, theirs, strict=True), strict=True))
+    found, y = scores(rows, y, gallery_y)
+    return averaged(found), gain(found[first], found["trained"], y)
+
+
+def matched(split: Split, other: Split) -> tuple[np.ndarray, np.ndarray]:
+    """Number the classes of two splits alike: the same name gets the same number."""
+    numbers = {name: k for k, name in enumerate(dict.fromkeys(split.names + other.names))}
+    ours, theirs = (
+        np.array([numbers[name] for name in part.names], np.int64)[part.y]
+        for part in (split, other)
+    )
+    return ours, theirs
+
+
+def gain(raw: dict[str, np.ndarray], trained: dict[str, np.ndarray], y: np.ndarray) -> Gain:
+    """Say by how much metrics rose, and how far that depends on which classes were tested.
+
+    The interval holds 95 % of the gains on classes drawn anew, with replacement, from these: a
+    bootstrap of whole classes, since the queries of one class succeed or fail together.
+
+    Args:
+        raw: for each metric the score of each query [q].
+        trained: the same of the model.
+        y: int [q], the class of each query.
+
+    Returns:
+        For each metric {"difference": ..., "errors_removed": the share of what raw lacked to 1,
+        "low": ..., "high": ...}; None where it is not defined: no errors, or under 10 classes.
+
+    Example:
+
+    >>> import numpy as np
+    >>> from kinfold.training.evaluation import gain
+    >>> raw, trained = np.array([0.0, 1, 0, 1]), np.array([1.0, 1, 0, 1])
+    >>> gain({"recall@1": raw}, {"recall@1": trained}, np.array([0, 0, 1, 1]))["recall@1"]
+    {'difference': 0.25, 'errors_removed': 0.5, 'low': None, 'high': None}
+    """
+    y = np.unique(y, return_inverse=True)[1]
+    counts = np.bincount(y)
+    rng = np.random.default_rng(0)
+    draws = [np.bincount(rng.integers(len(counts), size=len(counts)), minlength=len(counts))
+             for _ in range(_RESAMPLES if len(counts) >= FEWEST else 0)]  # fmt: skip
+    gains: Gain = {}
+    for name in raw:
+        change = trained[name] - raw[name]
+        sums = np.bincount(y, change)
+        difference, missing = float(change.mean()), float(1 - raw[name].mean())
+        low = high = None
+        if draws:
+            resampled = [draw @ sums / (draw @ counts) for draw in draws]
+            low, high = (float(limit) for limit in np.quantile(resampled, (0.025, 0.975)))
+        removed = difference / missing if missing > 0 else None
+        gains[name] = {
+            "difference": difference, "errors_removed": removed, "low": low, "high": high
+        }  # fmt: skip
+    return gains
+
+
+def as_numpy(variables: list[Any]) -> list[np.ndarray]:
+    """Copy variables out of the backend, bit for bit."""
+    return [np.array(keras.ops.convert_to_numpy(variable)) for variable in variables]
+
+
+def assign(variables: list[Any], values: list[np.ndarray]) -> None:
+    """Put back what `as_numpy` gave; ValueError where it is of another model."""
+    if [tuple(v.shape) for v in variables] != [v.shape for v in values]:
+        raise ValueError(
+            "The weights in this run do not fit the model that this version of Kinfold builds "
+            "from its settings. Use the version in its config.json."
+        )
+    for variable, value in zip(variables, values, strict=True):
+        variable.assign(value)

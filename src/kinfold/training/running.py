@@ -1,0 +1,218 @@
+"""One process's part of a run: load the data, train the epochs that are left, measure, write."""
+
+import dataclasses
+import time
+from collections.abc import Callable
+from importlib.util import find_spec
+
+import keras
+
+from kinfold.encoders import networks
+from kinfold.encoders.scaling import Scaling
+from kinfold.training import evaluation, records, results, run_folder, sources, verdicts
+from kinfold.training.checkpoints import Commit, Validation
+from kinfold.training.evaluation import Table, as_numpy, assign
+from kinfold.training.progress import Progress
+from kinfold.training.records import Config
+from kinfold.training.report import write_report
+from kinfold.training.run_folder import CHOSEN_BY, Checkpoint, RunFolder
+from kinfold.training.settings import Settings
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C ended a run, and its folder holds the best model so far with its table."""
+
+
+class Run:
+    """One process's part of a run."""
+
+    def __init__(self, folder: RunFolder, config: Config, progress: Progress) -> None:
+        self.folder = folder
+        self.config = config
+        self.settings = config.settings
+        self.progress = progress
+        self.seconds: dict[str, float] = {}
+
+    def prepare(self) -> None:
+        """Load the data, and build all that can turn out not to fit it."""
+        start = time.monotonic()
+        kept = self.folder.data.exists()
+        if kept:
+            self.splits = run_folder.read_splits(self.folder.data)
+        else:
+            self.splits = sources.load_splits(
+                self.settings.data, self.settings.read_size(), drawn(self.progress)
+            )
+        train, validation, test = self.splits
+        if self.settings.tensorboard:
+            _check_tensorboard()
+        if not kept and train.x.ndim == 4:  # older runs have data that was brought to 0 to 255
+            self.config = dataclasses.replace(self.config, scaling=Scaling.of(train.x))
+            records.write_config(self.folder, self.config)
+        self.encoder = self._untrained()
+        self.batches = self.settings.make_batches(train)
+        if self.settings.weights != "none" and not self.folder.start.exists():
+            # Their file may be gone when the run goes on, and when its table is made.
+            run_folder.write_weights(self.folder.start, as_numpy(self.encoder.variables))
+        if not kept:
+            run_folder.write_splits(self.folder.data, self.splits)
+        self.seconds["data"] = time.monotonic() - start
+        self.progress.note(
+            f"{verdicts.describe(train)} to train on, {len(validation.names):,} classes to "
+            f"choose the best model by, {len(test.names):,} to test on."
+        )
+        scaling = self.config.scaling
+        others = {"validation": validation.x, "test": test.x}
+        notes = scaling.notes(train.x, others) if scaling else []
+        for note in [*notes, verdicts.few_classes(train, test)]:
+            if note:
+                self.progress.note(note)
+
+    def go_on(self) -> Table:
+        """Train the epochs that are left, measure the best model and write the result."""
+        checkpoint = run_folder.read_checkpoint(self.folder.checkpoint)
+        if checkpoint.epochs:
+            self._write_from(checkpoint)
+        if not self.settings.is_done(checkpoint.epochs, checkpoint.best_epoch):
+            if checkpoint.epochs:
+                self.progress.note(f"Going on after epoch {checkpoint.epochs}.")
+            try:
+                self._fit(checkpoint)
+            except KeyboardInterrupt:
+                self._stop()
+            except run_folder.WriteError as error:
+                done = run_folder.read_checkpoint(self.folder.checkpoint).epochs
+                raise run_folder.WriteError(f"{error} {_whole(done)}") from error
+        return self._finish()
+
+    def _write_from(self, checkpoint: Checkpoint) -> None:
+        """Write again what a kill between two renames may have left newer than the checkpoint."""
+        assign(self.encoder.variables, checkpoint.best_weights)
+        with run_folder.written_whole(self.folder.model) as path:
+            self._kept(checkpoint).save(path)
+        run_folder.write_history(self.folder.history, checkpoint.history)
+
+    def _fit(self, checkpoint: Checkpoint) -> None:
+        settings, progress = self.settings, self.progress
+        trainer = settings.make_trainer(self.encoder, len(self.splits[0].names))
+        if checkpoint.epochs:
+            assign(trainer.variables, checkpoint.weights)
+            assign(trainer.optimizer.variables, checkpoint.optimizer)
+        self.batches.current_epoch = checkpoint.epochs
+        commit = Commit(self.folder, settings, self.encoder, checkpoint, progress, self._kept)
+        validation = Validation(self.splits[1], commit)
+        if not checkpoint.epochs:
+            checkpoint.baseline = validation.baseline(trainer)
+            progress.note(_start_text(checkpoint.scores))
+        callbacks = [validation, commit]
+        if settings.tensorboard:
+            logs = keras.callbacks.TensorBoard(str(self.folder.tensorboard), write_graph=False)
+            callbacks.insert(1, logs)
+        progress.begin(checkpoint.epochs, settings.epochs, len(self.batches))
+        try:
+            trainer.fit(
+                self.batches,
+                epochs=settings.epochs,
+                initial_epoch=checkpoint.epochs,
+                shuffle=False,  # the batches are shuffled already; this would be unseeded
+                verbose=0,
+                callbacks=callbacks,
+            )
+        finally:
+            progress.end()
+
+    def _stop(self) -> None:
+        """After Ctrl-C: say what is kept, and write its table and report."""
+        checkpoint = run_folder.read_checkpoint(self.folder.checkpoint)
+        self.progress.note(f"Interrupted. {_whole(checkpoint.epochs)}")
+        if checkpoint.epochs:
+            self._write_from(checkpoint)
+            best = checkpoint.best
+            which = {"raw": "the raw input", "start": "the network before training"}
+            self.progress.note(
+                f"The best model so far, {which.get(best, f'of epoch {checkpoint.best_epoch}')} "
+                f"({CHOSEN_BY} {checkpoint.scores[best]:.4f}), is in {self.folder.model}. Writing "
+                "its table and report; Ctrl-C again stops at once."
+            )
+            self._finish()
+        raise Interrupted
+
+    def _finish(self) -> Table:
+        """Measure the best model on the test classes, and write the report and the metrics."""
+        start = time.monotonic()
+        folder, settings, test = self.folder, self.settings, self.splits[2]
+        checkpoint = run_folder.read_checkpoint(folder.checkpoint)
+        self.progress.note("Measuring on the test classes.")
+        encoder = self._untrained()
+        told = self.progress.embedding("the test examples")
+        before = evaluation.embed(encoder, test.x, told)
+        assign(encoder.variables, checkpoint.best_weights)
+        trained = evaluation.embed(encoder, test.x, told)
+        table, gain = evaluation.measure(test, before, trained)
+        facts = results.facts(self.config, self.splits, checkpoint)
+        report = results.report(facts, self.splits, checkpoint, (table, gain), encoder, trained)
+        run_folder.writing(folder.report, lambda: write_report(folder.report, report))
+        self.seconds["training"] = checkpoint.seconds
+        self.seconds["evaluation"] = time.monotonic() - start
+        run_folder.write_json(
+            folder.metrics, {**table, "gain": gain, **facts, "seconds": self.seconds}
+        )
+        noun = "characters" if settings.data == sources.GLYPHS else "classes"
+        seen = verdicts.seen_in_training(self.splits[0], test, noun)
+        lines = [
+            f"On {verdicts.describe(test)}, {seen}; the model of epoch {checkpoint.best_epoch} of "
+            f"{settings.epochs}:",
+            verdicts.table_text(table, gain),
+            facts["note"],
+            f"Model, metrics and report are in {folder.path}; open {folder.report}",
+        ]
+        self.progress.note("\n".join(line for line in lines if line))
+        return table
+
+    def _untrained(self) -> keras.Model:
+        shape = self.splits[0].x.shape[1:]
+        return untrained(self.folder, self.settings, shape, self.config.scaling)
+
+    def _kept(self, checkpoint: Checkpoint) -> keras.Model:
+        """Build the model to keep, of plain Keras layers; the encoder is at its best epoch."""
+        if checkpoint.best == "raw":
+            return networks.raw(self.splits[0].x.shape[1:])
+        return networks.plain(self._untrained() if checkpoint.best == "start" else self.encoder)
+
+
+def untrained(
+    folder: RunFolder, settings: Settings, shape: tuple[int, ...], scaling: Scaling | None
+) -> keras.Model:
+    """Build the encoder of a run as it is before training; weights of a file are in the folder."""
+    if not folder.start.exists():
+        return settings.make_encoder(shape, scaling)
+    encoder = dataclasses.replace(settings, weights="none").make_encoder(shape, scaling)
+    assign(encoder.variables, run_folder.read_weights(folder.start))
+    return encoder
+
+
+def _check_tensorboard() -> None:
+    missing = [name for name in ("tensorflow", "tensorboard") if not find_spec(name)]
+    if missing:
+        raise ImportError(
+            "The logs for TensorBoard are written by TensorFlow, on every backend, and "
+            f"{' and '.join(missing)} is missing: pip install {' '.join(missing)}"
+        )
+
+
+def drawn(progress: Progress) -> Callable[[int, int], None]:
+    """What the readers of data call, to show how far they are."""
+    return lambda done, total: progress.working("reading the data", done, total)
+
+
+def _whole(epochs: int) -> str:
+    if not epochs:
+        return "No epoch is whole yet."
+    return f"Epoch {epochs} is whole and kept."
+
+
+def _start_text(scores: dict[str, float]) -> str:
+    return (
+        f"Before training: {CHOSEN_BY} {scores['start']:.4f} of the network, {scores['raw']:.4f} "
+        "of the raw input. An epoch is kept if it is better than both."
+    )

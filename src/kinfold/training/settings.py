@@ -1,0 +1,233 @@
+"""The settings of a training run, and the parts that they make."""
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+
+from _kinfold_settings import Fields, arguments
+from kinfold.batches import ClassBalancedBatches
+from kinfold.datasets import Split
+from kinfold.encoders import augmentation, networks, pretrained
+from kinfold.encoders.scaling import Scaling, value_range
+from kinfold.layers import Chunked
+from kinfold.model import EmbeddingModel
+from kinfold.training import run_losses
+
+SMALL_IMAGE = 64  # pixels per side, up to which images get the small network by default
+APPLICATION_SIZE = 160  # pixels per side that images are read at for a keras.applications network
+EMBEDDING_SIZE = 128  # of images
+CLASSES_PER_BATCH = 32
+
+
+@dataclass(frozen=True)
+class Settings(Fields):
+    """The settings of a run; None stands for a default that suits the loss or the data.
+
+    Example:
+
+    >>> from kinfold.training.settings import Settings
+    >>> Settings("glyphs", gamma=40.0).make_loss().gamma
+    40.0
+    >>> options = {"margin": 0.1, "negatives": "hard"}
+    >>> Settings("glyphs", loss="triplet", loss_options=options).make_loss().negatives
+    'hard'
+    """
+
+    def check(self) -> None:
+        """Raise ValueError for settings that no data can make right."""
+        self.check_values()
+        loss = self.make_loss()
+        if self.memory_size:
+            run_losses.check_memory(self.loss, loss)
+        elif self.memory_warmup:
+            raise ValueError(
+                "There is no memory to warm up: give a memory_size (--memory-size), or leave out "
+                f"the warm-up. Received: memory_warmup={self.memory_warmup}."
+            )
+        if self.image_size is not None:
+            self._check_backbone(self.image_size, self.image_size)
+        if self.backbone is not None and self._is_application():
+            networks.check_application(self.backbone)
+        if self.weights == "imagenet" and not self._is_application():
+            raise ValueError(
+                "The weights of ImageNet are for networks of keras.applications: name one as "
+                f"backbone. Received: backbone={self.backbone!r}."
+            )
+
+    def make_loss(self, num_classes: int = 2, embedding_size: int = 1) -> keras.losses.Loss:
+        """Build the loss.
+
+        Args:
+            num_classes: number of classes to train on; a loss with prototypes needs it.
+            embedding_size: dimensions of the embedding; a loss with prototypes needs it.
+
+        Raises:
+            ValueError: an unknown loss, or options that it does not have.
+        """
+        return run_losses.make(
+            self.loss, self._loss_options(), num_classes, embedding_size, self.examples_per_class
+        )
+
+    def _loss_options(self) -> dict[str, Any]:
+        known, options = run_losses.options(self.loss), dict(self.loss_options or {})
+        for short, value in (("margin", self.margin), ("gamma", self.gamma)):
+            if value is None:
+                continue
+            name = short if short in known else f"negative_{short}"
+            if name not in known:
+                raise ValueError(
+                    f"The loss {self.loss} has no {short}: leave it out, or choose another loss. "
+                    f"Received: {short}={value}."
+                )
+            if name in options:
+                raise ValueError(
+                    f"The {short} is given twice, as {short}={value} and as the loss option "
+                    f"{name}={options[name]}: leave one of them out."
+                )
+            options[name] = value
+        return options
+
+    @property
+    def weights_file(self) -> str | None:
+        """The file of weights that the backbone begins with, if it is a file."""
+        return None if self.weights in ("none", "imagenet") else self.weights
+
+    def make_encoder(self, shape: tuple[int, ...], scaling: Scaling | None = None) -> keras.Model:
+        """Build the encoder for examples of `shape`, as training begins with it.
+
+        `scaling` says what values images have; None is 0 to 255. Weights that are not of a file
+        or a download are drawn from the seed.
+        """
+        keras.utils.set_random_seed(self.seed)
+        encoder = self._build_encoder(shape, scaling)
+        if self.weights_file is not None:
+            pretrained.load_weights(encoder, self.weights_file)
+        pretrained.freeze(encoder, self.freeze)
+        return encoder
+
+    def _build_encoder(self, shape: tuple[int, ...], scaling: Scaling | None) -> keras.Model:
+        if len(shape) == 1:
+            if self.backbone is not None:
+                raise ValueError(
+                    "The data holds vectors, which take no backbone. "
+                    f"Received: backbone={self.backbone!r}."
+                )
+            if self.augment != "none":
+                raise ValueError(
+                    "The data holds vectors, and augmentation is for images. "
+                    f"Received: augment={self.augment!r}."
+                )
+            with self._policy():
+                return networks.vector_head(shape[0], self.embedding_size or shape[0])
+        height, width, channels = shape
+        size = self.embedding_size or EMBEDDING_SIZE
+        self._check_backbone(height, width)
+        with self._policy():
+            if self.backbone in (None, "small"):
+                return networks.small_convnet((height, width, channels), size, scaling)
+            return networks.application(
+                self.backbone,
+                (height, width, channels),
+                size,
+                weights="imagenet" if self.weights == "imagenet" else None,
+                scaling=scaling,
+            )
+
+    def make_trainer(self, encoder: keras.Model, num_classes: int) -> EmbeddingModel:
+        """Build the compiled model that trains an encoder: its layers, behind the augmentation.
+
+        The encoder stays uncompiled and without chunks, and its file without optimizer,
+        augmentation, prototypes and memory.
+
+        Args:
+            encoder: as `make_encoder` gives it.
+            num_classes: number of classes to train on, of which a loss with prototypes has some.
+        """
+        inputs, outputs = encoder.input, encoder.output
+        changes = augmentation.make_layers(self.augment, self.seed, value_range(encoder))
+        with self._policy():  # by which `compile` adds the loss scaling
+            if changes or self.chunk:
+                inputs = images = keras.Input(encoder.input_shape[1:], name="images")
+                for change in changes:
+                    images = change(images)
+                outputs = (Chunked(encoder, self.chunk) if self.chunk else encoder)(images)
+            trainer = EmbeddingModel(inputs, outputs)
+        # A seed other than the encoder's, from which prototypes would get the same numbers as its
+        # weights; set here, as what was loaded since may have drawn from the encoder's.
+        keras.utils.set_random_seed((self.seed + 1) % 2**32)
+        loss = self.make_loss(num_classes, encoder.output_shape[-1])
+        trainer.compile(
+            self.make_optimizer(),
+            loss,
+            memory_size=self.memory_size,
+            memory_warmup=self.memory_warmup,
+        )
+        trainer.optimizer.build(trainer.trainable_variables)
+        return trainer
+
+    @contextlib.contextmanager
+    def _policy(self) -> Iterator[None]:
+        """Make layers of this precision, and leave Keras as it was."""
+        before = keras.config.dtype_policy()
+        keras.config.set_dtype_policy(self.precision)
+        try:
+            yield
+        finally:
+            keras.config.set_dtype_policy(before)
+
+    def make_batches(self, train: Split) -> ClassBalancedBatches:
+        """Build the batches of an epoch, which follow from the seed and the epoch alone."""
+        usable = int((np.bincount(train.y) > 1).sum())
+        classes = self.classes_per_batch or min(CLASSES_PER_BATCH, max(usable, 2))
+        return ClassBalancedBatches(
+            train.x,
+            train.y,
+            classes_per_batch=classes,
+            examples_per_class=self.examples_per_class,
+            batches_per_epoch=self.steps_per_epoch,
+            seed=self.seed,
+        )
+
+    def make_optimizer(self) -> keras.optimizers.Optimizer:
+        """Build Adam, whose learning rate follows from the step alone, so that a run can go on."""
+        steps = self.epochs * self.steps_per_epoch
+        warm_up = steps // 10
+        usual = 1e-3 if self._is_application() else 1e-2
+        highest = self.learning_rate or (usual if self.weights == "none" else usual / 10)
+        rate = keras.optimizers.schedules.CosineDecay(
+            highest / 100 if warm_up else highest,
+            decay_steps=steps - warm_up,
+            alpha=0.01,
+            warmup_target=highest if warm_up else None,
+            warmup_steps=warm_up,
+        )
+        return keras.optimizers.Adam(rate)
+
+    def is_done(self, epochs: int, best_epoch: int) -> bool:
+        """Whether training ends after so many epochs: all of them, or none better for long."""
+        waited = self.patience is not None and epochs - best_epoch >= self.patience
+        return epochs >= self.epochs or waited
+
+    def read_size(self) -> int | None:
+        """Height and width to read images of a folder at; None for the default of the data."""
+        if self.image_size is None and self._is_application() and not self.data.endswith(".npz"):
+            return APPLICATION_SIZE
+        return self.image_size
+
+    def _check_backbone(self, height: int, width: int) -> None:
+        if self.backbone is None and max(height, width) > SMALL_IMAGE:
+            raise ValueError(
+                f"Images of {height} x {width} need a backbone: 'small', a light network, or a "
+                "name in keras.applications, such as 'MobileNetV2'."
+            )
+
+    def _is_application(self) -> bool:
+        return self.backbone not in (None, "small")
+
+
+assert Settings.__doc__  # python -OO has none
+Settings.__doc__ += "\n\n    Args:\n" + "\n".join(arguments()) + "\n"
