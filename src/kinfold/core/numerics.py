@@ -25,7 +25,7 @@ NOISE |= {"bfloat16": 0.0, "float16": 0.0}  # not computed in
 
 
 def by_hand() -> Any:
-    """`numerics_torch` where it serves: on PyTorch, unless torch.compile fuses what is here."""
+    """`torch_numerics` where it serves: on PyTorch, unless torch.compile fuses what is here."""
     if keras.backend.backend() != "torch" or torch_numerics.unwanted():
         return None
     return torch_numerics
@@ -112,7 +112,7 @@ def softplus(x: Tensor) -> Tensor:
 def differentiated_again() -> bool:
     """Whether an equation is to be written in operations whose derivatives have derivatives.
 
-    On PyTorch within `numerics_torch.again` and the transforms of torch.func. JAX and TensorFlow
+    On PyTorch within `torch_numerics.again` and the transforms of torch.func. JAX and TensorFlow
     never tell.
     """
     return keras.backend.backend() == "torch" and torch_numerics.differentiated_again()

@@ -1,7 +1,7 @@
 """The loop over blocks and its vector-Jacobian product, in PyTorch.
 
 Under `create_graph=True` a backward pass takes the equation on one block instead of its loop (see
-`numerics_torch.again`), so that second-order gradients are right; they take its memory.
+`torch_numerics.again`), so that second-order gradients are right; they take its memory.
 """
 
 from typing import Any

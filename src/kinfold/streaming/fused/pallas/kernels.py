@@ -1,4 +1,4 @@
-"""The fused kernels in Pallas: those of `fused_triton`, traced from the loss's own functions.
+"""The fused kernels in Pallas: those of `triton`, traced from the loss's own functions.
 
 `Refs` hold all anchors and references, sorted by class and padded to whole tiles; a program loads
 what it needs of them. Logits are natural ones here, as the loss writes them.
@@ -38,7 +38,7 @@ class Plan(NamedTuple):
 
 
 class Refs(NamedTuple):
-    """What both kernels take: in the order of `fused_triton.forward`."""
+    """What both kernels take: in the order of `triton.forward`."""
 
     x: Any
     r: Any

@@ -1,6 +1,6 @@
 """The fused kernels in JAX, through Pallas: what they are given, and the gradient.
 
-As in PyTorch (`fused_torch`), but that a loss combines the statistics in float32, and that tiles
+As in PyTorch (`triton`), but that a loss combines the statistics in float32, and that tiles
 are the small ones which fit any GPU.
 """
 

@@ -2,7 +2,7 @@
 
 One program holds some anchors and goes over all references, tile by tile: the product of a tile in
 float32, the distance, the logits, and the running log-sum-exps (here) or the tile's part of a
-gradient (`fused_triton_gradient`). Anchors and references come sorted by class, so that the
+gradient (`gradient`). Anchors and references come sorted by class, so that the
 positives of a program's anchors lie in a run of tiles, its band; all others are clean: they hold
 negatives only, and take neither classes nor masks. Clean tiles come first, then the band, then what
 is left of the references where the tiles do not divide them. Rows come padded with zeros to a `D`
