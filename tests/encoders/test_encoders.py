@@ -10,6 +10,7 @@ import pytest
 from keras import ops
 
 from kinfold import encoders
+from kinfold.encoders import networks
 from kinfold.encoders.scaling import Scaling, value_range
 from kinfold.layers import L2Embedding
 from kinfold.losses import CircleLoss
@@ -90,7 +91,7 @@ def test_images_are_scaled_as_the_application_expects(name: str, module: str) ->
     x = images((4, 4, 3)).astype("float32")
     expected = getattr(keras.applications, module).preprocess_input(x.copy())
     inputs = keras.Input((4, 4, 3))
-    scaled = encoders._scale(inputs, name)
+    scaled = networks._scale(inputs, name)
     model = keras.Model(inputs, scaled if scaled is not inputs else ops.copy(inputs))
     np.testing.assert_allclose(as_numpy(model(x)), as_numpy(expected), rtol=1e-4, atol=1e-4)
 
@@ -188,7 +189,7 @@ def test_an_application_survives_a_file(tmp_path: Path) -> None:
 
 def test_the_channel_flip_of_caffe_networks_survives_a_file(tmp_path: Path) -> None:
     inputs = keras.Input((4, 4, 3))
-    model = keras.Model(inputs, encoders._scale(inputs, "VGG16"))
+    model = keras.Model(inputs, networks._scale(inputs, "VGG16"))
     model.save(tmp_path / "model.keras")
     x = images((4, 4, 3))
     loaded = keras.saving.load_model(tmp_path / "model.keras")

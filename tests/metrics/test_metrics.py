@@ -17,8 +17,8 @@ from scipy.spatial.distance import cdist
 from sklearn.metrics import average_precision_score, ndcg_score
 
 import native
-from kinfold import distances, metrics
-from kinfold.metrics import neighbours, retrieval_metrics
+from kinfold import distances
+from kinfold.metrics import neighbours, retrieval, retrieval_metrics
 from kinfold.metrics.ranking import smallest
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "pml.npz"
@@ -172,8 +172,8 @@ def test_results_do_not_depend_on_the_blocks(monkeypatch, distance, elements):
     x, y = rng.integers(-2, 3, (23, 4)), rng.integers(0, 5, 23)
     whole = retrieval_metrics(x, y, metrics=EVERY, distance=distance)
     indices, values = neighbours(x, 5, distance=distance)
-    monkeypatch.setattr(metrics, "_BLOCK_ELEMENTS", elements)
-    monkeypatch.setattr(metrics, "_WORK_ELEMENTS", 4 * elements)
+    monkeypatch.setattr(retrieval, "_BLOCK_ELEMENTS", elements)
+    monkeypatch.setattr(retrieval, "_WORK_ELEMENTS", 4 * elements)
     assert retrieval_metrics(x, y, metrics=EVERY, distance=distance) == pytest.approx(whole)
     blocked_indices, blocked_values = neighbours(x, 5, distance=distance)
     np.testing.assert_allclose(blocked_values, values, rtol=1e-5, atol=1e-6)
@@ -196,8 +196,8 @@ class Recorder(distances.Distance):
 
 def test_memory_is_bounded(monkeypatch):
     x, y, r, ry = random_case(n=60, m=80)
-    monkeypatch.setattr(metrics, "_BLOCK_ELEMENTS", 2000)
-    monkeypatch.setattr(metrics, "_WORK_ELEMENTS", 5 * 500)
+    monkeypatch.setattr(retrieval, "_BLOCK_ELEMENTS", 2000)
+    monkeypatch.setattr(retrieval, "_WORK_ELEMENTS", 5 * 500)
     recorder = Recorder()
     retrieval_metrics(x, y, r, ry, distance=recorder)
     assert max(recorder.asked) <= 500

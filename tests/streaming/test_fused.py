@@ -26,7 +26,7 @@ BACKEND = keras.backend.backend()
 if BACKEND == "torch":
     import torch
 
-    from kinfold.streaming.fused import tiles
+    from kinfold.streaming.fused import tiles as sizes
     from kinfold.streaming.fused.triton import road
 
 torch_only = pytest.mark.skipif(
@@ -73,12 +73,12 @@ def tiled(monkeypatch):
 
     def choose(rows: int, columns: int, depth: int = 16, part: int = 16) -> None:
         def tiles(d, dtype, precision, shared):
-            width = tiles.width_of(d)
-            return tiles.Tiles(
+            width = sizes.width_of(d)
+            return sizes.Tiles(
                 width,
                 "ieee",
-                tiles.Tile(rows, columns, min(width, depth), 4, 1),
-                tiles.Tile(rows, columns, min(width, depth), 4, 1, min(width, part)),
+                sizes.Tile(rows, columns, min(width, depth), 4, 1),
+                sizes.Tile(rows, columns, min(width, depth), 4, 1, min(width, part)),
             )
 
         monkeypatch.setattr(road, "tiles", tiles)
@@ -289,7 +289,7 @@ def test_precision_follows_the_switch_of_torch() -> None:
     finally:
         torch.set_float32_matmul_precision(before)
     assert before == "highest"
-    assert tiles.tiles(8, torch.float32, "ieee").precision == "ieee"
+    assert sizes.tiles(8, torch.float32, "ieee").precision == "ieee"
 
 
 def ancestors(function) -> list:

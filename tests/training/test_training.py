@@ -260,29 +260,29 @@ def test_a_run_that_is_stopped_again_and_again_ends_as_an_unbroken_one(
 
     with pytest.raises(Crash):
         train(settings, out, command, StopAt(1, 2, Crash()))
-    assert checkpoints() == 0
+    assert epochs() == 0
     with crash_at_rename("model.keras", 1), pytest.raises(Crash):
         resume(out)
-    assert checkpoints() == 0
+    assert epochs() == 0
     with (
         crash_at_rename("checkpoint.npz", 1),
         pytest.raises(Crash),
     ):  # model.keras and history.csv are newer than it
         resume(out)
-    assert checkpoints() == 0
+    assert epochs() == 0
     full = r"checkpoint.npz: No space left on device. Epoch 1 is whole"
     with full_disk_at_checkpoint(2), pytest.raises(training.WriteError, match=full):
         resume(out)
-    assert checkpoints() == 1
+    assert epochs() == 1
     with pytest.raises(Crash):
         resume(out, progress=StopAt(1, 3, Crash()))
-    assert checkpoints() == 1
+    assert epochs() == 1
     with crash_at_rename("history.csv", 2), pytest.raises(Crash):
         resume(out)
-    assert checkpoints() == 1
+    assert epochs() == 1
     with crash_at_rename("metrics.json", 1), pytest.raises(Crash):
         resume(out)
-    assert checkpoints() == 3
+    assert epochs() == 3
     resume(out)
     assert_same(out, unbroken)
 
@@ -336,9 +336,10 @@ def test_ctrl_c_in_the_first_epoch_says_that_nothing_is_kept(vectors: Path, tmp_
 KILLS = """
 import os, signal, sys
 import numpy as np
-from kinfold import runs, training
-from kinfold.progress import Progress
-from kinfold.report import page
+from kinfold import training
+from kinfold.training import run_folder
+from kinfold.training.progress import Progress
+from kinfold.training.report import page
 
 out, settings = sys.argv[1], eval("training." + sys.argv[2])
 
@@ -377,7 +378,7 @@ for kill in in_an_epoch, in_a_checkpoint, in_the_report:
         kill()
         os._exit(0)
     ended = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    done = runs.read_checkpoint(runs.RunFolder(out).checkpoint).epochs
+    done = run_folder.read_checkpoint(run_folder.RunFolder(out).checkpoint).epochs
     left = [name for name in os.listdir(out) if name.startswith(".")]
     print(kill.__name__, ended, done, len(left), "metrics.json" in os.listdir(out), flush=True)
 """

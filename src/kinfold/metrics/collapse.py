@@ -45,7 +45,7 @@ def find(embeddings: np.ndarray, classes: int) -> str:
     Example:
 
     >>> import numpy as np
-    >>> from kinfold import collapse
+    >>> from kinfold.metrics import collapse
     >>> collapse.find(np.random.default_rng(0).normal(size=(100, 8)), classes=10)
     ''
     >>> collapse.find(np.ones((100, 8)), classes=10)

@@ -136,7 +136,7 @@ def compare(
 
     Returns:
         {"first": {"recall@1": ..., ...}, "second": ..., "difference": of each metric what
-        `kinfold.evaluation.gain` gives for the second over the first, "counts": ..., "runs": [the
+        `evaluation.gain` gives for the second over the first, "counts": ..., "runs": [the
         two folders], "data": ..., "said": the lines that are told}.
 
     Raises:

@@ -31,7 +31,7 @@ class Report:
         embeddings: floating [n, d], unit norm, of `test.x` by the network of the best epoch, whose
             row of the table is "trained", whatever was kept.
         baseline: floating [n, p], unit norm, the raw pixels or vectors.
-        gain: over the raw input, as `kinfold.evaluation.gain` gives it; empty if it is not known.
+        gain: over the raw input, as `evaluation.gain` gives it; empty if it is not known.
         warning: what went wrong in training, shown above its curves; "" where nothing did.
         best: what did best on the validation classes and was kept: `"trained"`, a network of some
             epoch; `"start"`, the network before training; `"raw"`, the raw input.
