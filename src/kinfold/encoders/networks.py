@@ -166,8 +166,8 @@ def vector_head(input_size: int, embedding_size: int = 128) -> keras.Model:
 def raw(shape: tuple[int, ...]) -> keras.Model:
     """Build the model that learns nothing: its embedding is the input itself, at unit norm.
 
-    It computes what `training.evaluation.pixels` does: images larger than 64 pixels per side are averaged
-    over squares, and all values of an image stand in one row.
+    It computes what `training.evaluation.pixels` does: images larger than 64 pixels per side are
+    averaged over squares, and all values of an image stand in one row.
 
     Args:
         shape: of an example: (height, width, channels) of an image, or (d,) of a vector.
