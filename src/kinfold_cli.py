@@ -324,7 +324,7 @@ def _messages(run: Path | None) -> Iterator[None]:
             _say(f"error: {error}")
             raise typer.Exit(2) from None
         except OSError as error:
-            from kinfold.training.run_folder import WriteError
+            from kinfold.training.files import WriteError
 
             _say(f"error: {error} {go_on}" if isinstance(error, WriteError) else f"error: {error}")
             raise typer.Exit(1) from None

@@ -21,7 +21,7 @@ class Distance:
         similarity: True where larger means closer.
         needs_unit_rows: True where inputs are expected to have unit norm.
         of_differences: True where it depends on x - r alone, so that both may be moved together.
-        straight: for a distance that is a function `of_dot` of the dot product, with `dot_slope`
+        linear_above: for a distance that is a function `of_dot` of the dot product, with `dot_slope`
             as its derivative: a distance above which that is constant, and the constant.
     """
 
@@ -29,7 +29,7 @@ class Distance:
     similarity = False
     needs_unit_rows = False
     of_differences = False
-    straight = (float("inf"), 1.0)
+    linear_above = (float("inf"), 1.0)
 
     def __call__(self, x: Tensor, r: Tensor) -> Tensor:
         """Distance of every row of `x` [t, d] to every row of `r` [m, d]: [t, m]."""
@@ -78,7 +78,7 @@ class Cosine(Distance):
 
     name = "cosine"
     needs_unit_rows = True
-    straight = (0.0, -1.0)
+    linear_above = (0.0, -1.0)
 
     def of_dot(self, dot: Tensor) -> Tensor:
         return without_noise(1.0 - dot)
@@ -130,7 +130,7 @@ class InnerProduct(Distance):
 
     name = "inner_product"
     similarity = True
-    straight = (-float("inf"), 1.0)
+    linear_above = (-float("inf"), 1.0)
 
     def of_dot(self, dot: Tensor) -> Tensor:
         return dot

@@ -9,7 +9,7 @@ from keras import ops
 from kinfold import streaming
 from kinfold.core import checks, pairs
 from kinfold.core.checks import Tensor
-from kinfold.core.numerics import or_nan, transformed, wide
+from kinfold.core.numerics import at_least_float32, or_nan, transformed
 from kinfold.losses.base import PairLoss
 from kinfold.losses.log_sum_exp import LogSumExpLoss
 from kinfold.losses.reduction import anchor_weights, reduced
@@ -155,8 +155,8 @@ class CrossBatchMemory(keras.layers.Layer):
         loss = self.loss
         fused.not_held(loss, "they take no memory of earlier batches.")
         x, r, anchors, references = loss._pairs(y, x, None, None)
-        weights = anchor_weights(sample_weight, like=wide(x[:, 0]))
-        squares = loss.distance.squares(wide(before[0]))
+        weights = anchor_weights(sample_weight, like=at_least_float32(x[:, 0]))
+        squares = loss.distance.squares(at_least_float32(before[0]))
         beside = before if squares is None else (*before, squares)
         run, options = (_Block(loss), x, r), {**loss._streaming(x), "beside": beside}
         if loss.reduction in (None, "none"):
@@ -253,7 +253,7 @@ class _Block:
         *squares: Tensor,
     ) -> tuple[Tensor, Tensor]:
         loss = self.loss
-        x, r, old = wide(x), wide(r), wide(old)
+        x, r, old = at_least_float32(x), at_least_float32(r), at_least_float32(old)
         here = loss._masks(y, positions, ref_y)
         before = pairs.masks(y, old_y, present, rows=positions, diagonal=True)
         positive, negative = (

@@ -13,7 +13,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 import kinfold_cli as cli
-from kinfold.training import run_folder, running
+from kinfold.training import files, run_folder, running
 from kinfold.training.progress import Lines
 
 BACKEND = keras.backend.backend()
@@ -159,7 +159,7 @@ def test_a_full_disk_exits_with_1(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(path: Path, splits: object) -> None:
-        raise run_folder.WriteError(f"Could not write {path}: No space left on device.")
+        raise files.WriteError(f"Could not write {path}: No space left on device.")
 
     monkeypatch.setattr(run_folder, "write_splits", full)
     result = kinfold("train", data, "--out", tmp_path / "run", *SMALL)

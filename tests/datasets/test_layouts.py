@@ -32,7 +32,7 @@ from kinfold.datasets import (
     shown,
     split_classes,
 )
-from kinfold.training import run_folder, sources
+from kinfold.training import files, run_folder, sources
 
 pytestmark = pytest.mark.once
 
@@ -542,8 +542,8 @@ def test_files_are_kept_when_a_split_is_cut_and_written(tmp_path: Path) -> None:
 
 def test_a_path_of_any_bytes_is_kept_in_json(tmp_path: Path) -> None:
     path = os.fsdecode(b"photos\xe9")
-    run_folder.write_json(tmp_path / "config.json", {"data": path})
-    assert run_folder.read_json(tmp_path / "config.json") == {"data": path}
+    files.write_json(tmp_path / "config.json", {"data": path})
+    assert files.read_json(tmp_path / "config.json") == {"data": path}
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         json.loads((tmp_path / "config.json").read_bytes())

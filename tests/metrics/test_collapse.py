@@ -13,7 +13,7 @@ from kinfold import encoders
 from kinfold.callbacks import RetrievalEvaluation
 from kinfold.losses import PairContrastiveLoss
 from kinfold.metrics import collapse
-from kinfold.training import evaluation, run_folder, running
+from kinfold.training import evaluation, files, running
 from kinfold.training.commands import Settings, resume, train
 from kinfold.training.progress import Progress
 
@@ -175,6 +175,6 @@ def test_a_run_tells_a_collapse_once_and_keeps_it(
     assert len(told) == 1, (first.notes, second.notes)
     assert told[0] in first.notes
     assert told[0].endswith(collapse.ADVICE)
-    assert run_folder.read_json(tmp_path / "run" / "metrics.json")["collapse"] == told[0]
+    assert files.read_json(tmp_path / "run" / "metrics.json")["collapse"] == told[0]
     assert len(reports) == 2
     assert all(report.warning.endswith(told[0]) for report in reports)

@@ -15,7 +15,7 @@ from scipy import ndimage
 from kinfold import encoders
 from kinfold.encoders import augmentation, pretrained
 from kinfold.encoders.scaling import Scaling
-from kinfold.training import evaluation, run_folder, running
+from kinfold.training import evaluation, files, run_folder, running
 from kinfold.training.commands import Settings, resume, train
 from kinfold.training.progress import Progress
 from kinfold.training.run_folder import RunFolder
@@ -102,7 +102,7 @@ def contents(run: Path) -> dict[str, Any]:
     """All that must be the same, bit for bit."""
     folder = RunFolder(run)
     checkpoint = dataclasses.asdict(run_folder.read_checkpoint(folder.checkpoint))
-    metrics = run_folder.read_json(folder.metrics)
+    metrics = files.read_json(folder.metrics)
     del checkpoint["seconds"], metrics["seconds"]
     # Not the state of the dropout: Keras draws another whenever it loads a file.
     model = values(keras.saving.load_model(folder.model).weights)
@@ -167,7 +167,7 @@ def test_a_fine_tuned_run_keeps_what_is_frozen_and_goes_on_without_its_file(
     test = run_folder.read_splits(folder.data)[2]
     vectors = evaluation.embed(start, test.x)
     expected = evaluation.measure(test, vectors, vectors)[0]["untrained"]
-    assert run_folder.read_json(folder.metrics)["untrained"] == expected
+    assert files.read_json(folder.metrics)["untrained"] == expected
 
     broken = tmp_path / "broken"
     with pytest.raises(Crash):
@@ -352,7 +352,7 @@ def test_early_stopping_stops_a_resumed_run_where_it_stops_an_unbroken_one(
     settings = settings_for(images, epochs=9, patience=2, learning_rate=1e-12, freeze="all")
     progress = CrashAt()
     train(settings, tmp_path / "unbroken", progress=progress)
-    metrics = run_folder.read_json(tmp_path / "unbroken" / "metrics.json")
+    metrics = files.read_json(tmp_path / "unbroken" / "metrics.json")
     best, done = metrics["best_epoch"], metrics["epochs"]
     assert done == best + 2 < 9
     assert metrics["finished"] is True
@@ -370,7 +370,7 @@ def test_early_stopping_stops_a_resumed_run_where_it_stops_an_unbroken_one(
     with pytest.raises(ValueError, match="`patience` must be at least 1"):
         resume(broken, patience=-1)
     resume(broken, patience=3)
-    assert run_folder.read_json(broken / "metrics.json")["epochs"] > done
+    assert files.read_json(broken / "metrics.json")["epochs"] > done
 
 
 def test_tensorboard_that_is_missing_is_named(

@@ -26,6 +26,7 @@ from kinfold.datasets import Split
 from kinfold.training import (
     checkpoints,
     evaluation,
+    files,
     measuring,
     run_folder,
     running,
@@ -131,7 +132,7 @@ def contents(run: Path) -> dict[str, Any]:
     folder = RunFolder(run)
     checkpoint = dataclasses.asdict(run_folder.read_checkpoint(folder.checkpoint))
     del checkpoint["seconds"]
-    metrics = run_folder.read_json(folder.metrics)
+    metrics = files.read_json(folder.metrics)
     del metrics["seconds"]
     model = keras.saving.load_model(folder.model)
     return {
@@ -312,7 +313,7 @@ def test_ctrl_c_keeps_the_best_model_and_the_run_can_go_on(
     assert checkpoint.epochs == 2
     model = keras.saving.load_model(out / "model.keras")
     np.testing.assert_equal(evaluation.as_numpy(model.variables), checkpoint.best_weights)
-    metrics = run_folder.read_json(out / "metrics.json")
+    metrics = files.read_json(out / "metrics.json")
     assert metrics["finished"] is False
     assert metrics["epochs"] == 2
     said = "\n".join(progress.notes)
@@ -425,10 +426,10 @@ def test_files_that_cannot_be_written_whole_are_named_and_lose_nothing(
     assert sizes["data.npz"] < sizes["model.keras"]
     with (
         room_for(sizes["data.npz"] // 2),
-        pytest.raises(run_folder.WriteError, match=r"data.npz: File"),
+        pytest.raises(files.WriteError, match=r"data.npz: File"),
     ):
         train(settings_for(vectors), out, "kinfold train vectors.npz")
-    with room_for(sizes["model.keras"] // 2), pytest.raises(run_folder.WriteError) as raised:
+    with room_for(sizes["model.keras"] // 2), pytest.raises(files.WriteError) as raised:
         resume(out)
     assert re.fullmatch(
         r"Could not write .*model.keras: .*\. No epoch is whole yet\.", str(raised.value)
@@ -480,15 +481,15 @@ def test_a_finished_run_says_so_and_can_be_made_longer(unbroken: Path, tmp_path:
     out = shutil.copytree(unbroken, tmp_path / "run")
     progress = StopAt(0, 0, Crash())
     table = resume(out, progress=progress)
-    assert table["trained"] == run_folder.read_json(out / "metrics.json")["trained"]
+    assert table["trained"] == files.read_json(out / "metrics.json")["trained"]
     assert "is finished: 3 of 3 epochs" in progress.notes[0]
     assert_same(out, unbroken)
 
     with pytest.raises(ValueError, match=r"3 epochs, which can be raised but not lowered.*2"):
         resume(out, epochs=2)
     resume(out, epochs=4)
-    assert run_folder.read_json(out / "metrics.json")["epochs"] == 4
-    assert run_folder.read_json(out / "config.json")["settings"]["epochs"] == 4
+    assert files.read_json(out / "metrics.json")["epochs"] == 4
+    assert files.read_json(out / "config.json")["settings"]["epochs"] == 4
     longer = run_folder.read_checkpoint(out / "checkpoint.npz")
     before = run_folder.read_checkpoint(unbroken / "checkpoint.npz")
     assert longer.history["loss"][:3] == before.history["loss"]
@@ -497,8 +498,8 @@ def test_a_finished_run_says_so_and_can_be_made_longer(unbroken: Path, tmp_path:
 
 def test_a_run_goes_on_only_on_its_own_backend(unbroken: Path, tmp_path: Path) -> None:
     out = shutil.copytree(unbroken, tmp_path / "run")
-    config = run_folder.read_json(out / "config.json") | {"backend": "other"}
-    run_folder.write_json(out / "config.json", config)
+    config = files.read_json(out / "config.json") | {"backend": "other"}
+    files.write_json(out / "config.json", config)
     with pytest.raises(ValueError, match=r"trains on other.*KERAS_BACKEND=other"):
         resume(out)
 
@@ -578,7 +579,7 @@ def test_models_load_in_plain_python_also_compiled_with_a_loss_of_kinfold(
 def test_two_processes_cannot_train_in_one_folder(unbroken: Path, tmp_path: Path) -> None:
     out = shutil.copytree(unbroken, tmp_path / "run")
     with (
-        RunFolder(out).alone(),
+        RunFolder(out).lock(),
         pytest.raises(ValueError, match="Another process is training in"),
     ):
         resume(out)
@@ -663,7 +664,7 @@ def test_the_raw_input_is_kept_where_no_epoch_is_better(tmp_path: Path) -> None:
     progress = StopAt(0, 0, Crash())
     table = train(settings, tmp_path / "run", progress=progress)
     assert table["raw"]["recall@1"] == 1.0
-    metrics = run_folder.read_json(tmp_path / "run" / "metrics.json")
+    metrics = files.read_json(tmp_path / "run" / "metrics.json")
     assert metrics["best"] == "raw"
     assert metrics["best_epoch"] in (1, 2)
     said = r"Training (made it worse|was not worth it): model.keras holds the raw input"
@@ -716,7 +717,7 @@ def test_the_model_serves_the_images_that_it_was_trained_from(tmp_path: Path) ->
     train(settings, tmp_path / "run", progress=progress)
     assert "The model takes images with values from 0 to 1." in progress.notes
     for file in ("config.json", "metrics.json"):
-        assert run_folder.read_json(tmp_path / "run" / file)["scaling"]["kind"] == "unit"
+        assert files.read_json(tmp_path / "run" / file)["scaling"]["kind"] == "unit"
 
     x, y = (np.load(data["unit"])[name] for name in "xy")
     model = keras.saving.load_model(tmp_path / "run" / "model.keras")
@@ -785,7 +786,7 @@ def test_a_damaged_checkpoint_is_named(unbroken: Path, tmp_path: Path) -> None:
 
 def test_a_loss_that_is_not_a_number_ends_the_run(tmp_path: Path) -> None:
     settings = Settings("glyphs")
-    commit = checkpoints.Commit(
+    commit = checkpoints.CheckpointCallback(
         RunFolder(tmp_path), settings, keras.Sequential(), Checkpoint(), Progress(), lambda _: None
     )
     with pytest.raises(ValueError, match=r"loss of epoch 1 is nan.*lower learning rate"):

@@ -31,7 +31,7 @@ def by_hand() -> Any:
     return torch_numerics
 
 
-def wide(x: Tensor) -> Tensor:
+def at_least_float32(x: Tensor) -> Tensor:
     """`x` in float32 at least, for sums: bfloat16 counts only to 256."""
     narrow = keras.backend.standardize_dtype(x.dtype) in ("float16", "bfloat16")
     return ops.cast(x, "float32") if narrow else x
@@ -88,7 +88,7 @@ def unit_rows(x: Tensor) -> Tensor:
     if 0 in x.shape:  # which has no largest entry
         return x
     dtype = keras.backend.standardize_dtype(x.dtype)
-    y = wide(x)
+    y = at_least_float32(x)
     if hand := by_hand():
         return ops.cast(hand.UnitRows.apply(y)[0], dtype)
     # Scaled first, so that the square neither overflows nor vanishes; a subnormal row counts as 0.
@@ -142,7 +142,7 @@ def rows_or_nan(rows: Tensor, embeddings: Tensor) -> Tensor:
 def _one_or_nan(x: Tensor, axes: Any, like: Tensor) -> Tensor:
     # A sum passes on what is not finite, faster than a mask does. It is taken of numbers so small
     # that finite ones do not overflow.
-    total = wide(ops.stop_gradient(x)) * 2.0**-30
+    total = at_least_float32(ops.stop_gradient(x)) * 2.0**-30
     if axes != ():
         total = ops.sum(total, axis=axes)
     one = ops.ones_like(total)

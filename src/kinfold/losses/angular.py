@@ -9,7 +9,7 @@ from keras import ops
 from kinfold import streaming
 from kinfold.core import checks
 from kinfold.core.checks import Tensor
-from kinfold.core.numerics import any_in_row, log_sum_exp, softplus, wide
+from kinfold.core.numerics import any_in_row, at_least_float32, log_sum_exp, softplus
 from kinfold.losses.base import PairLoss
 
 
@@ -82,7 +82,7 @@ class AngularLoss(PairLoss):
         y, positions = anchors
         checks.one_class_each(y, type(self).__name__)
         ref_y, *ref_mask = references
-        x, r = wide(x), wide(r)
+        x, r = at_least_float32(x), at_least_float32(r)
         m = ops.shape(ref_y)[0]
         if 0 in (x.shape[0], r.shape[0]):
             nothing = ops.sum(x, axis=1) * 0.0

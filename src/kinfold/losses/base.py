@@ -9,7 +9,7 @@ from keras import ops
 from kinfold import distances, streaming
 from kinfold.core import checks, pairs
 from kinfold.core.checks import Tensor
-from kinfold.core.numerics import or_nan, unit_rows, wide
+from kinfold.core.numerics import at_least_float32, or_nan, unit_rows
 from kinfold.losses.reduction import anchor_weights, reduced
 from kinfold.streaming.fused import choice as fused
 
@@ -134,7 +134,7 @@ class PairLoss(keras.losses.Loss):
             x, r, anchors, references = self._pairs(
                 y_true, y_pred, ref_labels, ref_embeddings, ref_mask
             )
-            weights = anchor_weights(sample_weight, like=wide(x[:, 0]))
+            weights = anchor_weights(sample_weight, like=at_least_float32(x[:, 0]))
             if self.reduction in (None, "none"):
                 rows = self._rows(x, r, anchors, references) * weights
                 return ops.cast(self._or_nan(rows, x, r), self.dtype)
@@ -271,7 +271,7 @@ class PairLoss(keras.losses.Loss):
         self, x: Tensor, r: Tensor, y: Tensor, positions: Tensor, *references: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Loss [t] of a block of anchors at `positions` of the batch, and what a mean counts."""
-        x, r = wide(x), wide(r)
+        x, r = at_least_float32(x), at_least_float32(r)
         positive, negative = self._masks(y, positions, *references)
         return self._of_valid(self.of_embeddings(x, r, positive, negative), positive, negative)
 

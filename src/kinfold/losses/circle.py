@@ -9,8 +9,8 @@ from kinfold import distances
 from kinfold.core import checks
 from kinfold.core.checks import Tensor
 from kinfold.core.numerics import softplus
+from kinfold.losses.cache import cached_loss
 from kinfold.losses.log_sum_exp import LogSumExpLoss
-from kinfold.losses.made import made
 from kinfold.streaming import Fused
 
 
@@ -171,7 +171,7 @@ def circle_loss(
     >>> ops.convert_to_numpy(circle_loss(np.array([0, 0, 1]), x, gamma=10.0)).round(3)
     array([0.059, 1.171, 0.   ], dtype=float32)
     """
-    loss = made(
+    loss = cached_loss(
         CircleLoss,
         checks.number(gamma, "gamma"),
         checks.number(margin, "margin"),

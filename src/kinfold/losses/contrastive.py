@@ -7,7 +7,7 @@ from keras import ops
 
 from kinfold.core import checks
 from kinfold.core.checks import Tensor
-from kinfold.core.numerics import count_in_row, divide, rows_or_nan, wide
+from kinfold.core.numerics import at_least_float32, count_in_row, divide, rows_or_nan
 from kinfold.losses.base import PairLoss
 from kinfold.losses.reduction import anchor_weights, reduced
 
@@ -70,7 +70,7 @@ class ContrastiveLoss(keras.losses.Loss):
                 compiled step), wrong ranks, or counts that differ.
         """
         with keras.name_scope(self.name):
-            rows = wide(self.call(y_true, y_pred))
+            rows = at_least_float32(self.call(y_true, y_pred))
             weights = anchor_weights(sample_weight, like=rows)
             rows = rows * weights
             if self.reduction not in (None, "none"):

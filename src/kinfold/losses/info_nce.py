@@ -99,7 +99,7 @@ class InfoNCELoss(PairedLoss):
     def _reduced(self, x: Tensor, r: Tensor, weights: Tensor, reduction: str) -> Tensor:
         if not self.both_directions or 0 in x.shape:
             return super()._reduced(x, r, weights, reduction)
-        if self.block_size is None and streaming.at_once(x.shape[0], r.shape[0]):
+        if self.block_size is None and streaming.fits_one_block(x.shape[0], r.shape[0]):
             total = self._whole(x, r, weights)
         else:
             total = streaming.with_equation(self._streamed, self._whole, (x, r, weights))

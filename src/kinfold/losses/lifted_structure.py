@@ -8,7 +8,7 @@ from keras import ops
 from kinfold import streaming
 from kinfold.core import checks
 from kinfold.core.checks import Tensor
-from kinfold.core.numerics import any_in_row, log_sum_exp, wide
+from kinfold.core.numerics import any_in_row, at_least_float32, log_sum_exp
 from kinfold.losses.base import PairLoss
 from kinfold.losses.log_sum_exp import LogSumExpLoss
 from kinfold.streaming import Fused
@@ -94,12 +94,12 @@ class LiftedStructureLoss(PairLoss):
         negatives, _ = streaming.per_anchor(
             self._negatives, x, r, anchors, references, **self._streaming(x)
         )
-        return ops.concatenate([wide(x), ops.expand_dims(negatives, 1)], axis=1)
+        return ops.concatenate([at_least_float32(x), ops.expand_dims(negatives, 1)], axis=1)
 
     def _negatives(
         self, x: Tensor, r: Tensor, y: Tensor, positions: Tensor, *references: Tensor
     ) -> tuple[Tensor, Tensor]:
-        x, r = wide(x), wide(r)
+        x, r = at_least_float32(x), at_least_float32(r)
         _, negative = self._masks(y, positions, *references)
         some = any_in_row(negative)
         rows = log_sum_exp(self.negative_margin - self.distance(x, r), negative)

@@ -4,7 +4,7 @@ from typing import Any
 
 from kinfold import streaming
 from kinfold.core.checks import Tensor
-from kinfold.core.numerics import log_sum_exp, transformed, wide
+from kinfold.core.numerics import at_least_float32, log_sum_exp, transformed
 from kinfold.losses.base import PairLoss
 
 
@@ -79,5 +79,5 @@ class LogSumExpLoss(PairLoss):
 
     def _tiles(self, x: Tensor, anchors: Any) -> tuple[Tensor, Tensor]:
         return streaming.symmetric(
-            self, wide(x), anchors[0], not self.remove_diagonal, self.block_size
+            self, at_least_float32(x), anchors[0], not self.remove_diagonal, self.block_size
         )

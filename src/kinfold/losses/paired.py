@@ -8,7 +8,7 @@ from keras import ops
 from kinfold import streaming
 from kinfold.core import checks
 from kinfold.core.checks import Tensor
-from kinfold.core.numerics import or_nan, unit_rows, wide
+from kinfold.core.numerics import at_least_float32, or_nan, unit_rows
 from kinfold.losses.base import refuse_replicas
 from kinfold.losses.reduction import anchor_weights, reduced
 from kinfold.losses.trainable import TrainableLoss
@@ -65,7 +65,7 @@ class PairedLoss(TrainableLoss):
         self._warn_if_untrained()
         with keras.name_scope(self.name):
             sides = self._sides(y_pred, ref_embeddings)
-            weights = anchor_weights(sample_weight, like=wide(sides[0][:, 0]))
+            weights = anchor_weights(sample_weight, like=at_least_float32(sides[0][:, 0]))
             rows = self._fused(*sides)
             if self.reduction in (None, "none"):
                 rows = self._rows(*self._wide(*sides)) if rows is None else rows
@@ -103,7 +103,7 @@ class PairedLoss(TrainableLoss):
         return x, r
 
     def _wide(self, x: Tensor, r: Tensor) -> tuple[Tensor, Tensor]:
-        x, r = wide(x), wide(r)
+        x, r = at_least_float32(x), at_least_float32(r)
         return self._scaled(*((unit_rows(x), unit_rows(r)) if self.normalize else (x, r)))
 
     def _fused(self, x: Tensor, r: Tensor) -> Tensor | None:

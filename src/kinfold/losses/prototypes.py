@@ -8,7 +8,7 @@ from keras import ops
 from kinfold import streaming
 from kinfold.core import checks
 from kinfold.core.checks import Tensor
-from kinfold.core.numerics import or_nan, rows_or_nan, softplus, unit_rows, wide
+from kinfold.core.numerics import at_least_float32, or_nan, rows_or_nan, softplus, unit_rows
 from kinfold.losses.reduction import anchor_weights, reduced
 from kinfold.losses.trainable import TrainableLoss, current
 
@@ -117,7 +117,7 @@ class PrototypeLoss(TrainableLoss):
         checks.same_count(y, x, ("y_true", "y_pred"))
         checks.size(x, self.embedding_size, "y_pred", "embedding_size")
         checks.class_ids(y, self.num_classes, "y_true")
-        return y, unit_rows(wide(x))
+        return y, unit_rows(at_least_float32(x))
 
     def _rows(self, y: Tensor, x: Tensor) -> Tensor:
         prototypes = current(self.prototypes)

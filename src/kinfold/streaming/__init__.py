@@ -1,6 +1,6 @@
 """How the loss of a batch of any size is computed in little memory, and fast."""
 
-from kinfold.streaming.blocks import at_once as at_once
+from kinfold.streaming.blocks import fits_one_block as fits_one_block
 from kinfold.streaming.blocks import per_anchor as per_anchor
 from kinfold.streaming.blocks import repeated as repeated
 from kinfold.streaming.blocks import sum_and_log_sum as sum_and_log_sum

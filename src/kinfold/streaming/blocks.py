@@ -13,7 +13,7 @@ import keras
 
 from kinfold.core import backends
 from kinfold.core.checks import Tensor
-from kinfold.core.numerics import log_sum_exp, transformed, wide
+from kinfold.core.numerics import at_least_float32, log_sum_exp, transformed
 
 Block = Callable[..., tuple[Tensor, Tensor]]
 
@@ -60,7 +60,7 @@ def per_anchor(
     if 0 in (x.shape[0], r.shape[0]):
         return _nothing(x)
     size = _size(x, r, block_size, cost, beside)
-    references = (*references, *_backend().kept(beside))
+    references = (*references, *_backend().snapshot(beside))
     if size is None:
         return _backend().dense(block, x, r, tuple(anchors), references)
     return _backend().per_anchor(block, size, x, r, tuple(anchors), references)
@@ -94,7 +94,7 @@ def weighted_sum(
         return keras.ops.sum(loss * weights), valid
     size = _size(x, r, block_size, cost, beside)
     if size is None:
-        references = (*references, *_backend().kept(beside))
+        references = (*references, *_backend().snapshot(beside))
         loss, valid = _backend().dense(block, x, r, tuple(anchors), references)
         return keras.ops.sum(loss * weights), valid
     references = (*references, *beside)
@@ -129,12 +129,12 @@ def sum_and_log_sum(
         The sum [n], and the log-sum-exp [n], -inf for no logit, in float32 at least; differentiable
         with respect to `x` and `r`.
     """
-    n, m, later = keras.ops.shape(x)[0], r.shape[0], Later(block_size, cost)
-    size = later.anchors(n) if isinstance(n, int) else later
+    n, m, rule = keras.ops.shape(x)[0], r.shape[0], BlockSizeRule(block_size, cost)
+    size = rule.anchors(n) if isinstance(n, int) else rule
     largest = size * ONE_BLOCK if block_size is None and isinstance(size, int) else size
     if transformed() or (isinstance(largest, int) and m is not None and largest >= m):
         found = _backend().dense(block, x, r, tuple(anchors), tuple(references))
-        terms, logits = map(wide, found)
+        terms, logits = map(at_least_float32, found)
         return keras.ops.sum(terms, axis=1), log_sum_exp(logits)
     return _backend().sum_and_log_sum(block, size, x, r, tuple(anchors), tuple(references))
 
@@ -176,31 +176,31 @@ def with_equation(
     return _backend().with_equation(fast, equation, tuple(tensors), tuple(data))
 
 
-def at_once(n: int | None, m: int | None) -> bool:
+def fits_one_block(n: int | None, m: int | None) -> bool:
     """Whether `n` anchors with `m` references make one block, where both are known."""
     return n is not None and m is not None and n * m <= PAIRS
 
 
 def _nothing(x: Tensor) -> tuple[Tensor, Tensor]:
-    loss = keras.ops.sum(wide(x), axis=1) * 0.0
+    loss = keras.ops.sum(at_least_float32(x), axis=1) * 0.0
     return loss, keras.ops.zeros_like(loss, dtype="bool")
 
 
 def _size(
     x: Tensor, r: Tensor, block_size: int | None, cost: int, beside: Sequence[Tensor] = ()
 ) -> Any:
-    """Anchors a block, or None for one dense block; a `Later` where a size is not known yet."""
+    """Anchors per block, None for one dense block, or the rule where a size is not known yet."""
     if transformed():
         return None
     n, m = keras.ops.shape(x)[0], keras.ops.shape(r)[0]
-    later = Later(block_size, cost, beside[0].shape[0] if beside else 0)
+    rule = BlockSizeRule(block_size, cost, beside[0].shape[0] if beside else 0)
     if not isinstance(m, int) or not isinstance(n, int):
-        return later
-    size = later.anchors(m)
+        return rule
+    size = rule.anchors(m)
     return None if size >= n else size
 
 
-class Later(NamedTuple):
+class BlockSizeRule(NamedTuple):
     """What decides on the rows a block once the batch size is known."""
 
     block_size: int | None

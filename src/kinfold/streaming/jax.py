@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from kinfold.core.checks import is_concrete
-from kinfold.core.numerics import wide
+from kinfold.core.numerics import at_least_float32
 from kinfold.streaming import log_sums
 from kinfold.streaming.log_sums import LogSum
 
@@ -22,7 +22,7 @@ def on_gpu(x: jax.Array) -> bool:
     return (getattr(device, "platform", device) or jax.default_backend()) in ("gpu", "cuda")
 
 
-def kept(tensors: Data) -> Data:
+def snapshot(tensors: Data) -> Data:
     """Tensors that a backward pass may look at: as they are, for nothing writes into them."""
     return tuple(tensors)
 
@@ -156,7 +156,7 @@ def _sum_and_log_sum_forward(
 
     def step(i: Any, sums: Any) -> Any:
         _, rt, data, new = _columns(i, size, r, references)
-        terms, logits = map(wide, block(x, rt, *anchors, *data))
+        terms, logits = map(at_least_float32, block(x, rt, *anchors, *data))
         part = jnp.sum(jnp.where(new, terms, 0), axis=1)
         found = log_sums.log_sum(jnp.where(new, logits, -jnp.inf), 1)
         return sums[0] + part, sums[1].merged(found)
@@ -176,7 +176,7 @@ def _sum_and_log_sum_backward(block: Any, size: int, saved: Any, cotangents: Any
         start, rt, data, new = _columns(i, size, r, references)
 
         def found(x: Any, rt: Any) -> Any:
-            return tuple(map(wide, block(x, rt, *anchors, *data)))
+            return tuple(map(at_least_float32, block(x, rt, *anchors, *data)))
 
         (_, logits), pull = jax.vjp(found, x, rt)
         terms = jnp.broadcast_to(cotangents[0][:, None], logits.shape)

@@ -10,7 +10,7 @@ from typing import Any
 import tensorflow as tf
 from keras import ops
 
-from kinfold.core.numerics import wide
+from kinfold.core.numerics import at_least_float32
 from kinfold.streaming import log_sums
 from kinfold.streaming.log_sums import LogSum
 
@@ -22,7 +22,7 @@ def on_gpu(x: tf.Tensor) -> bool:
     return False
 
 
-def kept(tensors: Data) -> Data:
+def snapshot(tensors: Data) -> Data:
     """Tensors that a backward pass may look at: as they are, for nothing writes into them."""
     return tuple(tensors)
 
@@ -66,7 +66,7 @@ def repeated(fn: Any, count: tf.Tensor, tensors: Data, data: Data) -> Any:
     @tf.custom_gradient
     def total(*tensors: Any) -> Any:
         def forward(k: Any, total: Any) -> Any:
-            return k + 1, total + wide(fn(k, *tensors, *data))
+            return k + 1, total + at_least_float32(fn(k, *tensors, *data))
 
         def backward(g: Any) -> Any:
             def step(k: Any, sums: Any) -> Any:
@@ -78,7 +78,9 @@ def repeated(fn: Any, count: tf.Tensor, tensors: Data, data: Data) -> Any:
                 gv = tf.cast(g, value.dtype)
                 parts = tape.gradient(value, at, gv, unconnected_gradients="zero")
                 parts = (tf.convert_to_tensor(part) for part in parts)
-                return k + 1, tuple(s + wide(p) for s, p in zip(sums, parts, strict=True))
+                return k + 1, tuple(
+                    s + at_least_float32(p) for s, p in zip(sums, parts, strict=True)
+                )
 
             start = tuple(map(_accumulator, tensors))
             sums = tf.while_loop(lambda k, _: k < count, step, (0, start))[1]
@@ -102,7 +104,7 @@ def _per_anchor(block: Any, size: Any, x: Any, r: Any, anchors: Data, references
         def backward(g: Any, _: Any) -> Any:
             def step(dr: Any, xt: Any, gt: Any, *data: Any) -> Any:
                 dxt, part = _block_gradients(block, xt, r, gt, (*data, *references))[1]
-                return dr + wide(part), (dxt,)
+                return dr + at_least_float32(part), (dxt,)
 
             dr, (dx,) = _loop(size, r, step, _accumulator(r), (x, g, *anchors))
             return dx, tf.cast(dr, r.dtype)
@@ -120,7 +122,7 @@ def _weighted_sum(
         # Where no gradient is asked for, nothing reads the gradients, and XLA leaves them out.
         def step(dr: Any, xt: Any, wt: Any, *data: Any) -> Any:
             (loss, valid), (dxt, part) = _block_gradients(block, xt, r, wt, (*data, *references))
-            return dr + wide(part), (dxt, loss, valid)
+            return dr + at_least_float32(part), (dxt, loss, valid)
 
         dr, (dx, loss, valid) = _loop(size, r, step, _accumulator(r), (x, weights, *anchors))
 
@@ -153,7 +155,7 @@ def _sum_and_log_sum(block: Any, size: Any, x: Any, r: Any, anchors: Data, refer
 
         def add(i: Any, total: Any, log_sum: Any) -> Any:
             _, (rt, *data), new = cut(i, m, b)
-            terms, logits = map(wide, block(x, rt, *anchors, *data))
+            terms, logits = map(at_least_float32, block(x, rt, *anchors, *data))
             part = tf.reduce_sum(tf.where(new, terms, 0), axis=1)
             found = log_sums.log_sum(tf.where(new, logits, -float("inf")), 1)
             return i + 1, total + part, log_sum.merged(found)
@@ -170,7 +172,7 @@ def _sum_and_log_sum(block: Any, size: Any, x: Any, r: Any, anchors: Data, refer
                 start, (rt, *data), new = cut(i, m, b)
                 with tf.GradientTape(watch_accessed_variables=False) as tape:
                     tape.watch((x, rt))
-                    terms, logits = map(wide, block(x, rt, *anchors, *data))
+                    terms, logits = map(at_least_float32, block(x, rt, *anchors, *data))
                 both = (
                     g[:, None] + tf.zeros_like(terms),
                     log_sums.shares(logits, log_sum, g_log_sum),
@@ -179,7 +181,11 @@ def _sum_and_log_sum(block: Any, size: Any, x: Any, r: Any, anchors: Data, refer
                 parts = tape.gradient((terms, logits), (x, rt), given)
                 at = [start] + [0] * (r.shape.rank - 1)
                 old = tf.slice(dr, at, [b, *r.shape[1:]])
-                return i + 1, dx + wide(parts[0]), ops.slice_update(dr, at, old + parts[1])
+                return (
+                    i + 1,
+                    dx + at_least_float32(parts[0]),
+                    ops.slice_update(dr, at, old + parts[1]),
+                )
 
             start = 0, _accumulator(x), tf.zeros_like(r)
             _, dx, dr = tf.while_loop(lambda i, *_: i * b < m, step, start)
@@ -238,7 +244,7 @@ def _block_gradients(block: Any, xt: Any, r: Any, gt: Any, data: Data) -> Any:
 
 def _accumulator(like: Any) -> Any:
     """Zeros for a sum over blocks, in float32 at least."""
-    return wide(tf.zeros_like(like))
+    return at_least_float32(tf.zeros_like(like))
 
 
 def _loop(size: Any, r: Any, step: Any, carry: Any, arrays: Data) -> Any:

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from kinfold.core.numerics import log_sum_exp, wide
+from kinfold.core.numerics import at_least_float32, log_sum_exp
 from kinfold.core.torch_numerics import again, full_precision, refuse_again, transformed
 from kinfold.streaming import log_sums
 from kinfold.streaming.log_sums import LogSum
@@ -21,7 +21,7 @@ def on_gpu(x: torch.Tensor) -> bool:
     return x.is_cuda
 
 
-def kept(tensors: Data) -> Data:
+def snapshot(tensors: Data) -> Data:
     """Tensors that a backward pass may look at, whatever is written into the originals."""
     return tuple(t.clone() for t in tensors)
 
@@ -161,10 +161,12 @@ class _SumAndLogSum(torch.autograd.Function):
     def forward(
         ctx: Any, block: Any, size: int, x: Any, r: Any, anchors: Any, references: Any
     ) -> Any:
-        total = wide(x.new_zeros(len(x)))
+        total = at_least_float32(x.new_zeros(len(x)))
         ctx.log_sum = LogSum(torch.full_like(total, -torch.inf), torch.zeros_like(total))
         for cut in _cuts(len(r), size):
-            terms, logits = map(wide, block(x, r[cut], *anchors, *(a[cut] for a in references)))
+            terms, logits = map(
+                at_least_float32, block(x, r[cut], *anchors, *(a[cut] for a in references))
+            )
             total += terms.sum(1)
             ctx.log_sum = ctx.log_sum.merged(log_sums.log_sum(logits, 1))
         ctx.block, ctx.size, ctx.anchors, ctx.references = block, size, anchors, references
@@ -178,7 +180,9 @@ class _SumAndLogSum(torch.autograd.Function):
         if torch.is_grad_enabled():
 
             def sums(x: Any, r: Any) -> Any:
-                terms, logits = map(wide, ctx.block(x, r, *ctx.anchors, *ctx.references))
+                terms, logits = map(
+                    at_least_float32, ctx.block(x, r, *ctx.anchors, *ctx.references)
+                )
                 return terms.sum(1), log_sum_exp(logits)
 
             return None, None, *again(sums, (x, r), [g, g_log_sum]), None, None
@@ -187,7 +191,7 @@ class _SumAndLogSum(torch.autograd.Function):
             with torch.enable_grad():
                 xs, rt = (t.detach().requires_grad_() for t in (x, r[cut]))
                 data = (*ctx.anchors, *(a[cut] for a in ctx.references))
-                terms, logits = map(wide, ctx.block(xs, rt, *data))
+                terms, logits = map(at_least_float32, ctx.block(xs, rt, *data))
             shares = log_sums.shares(logits.detach(), ctx.log_sum, g_log_sum)
             both = g[:, None].expand_as(terms), shares
             part, dr[cut] = torch.autograd.grad((terms, logits), (xs, rt), both)
@@ -261,7 +265,7 @@ class _WithEquation(torch.autograd.Function):
 
 def _plain_sum(fn: Any, count: int, tensors: Any, data: Data) -> Any:
     parts = [fn(k, *tensors, *data) for k in range(count)]
-    return sum(parts, wide(tensors[0][:, 0]) * 0.0).to(tensors[0].dtype)
+    return sum(parts, at_least_float32(tensors[0][:, 0]) * 0.0).to(tensors[0].dtype)
 
 
 def _zeros(like: torch.Tensor) -> torch.Tensor:

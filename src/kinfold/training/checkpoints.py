@@ -11,7 +11,7 @@ import numpy as np
 from kinfold.callbacks import RetrievalEvaluation
 from kinfold.datasets import Split
 from kinfold.metrics.retrieval import retrieval_metrics
-from kinfold.training import run_folder
+from kinfold.training import files, run_folder
 from kinfold.training.evaluation import as_numpy, pixels
 from kinfold.training.progress import Progress
 from kinfold.training.run_folder import CHOSEN_BY, Checkpoint, RunFolder
@@ -21,7 +21,7 @@ LIVE_METRICS = ("recall@1", "map@r")
 _BATCH = 256
 
 
-class Commit(keras.callbacks.Callback):
+class CheckpointCallback(keras.callbacks.Callback):
     """Keeps the best model, and commits each epoch: the checkpoint's rename comes last.
 
     `kept` builds the model to keep by a checkpoint, when the encoder is at its last epoch.
@@ -78,7 +78,7 @@ class Commit(keras.callbacks.Callback):
         )
         best = best and self.checkpoint.best == "trained"
         if best or not checkpoint.epochs:
-            with run_folder.written_whole(folder.model) as path:
+            with files.atomic_write(folder.model) as path:
                 self.kept(self.checkpoint).save(path)
         run_folder.write_history(folder.history, self.checkpoint.history)
         run_folder.write_checkpoint(folder.checkpoint, self.checkpoint)
@@ -91,7 +91,7 @@ class Commit(keras.callbacks.Callback):
 class Validation(RetrievalEvaluation):
     """The metrics of each epoch; a collapse is told once in a run, and kept for its report."""
 
-    def __init__(self, split: Split, commit: Commit) -> None:
+    def __init__(self, split: Split, commit: CheckpointCallback) -> None:
         super().__init__(split.x, split.y, metrics=LIVE_METRICS, batch_size=_BATCH)
         self.commit = commit
         self.collapsed = bool(commit.collapse)

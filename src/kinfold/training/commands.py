@@ -13,12 +13,12 @@ import keras
 from kinfold.encoders import pretrained
 from kinfold.training import evaluation, records, sources, verdicts
 from kinfold.training.evaluation import Table
+from kinfold.training.files import WriteError as WriteError
 from kinfold.training.measuring import compare as compare
 from kinfold.training.measuring import evaluate as evaluate
 from kinfold.training.progress import Progress
 from kinfold.training.records import Config
 from kinfold.training.run_folder import RunFolder
-from kinfold.training.run_folder import WriteError as WriteError
 from kinfold.training.running import Interrupted as Interrupted
 from kinfold.training.running import Run
 from kinfold.training.settings import Settings as Settings
@@ -104,7 +104,7 @@ def _made(folder: RunFolder, held: contextlib.ExitStack) -> Iterator[None]:
     ours: tuple[Path, ...] = ()
     try:
         folder.path.mkdir(parents=True, exist_ok=True)
-        held.enter_context(folder.alone())
+        held.enter_context(folder.lock())
         ours = (folder.config, folder.data, folder.start)
         yield
     except BaseException as error:
@@ -159,7 +159,7 @@ def resume(
             f"The run in {folder.path} has {settings.epochs} epochs, which can be raised but not "
             f"lowered. Received: epochs={epochs}."
         )
-    with folder.alone():
+    with folder.lock():
         folder.remove_partial_files()
         new = dataclasses.replace(
             settings, epochs=epochs or settings.epochs, patience=patience or settings.patience

@@ -12,7 +12,7 @@ import numpy as np
 
 from kinfold.datasets import Split
 from kinfold.encoders.scaling import Scaling, kind_of
-from kinfold.training import evaluation, records, results, run_folder, sources, verdicts
+from kinfold.training import evaluation, files, records, results, run_folder, sources, verdicts
 from kinfold.training.evaluation import Table
 from kinfold.training.progress import Progress
 from kinfold.training.records import Config
@@ -102,7 +102,7 @@ def evaluate(
             "backend": keras.backend.backend(),
             "settings": vars(kept.config.settings),
         }
-        run_folder.write_json(Path(json_path), content)
+        files.write_json(Path(json_path), content)
     if report_path is not None:
         report = Report(
             Path(data).stem,
@@ -115,7 +115,7 @@ def evaluate(
             gain,
         )
         path = Path(report_path)
-        run_folder.writing(path, lambda: write_report(path, report))
+        write_report(path, report)
     return table
 
 

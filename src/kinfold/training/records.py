@@ -9,7 +9,7 @@ from typing import Any
 
 import kinfold
 from kinfold.encoders.scaling import Scaling
-from kinfold.training import run_folder
+from kinfold.training import files
 from kinfold.training.run_folder import RunFolder
 from kinfold.training.settings import Settings
 
@@ -43,7 +43,7 @@ def write_config(folder: RunFolder, config: Config) -> None:
         "settings": dataclasses.asdict(config.settings),
         **scaling,
     }
-    run_folder.write_json(folder.config, content)
+    files.write_json(folder.config, content)
 
 
 def read_config(folder: RunFolder) -> Config:
@@ -58,7 +58,7 @@ def read_config(folder: RunFolder) -> Config:
             f"There is no run in {folder.path}: it has no config.json. Begin one: kinfold train "
             f"DATA --out {folder.path}"
         )
-    content = run_folder.read_json(folder.config)
+    content = files.read_json(folder.config)
     try:
         return _config(content)
     except ValueError as error:
@@ -139,7 +139,7 @@ def read_metrics(path: Path, rows: tuple[str, ...]) -> dict[str, Any]:
     """
     if not path.exists():
         return {}
-    content = run_folder.read_json(path)
+    content = files.read_json(path)
     problem = _problem_of_metrics(content, rows)
     if problem:
         raise ValueError(

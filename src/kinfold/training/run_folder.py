@@ -17,7 +17,7 @@ import io
 import json
 import os
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,15 +25,11 @@ from typing import Any
 import numpy as np
 
 from kinfold.datasets import Split, Splits
+from kinfold.training import files
 
-_PARTIAL = ".partial-"
 SPLITS = Splits._fields
 CHOSEN_BY = "val_map@r"
 CANDIDATES = ("raw", "start", "trained")  # for the model that is kept, the simpler first
-
-
-class WriteError(OSError):
-    """A file of the run could not be written; those written before are as they were."""
 
 
 class RunFolder:
@@ -57,12 +53,11 @@ class RunFolder:
 
     def remove_partial_files(self) -> None:
         """Remove what a killed process was in the middle of writing."""
-        for pattern in (_PARTIAL + "*", f".{self.report.name}.*.tmp"):
-            for path in self.path.glob(pattern):
-                path.unlink(missing_ok=True)
+        for path in self.path.glob(files.PARTIAL + "*"):
+            path.unlink(missing_ok=True)
 
     @contextlib.contextmanager
-    def alone(self) -> Iterator[None]:
+    def lock(self) -> Iterator[None]:
         """Hold the folder, so that no second process writes to it; a killed holder lets go."""
         try:
             import fcntl
@@ -80,80 +75,13 @@ class RunFolder:
             os.close(descriptor)
 
 
-@contextlib.contextmanager
-def written_whole(path: Path) -> Iterator[Path]:
-    """Give a name beside `path` to write to; then rename it to `path`, or remove it on an error.
-
-    After a crash at any moment `path` is the old file or the new one.
-
-    Raises:
-        WriteError: the disk is full, or the folder cannot be written to.
-    """
-    beside = path.with_name(_PARTIAL + path.name)
-    try:
-        yield beside
-        with open(beside, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(beside, path)
-        _sync_folder(path.parent)
-    except OSError as error:
-        raise WriteError(f"Could not write {path}: {error.strerror or error}.") from error
-    finally:
-        with contextlib.suppress(OSError):
-            beside.unlink(missing_ok=True)
-
-
-def _sync_folder(path: Path) -> None:
-    if os.name == "posix":  # elsewhere a folder cannot be opened
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-
-def writing(path: Path, write: Callable[[], None]) -> None:
-    """Call `write`, which writes `path` whole by itself; its OSError becomes a WriteError."""
-    try:
-        write()
-    except OSError as error:
-        raise WriteError(f"Could not write {path}: {error.strerror or error}.") from error
-
-
-def read_json(path: Path) -> Any:
-    """Read a JSON file."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is damaged and cannot be read: {error}.") from error
-
-
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write a JSON file, with null for numbers that are not finite."""
-    text = json.dumps(_finite(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    _write_text(path, text)
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not np.isfinite(value) else value
-
-
 def write_history(path: Path, history: dict[str, list[float]]) -> None:
     """Write the columns of a history as a CSV file, a row an epoch, numbers to the last bit."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(history)
     writer.writerows(zip(*history.values(), strict=True))
-    _write_text(path, text.getvalue())
-
-
-def _write_text(path: Path, text: str) -> None:
-    with written_whole(path) as beside:
-        beside.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")
+    files.write_text(path, text.getvalue())
 
 
 def write_splits(path: Path, splits: Splits) -> None:
@@ -164,7 +92,7 @@ def write_splits(path: Path, splits: Splits) -> None:
         arrays[f"{name}/names"] = _text_array(list(split.names))
         if split.files is not None:
             arrays[f"{name}/files"] = _text_array(list(split.files))
-    with written_whole(path) as beside, open(beside, "wb") as file:
+    with files.atomic_write(path) as beside, open(beside, "wb") as file:
         np.savez(file, **arrays)
 
 
@@ -186,7 +114,7 @@ def _read_split(arrays: Any, name: str) -> Split:
 
 def write_weights(path: Path, weights: list[np.ndarray]) -> None:
     """Write the variables of a model."""
-    with written_whole(path) as beside, open(beside, "wb") as file:
+    with files.atomic_write(path) as beside, open(beside, "wb") as file:
         np.savez(file, **_numbered("weights", weights))
 
 
@@ -260,7 +188,7 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     arrays: dict[str, Any] = {}
     for name in _ARRAYS:
         arrays |= _numbered(name, getattr(checkpoint, name))
-    with written_whole(path) as beside, open(beside, "wb") as file:
+    with files.atomic_write(path) as beside, open(beside, "wb") as file:
         np.savez(file, meta=_text_array(meta), **arrays)
 
 

@@ -9,8 +9,8 @@ import keras
 
 from kinfold.encoders import networks
 from kinfold.encoders.scaling import Scaling
-from kinfold.training import evaluation, records, results, run_folder, sources, verdicts
-from kinfold.training.checkpoints import Commit, Validation
+from kinfold.training import evaluation, files, records, results, run_folder, sources, verdicts
+from kinfold.training.checkpoints import CheckpointCallback, Validation
 from kinfold.training.evaluation import Table, as_numpy, assign
 from kinfold.training.progress import Progress
 from kinfold.training.records import Config
@@ -80,15 +80,15 @@ class Run:
                 self._fit(checkpoint)
             except KeyboardInterrupt:
                 self._stop()
-            except run_folder.WriteError as error:
+            except files.WriteError as error:
                 done = run_folder.read_checkpoint(self.folder.checkpoint).epochs
-                raise run_folder.WriteError(f"{error} {_whole(done)}") from error
+                raise files.WriteError(f"{error} {_whole(done)}") from error
         return self._finish()
 
     def _write_from(self, checkpoint: Checkpoint) -> None:
         """Write again what a kill between two renames may have left newer than the checkpoint."""
         assign(self.encoder.variables, checkpoint.best_weights)
-        with run_folder.written_whole(self.folder.model) as path:
+        with files.atomic_write(self.folder.model) as path:
             self._kept(checkpoint).save(path)
         run_folder.write_history(self.folder.history, checkpoint.history)
 
@@ -99,7 +99,9 @@ class Run:
             assign(trainer.variables, checkpoint.weights)
             assign(trainer.optimizer.variables, checkpoint.optimizer)
         self.batches.current_epoch = checkpoint.epochs
-        commit = Commit(self.folder, settings, self.encoder, checkpoint, progress, self._kept)
+        commit = CheckpointCallback(
+            self.folder, settings, self.encoder, checkpoint, progress, self._kept
+        )
         validation = Validation(self.splits[1], commit)
         if not checkpoint.epochs:
             checkpoint.baseline = validation.baseline(trainer)
@@ -151,12 +153,10 @@ class Run:
         table, gain = evaluation.measure(test, before, trained)
         facts = results.facts(self.config, self.splits, checkpoint)
         report = results.report(facts, self.splits, checkpoint, (table, gain), encoder, trained)
-        run_folder.writing(folder.report, lambda: write_report(folder.report, report))
+        write_report(folder.report, report)
         self.seconds["training"] = checkpoint.seconds
         self.seconds["evaluation"] = time.monotonic() - start
-        run_folder.write_json(
-            folder.metrics, {**table, "gain": gain, **facts, "seconds": self.seconds}
-        )
+        files.write_json(folder.metrics, {**table, "gain": gain, **facts, "seconds": self.seconds})
         noun = "characters" if settings.data == sources.GLYPHS else "classes"
         seen = verdicts.seen_in_training(self.splits[0], test, noun)
         lines = [

@@ -14,7 +14,7 @@ from keras import ops
 
 from kinfold.core import backends
 from kinfold.core.checks import Tensor
-from kinfold.core.numerics import by_hand, square_root, wide
+from kinfold.core.numerics import at_least_float32, by_hand, square_root
 
 # At this part of ||x||^2 + ||r||^2 the root of a square is right to about 3e-4 in float32, to 6e-6
 # in float64. Rows of unit norm are that near where they are 0.016 apart, or 5e-6 in float64.
@@ -38,7 +38,7 @@ def squared(x: Tensor, r: Tensor, known: Tensor | None = None) -> Tensor:
         Of the dtype of `x`.
     """
     dtype = keras.backend.standardize_dtype(x.dtype)
-    return ops.cast(_backend().squared(wide(x), wide(r), known), dtype)
+    return ops.cast(_backend().squared(at_least_float32(x), at_least_float32(r), known), dtype)
 
 
 def root(square: Tensor) -> Tensor:
@@ -48,7 +48,7 @@ def root(square: Tensor) -> Tensor:
 
 def known(r: Tensor) -> Tensor:
     """What `squared` takes of its references, for references that many blocks meet."""
-    return _backend().known(wide(r))
+    return _backend().known(at_least_float32(r))
 
 
 def odd_weights(d: int) -> np.ndarray:

@@ -9,7 +9,7 @@ from keras import ops
 
 from kinfold.core import backends
 from kinfold.core.checks import Tensor
-from kinfold.core.numerics import log_sum_exp, wide
+from kinfold.core.numerics import at_least_float32, log_sum_exp
 from kinfold.streaming.fused.kernel import DISTANCES, LARGEST
 
 _NOT_HELD = (
@@ -122,7 +122,7 @@ def pairs(loss: Any, x: Tensor, r: Tensor, scale: Tensor, both: bool) -> Tensor 
 
     def dense(sides: Any, labels: Any) -> Tensor:
         x, r = partners(sides)
-        logit = wide(x) @ ops.transpose(wide(r))
+        logit = at_least_float32(x) @ ops.transpose(at_least_float32(r))
         sums = [log_sum_exp(logit, axis=axis) for axis in (1, 0)[: 1 + both]]
         return sum(sums) / len(sums) - ops.diagonal(logit)
 

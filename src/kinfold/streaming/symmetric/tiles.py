@@ -43,7 +43,7 @@ class Side(NamedTuple):
     negative_weight: Tensor  # b over the total
 
 
-def clean_sums(family: Family, xi: Tensor, xj: Tensor) -> tuple[LogSum, LogSum]:
+def negatives_only_sums(family: Family, xi: Tensor, xj: Tensor) -> tuple[LogSum, LogSum]:
     """N of the rows and of the columns of a tile that holds negative pairs only."""
     n = family.negative_logit(family.distance.of_dot(xi @ ops.transpose(xj)))
     return log_sum(n, 1), log_sum(n, 0)
@@ -57,7 +57,9 @@ def mixed_sums(
     return (log_sum(p, 1), log_sum(n, 1)), (log_sum(p, 0), log_sum(n, 0))
 
 
-def clean_gradient(family: Family, xi: Tensor, xj: Tensor, row: Side, column: Side) -> Tensor:
+def negatives_only_gradient(
+    family: Family, xi: Tensor, xj: Tensor, row: Side, column: Side
+) -> Tensor:
     """M of a tile that holds negative pairs only."""
     d = family.distance.of_dot(xi @ ops.transpose(xj))
     return family.distance.dot_slope(d) * _pull(

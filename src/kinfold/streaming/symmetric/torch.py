@@ -250,7 +250,7 @@ class _Sorted:
         # An anchor that has none leaves nothing to a tile.
         sums = [part.masked_fill(part == -torch.inf, torch.inf) for part in self.n_sums]
         blocks = list(zip(sums, weights.split(size), dx.split(size), strict=True))
-        above, straight = self.family.distance.straight
+        above, slope = self.family.distance.linear_above
         for i, j in self.tiles():
             d, m = self.tile_logits(i, j)
             (sums_i, weights_i, dx_i), (sums_j, weights_j, dx_j) = blocks[i], blocks[j]
@@ -267,10 +267,10 @@ class _Sorted:
                 both = self.buffers[1, : m.numel()].view_as(m)
                 m *= torch.add(row[:, None], column[None, :], out=both)
             m *= self.family.negative_slope(d)
-            straight_here = smallest > above
-            if not straight_here:
+            linear_here = smallest > above
+            if not linear_here:
                 m *= self.family.distance.dot_slope(d)
-            scale = straight if straight_here else 1.0
+            scale = slope if linear_here else 1.0
             dx_i.addmm_(m, self.parts[j], alpha=scale)
             if i != j:
                 dx_j.addmm_(m.T, self.parts[i], alpha=scale)

@@ -79,11 +79,11 @@ class Grid(NamedTuple):
         self,
         start: Any,
         mixed: Callable[..., Any],
-        clean: Callable[..., Any],
+        negatives_only: Callable[..., Any],
         finish: Callable[..., Any],
         carry: Any,
     ) -> Any:
-        """Go over the tiles j >= i by `mixed` or `clean`, (i, j, row, carry) -> row, carry.
+        """Go over the tiles j >= i by either function, (i, j, row, carry) -> row, carry.
 
         Each row of tiles begins with `start` as its `row`, and `finish(i, row, carry)` puts that
         into the carry at its end. Its mixed tiles, those that may hold positive pairs or rows that
@@ -99,7 +99,8 @@ class Grid(NamedTuple):
             until = ops.where(filled, blocks, ops.maximum(meets, i + 1))
             state = ops.fori_loop(i, until, lambda j, state: mixed(i, j, *state), (start, carry))
             return finish(
-                i, *ops.fori_loop(until, blocks, lambda j, state: clean(i, j, *state), state)
+                i,
+                *ops.fori_loop(until, blocks, lambda j, state: negatives_only(i, j, *state), state),
             )
 
         return ops.fori_loop(0, blocks, of_row, carry)
@@ -125,8 +126,8 @@ def sums(family: Family, grid: Grid) -> tuple[LogSum, LogSum]:
             add(total, j, once(part)) for total, part in zip(carry, columns, strict=True)
         )
 
-    def clean(i: Tensor, j: Tensor, row: Any, carry: Any) -> Any:
-        ni, nj = tiles.clean_sums(family, grid.at(grid.x, i), grid.at(grid.x, j))
+    def negatives_only(i: Tensor, j: Tensor, row: Any, carry: Any) -> Any:
+        ni, nj = tiles.negatives_only_sums(family, grid.at(grid.x, i), grid.at(grid.x, j))
         return (row[0], row[1].merged(ni)), (carry[0], add(carry[1], j, nj))
 
     def finish(i: Tensor, row: Any, carry: Any) -> Any:
@@ -138,7 +139,7 @@ def sums(family: Family, grid: Grid) -> tuple[LogSum, LogSum]:
             *(grid.put(values, at, new) for values, new in zip(total, merged, strict=True))
         )
 
-    return grid.over_tiles((nothing, nothing), mixed, clean, finish, (empty, empty))
+    return grid.over_tiles((nothing, nothing), mixed, negatives_only, finish, (empty, empty))
 
 
 def valid_anchors(sums: Sums) -> Tensor:
@@ -201,12 +202,16 @@ def gradient(family: Family, grid: Grid, side: Side) -> Tensor:
         m = tiles.mixed_gradient(family, xi, xj, rows, columns, *grid.masks(i, j))
         return pull(i, j, row, dx, m, ops.equal(i, j))
 
-    def clean(i: Tensor, j: Tensor, row: Tensor, dx: Tensor) -> Any:
+    def negatives_only(i: Tensor, j: Tensor, row: Tensor, dx: Tensor) -> Any:
         (xi, rows), (xj, columns) = block(i), block(j)
-        return pull(i, j, row, dx, tiles.clean_gradient(family, xi, xj, rows, columns), None)
+        return pull(
+            i, j, row, dx, tiles.negatives_only_gradient(family, xi, xj, rows, columns), None
+        )
 
     def finish(i: Tensor, row: Tensor, dx: Tensor) -> Tensor:
         return add(dx, i, ops.transpose(row))
 
     start = ops.zeros_like(grid.at(grid.x, 0))
-    return ops.transpose(grid.over_tiles(start, mixed, clean, finish, ops.zeros_like(transposed)))
+    return ops.transpose(
+        grid.over_tiles(start, mixed, negatives_only, finish, ops.zeros_like(transposed))
+    )

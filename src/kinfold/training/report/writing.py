@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from kinfold.training.files import write_text
 from kinfold.training.report import page
 from kinfold.training.report.contents import Report, check
 
@@ -20,6 +21,7 @@ def write_report(path: str | os.PathLike[str], report: Report) -> None:
 
     Raises:
         ValueError: if embeddings are not finite, or do not have one row per example.
+        WriteError: the disk is full, or the folder cannot be written to.
         ImportError: if matplotlib, pillow or scikit-learn is missing.
 
     Example:
@@ -46,14 +48,5 @@ def write_report(path: str | os.PathLike[str], report: Report) -> None:
             "pip install kinfold[train]"
         ) from error
 
-    path = Path(path)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        # Names that are not valid UTF-8 (file names may be anything) must not lose the report.
-        with open(beside, "w", encoding="utf-8", errors="replace", newline="\n") as file:
-            file.write(page.render(report))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
+    # Names that are not valid UTF-8 (file names may be anything) must not lose the report.
+    write_text(Path(path), page.render(report), errors="replace")

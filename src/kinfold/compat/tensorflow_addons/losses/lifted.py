@@ -8,7 +8,7 @@ from kinfold import losses
 from kinfold.compat import keras2
 from kinfold.core import checks
 from kinfold.core.checks import Tensor
-from kinfold.losses.made import made
+from kinfold.losses.cache import cached_loss
 
 
 @keras.saving.register_keras_serializable("kinfold.tensorflow_addons")
@@ -53,6 +53,6 @@ def lifted_struct_loss(labels: Any, embeddings: Any, margin: float = 1.0) -> Ten
     Returns:
         A scalar.
     """
-    return made(LiftedStructLoss, float(margin), dtype=checks.compute_dtype(embeddings))(
+    return cached_loss(LiftedStructLoss, float(margin), dtype=checks.compute_dtype(embeddings))(
         labels, embeddings
     )

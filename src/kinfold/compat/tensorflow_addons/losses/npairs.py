@@ -8,7 +8,7 @@ from keras import ops
 
 from kinfold.core import checks
 from kinfold.core.checks import Tensor
-from kinfold.core.numerics import any_in_row, divide, log_sum_exp, or_nan, wide
+from kinfold.core.numerics import any_in_row, at_least_float32, divide, log_sum_exp, or_nan
 
 
 def npairs_loss(y_true: Any, y_pred: Any) -> Tensor:
@@ -103,7 +103,7 @@ class _OfBatch(keras.losses.Loss):
 
 
 def _similarities(y_pred: Any, dtype: str) -> Tensor:
-    s = wide(ops.convert_to_tensor(y_pred, dtype=dtype))
+    s = at_least_float32(ops.convert_to_tensor(y_pred, dtype=dtype))
     shape = checks.known_shape(s, "y_pred")
     if len(shape) != 2 or (None not in shape and shape[0] != shape[1]):
         raise ValueError(

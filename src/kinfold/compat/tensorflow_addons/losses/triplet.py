@@ -10,7 +10,7 @@ from kinfold.compat import keras2
 from kinfold.core import checks
 from kinfold.core.checks import Tensor
 from kinfold.core.numerics import any_in_row, softplus
-from kinfold.losses.made import made
+from kinfold.losses.cache import cached_loss
 
 METRICS: dict[str, dict[str, Any]] = {
     "L2": {"distance": "euclidean"},
@@ -151,7 +151,7 @@ def triplet_semihard_loss(
     Returns:
         A scalar.
     """
-    loss = made(
+    loss = cached_loss(
         TripletSemiHardLoss, float(margin), distance_metric, dtype=checks.compute_dtype(y_pred)
     )
     return loss(y_true, y_pred)
@@ -177,5 +177,5 @@ def triplet_hard_loss(
         A scalar.
     """
     dtype = checks.compute_dtype(y_pred)
-    loss = made(TripletHardLoss, float(margin), bool(soft), distance_metric, dtype=dtype)
+    loss = cached_loss(TripletHardLoss, float(margin), bool(soft), distance_metric, dtype=dtype)
     return loss(y_true, y_pred)

@@ -8,7 +8,7 @@ from keras import ops
 from kinfold.compat import keras2
 from kinfold.core import checks
 from kinfold.core.checks import Tensor
-from kinfold.core.numerics import wide
+from kinfold.core.numerics import at_least_float32
 
 
 def options(
@@ -36,7 +36,7 @@ def two_views(za: Any, zb: Any, dtype: str, names: tuple[str, str] = ("za", "zb"
     a, b = (checks.embeddings(z, n, dtype) for z, n in zip((za, zb), names, strict=True))
     checks.same_count(a, b, names)
     checks.same_count(a, b, names, axis=1)
-    return wide(a), wide(b)
+    return at_least_float32(a), at_least_float32(b)
 
 
 def count(z: Tensor, less: float = 0.0) -> Tensor:

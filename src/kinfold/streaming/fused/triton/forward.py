@@ -25,12 +25,12 @@ NO_MORE: tl.constexpr = tl.constexpr(NOISE["float32"])  # than rounding is a cos
 
 
 @triton.jit
-def straight_logit(d, slope, offset):
+def linear_logit(d, slope, offset):
     return slope * (d - offset)
 
 
 @triton.jit
-def straight_slope(d, slope, offset):
+def linear_slope(d, slope, offset):
     return tl.zeros_like(d) + slope
 
 

@@ -154,8 +154,8 @@ def _functions(spec: Fused) -> tuple[Functions, tuple[float, ...], tuple[float, 
     """Logits and slopes, the numbers of the logits as exponents of 2, and those of the slopes."""
     from kinfold.streaming.fused.triton import forward as kernels
 
-    straight = (kernels.straight_logit,) * 2 + (kernels.straight_slope,) * 2
-    functions = Functions(*straight) if spec.functions is None else spec.functions()
+    linear = (kernels.linear_logit,) * 2 + (kernels.linear_slope,) * 2
+    functions = Functions(*linear) if spec.functions is None else spec.functions()
     (p0, p1), (n0, n1) = spec.positive, spec.negative
     return functions, (p0 / LN2, p1, n0 / LN2, n1), (p0, p1, n0, n1)
 
