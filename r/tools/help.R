@@ -109,7 +109,7 @@ OWN <- list(
   ),
   angular = list(y_true = "Class ids as integers, a factor, characters or logicals, one an example."),
   proxy_anchor = list(reduction = paste(
-    "\"sum_over_batch_size\" or \"mean\", which are the same: the loss is one number a batch."
+    "\"sum_over_batch_size\" or \"mean\", which are the same: the loss is one number per batch."
   ))
 )
 

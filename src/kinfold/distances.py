@@ -21,8 +21,8 @@ class Distance:
         similarity: True where larger means closer.
         needs_unit_rows: True where inputs are expected to have unit norm.
         of_differences: True where it depends on x - r alone, so that both may be moved together.
-        linear_above: for a distance with `of_dot` and `dot_slope`, a function of the dot product and
-            its derivative: the distance above which the derivative is constant, and that constant.
+        linear_above: for a distance with `of_dot`, a function of the dot product, and `dot_slope`,
+            its derivative: the distance above which that is constant, and the constant.
     """
 
     name = "distance"

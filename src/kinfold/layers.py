@@ -103,9 +103,9 @@ class Chunked(keras.layers.Wrapper):
     time. A loss after it sees the whole batch, and outputs and gradients are those of the layer
     itself, in the memory of one chunk and for one more forward pass.
 
-    A layer with state is called once a chunk, in order. `keras.layers.BatchNormalization`, in
+    A layer with state is called once per chunk, in order. `keras.layers.BatchNormalization`, in
     training, so takes the statistics of a chunk where it would take the batch's, and moves its
-    averages once a chunk; layers such as `Dropout` draw other random numbers for each chunk, and
+    averages once per chunk; layers such as `Dropout` draw other random numbers for each chunk, and
     the same ones when it is computed again.
 
     Variables, dtypes and precision are those of the layer: `chunked.layer` shares its weights, and

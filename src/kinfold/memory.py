@@ -260,7 +260,7 @@ class _Block:
             ops.concatenate(parts, axis=1) for parts in zip(here, before, strict=True)
         )
         d = loss.distance(x, r)
-        # An empty slot is as far as one that is there, so that no minimum over all sees it.
+        # Give empty slots the distance of a real reference: they never change a row's minimum.
         old_d = ops.where(present, loss.distance.pairwise(x, old, *squares), d[:, :1])
         d = ops.concatenate([d, old_d], axis=1)
         return loss._of_valid(loss.per_anchor(d, positive, negative), positive, negative)

@@ -210,7 +210,7 @@ def test_proxy_anchor_counts_an_example_by_its_weight() -> None:
     twice = np.array([0, 0, 0, 1, 2])
     weighted = loss(y, x, np.array([1.0, 2.0, 1.0, 1.0, 0.0]))
     assert_close(number(weighted), number(loss(twice, x[[0, 1, 1, 2, 3]])), 1e-6)
-    with pytest.raises(ValueError, match="one number a batch"):
+    with pytest.raises(ValueError, match="one number per batch"):
         made("proxy_anchor", reduction=None)
 
 

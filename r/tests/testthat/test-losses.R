@@ -35,7 +35,7 @@ test_that("every loss is an object without data, and a number with them", {
     )
     value <- do.call(loss, c(data, sizes))
     expect_true(is.numeric(value) && length(value) == 1L && is.finite(value), info = name)
-    if (name != "proxy_anchor") { # one number a batch
+    if (name != "proxy_anchor") { # one number per batch
       rows <- do.call(loss, c(data, sizes, reduction = "none"))
       expect_length(rows, length(data[[1]] %||% y))
     }

@@ -183,7 +183,7 @@ def embeddings(value: Any, name: str, dtype: str) -> Tensor:
     value = ops.convert_to_tensor(value, dtype=dtype)
     if len(known_shape(value, name)) != 2:
         raise ValueError(
-            f"`{name}` must hold one embedding a row, shape [batch, dimension]. "
+            f"`{name}` must hold one embedding per row, shape [batch, dimension]. "
             f"Received shape {tuple(value.shape)}."
         )
     return value

@@ -174,8 +174,8 @@ def log_sum_exp(logit: Tensor, mask: Tensor | None = None, axis: int = 1) -> Ten
 
     Args:
         logit: floating [t, m].
-        mask: boolean [t, m], the allowed entries; None allows all, of which those of -inf count
-            nothing, and gives -inf for a row of those alone.
+        mask: boolean [t, m], the allowed entries; None allows every entry. Entries of -inf add
+            nothing; a row of only -inf returns -inf.
         axis: 1; or, without a mask, 0 for columns instead of rows.
 
     Returns:

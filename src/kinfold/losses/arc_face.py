@@ -1,4 +1,4 @@
-"""ArcFace: an additive angular margin, with one or several prototypes a class."""
+"""ArcFace: an additive angular margin, with one or several prototypes per class."""
 
 import math
 from typing import Any
@@ -33,8 +33,8 @@ class ArcFaceLoss(PrototypeLoss):
         reduction: see `PrototypeLoss`.
         name: optional name of the loss.
         dtype: dtype of the computation; None means `keras.config.floatx()`.
-        sub_centers: prototypes a class. With more than one, theta_c is the angle to the nearest of
-            class c, so that its noisy examples gather around prototypes of their own.
+        sub_centers: prototypes per class. With more than one, theta_c is the angle to the nearest
+            of class c, so that its noisy examples gather around prototypes of their own.
 
     Raises:
         TypeError: the margin or the scale is not a number.

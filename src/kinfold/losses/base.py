@@ -199,7 +199,7 @@ class PairLoss(keras.losses.Loss):
         raise NotImplementedError
 
     def has_fused(self) -> bool:
-        """Whether `fused` is of this very loss: nothing that it stands for was redefined since."""
+        """True if no subclass overrides the equation that `fused` describes."""
 
         def owner(name: str) -> type:
             return next(base for base in type(self).__mro__ if name in vars(base))

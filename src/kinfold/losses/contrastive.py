@@ -122,7 +122,7 @@ def _contrastive(y_true: Any, y_pred: Any, margin: float, dtype: str) -> Tensor:
         d = ops.squeeze(d, axis=1)
     if len(d.shape) != 1:
         raise ValueError(
-            "`y_pred` must hold one distance a pair, shape [batch] or [batch, 1]. Received shape "
+            "`y_pred` must hold one distance per pair, shape [batch] or [batch, 1]. Received shape "
             f"{tuple(d.shape)}; for embeddings use PairContrastiveLoss or layers.PairDistance."
         )
     checks.same_count(y, d, ("y_true", "y_pred"))

@@ -25,7 +25,7 @@ class ProxyAnchorLoss(PrototypeLoss):
         sum_{c in C+} log(1 + sum_{i of c} exp(-alpha (s_ic - margin))) / |C+|
         + sum_{c in C} log(1 + sum_{i not of c} exp(alpha (s_ic + margin))) / |C|
 
-    It is one number a batch. An example of weight w counts as w examples.
+    It is one number per batch. An example of weight w counts as w examples.
 
     Args:
         num_classes: number of classes; labels are ids from 0 up to it.
@@ -71,7 +71,7 @@ class ProxyAnchorLoss(PrototypeLoss):
     ) -> None:
         if reduction not in ("sum_over_batch_size", "mean"):
             raise ValueError(
-                "ProxyAnchorLoss is one number a batch, so `reduction` must be "
+                "ProxyAnchorLoss is one number per batch, so `reduction` must be "
                 f"'sum_over_batch_size' or 'mean'. Received: reduction={reduction!r}."
             )
         super().__init__(num_classes, embedding_size, block_size, reduction, name, dtype)

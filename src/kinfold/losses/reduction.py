@@ -26,7 +26,7 @@ def anchor_weights(sample_weight: Any, like: Tensor) -> Tensor:
     rank = len(weight.shape)
     if rank > 1 or (rank == 1 and None not in (shape[0], n) and shape[0] != n):
         raise ValueError(
-            "`sample_weight` must be a number or have one weight an anchor, shape [batch] or "
+            "`sample_weight` must be a number or have one weight per anchor, shape [batch] or "
             f"[batch, 1], with batch {n}. Received shape {shape}."
         )
     return ones * weight

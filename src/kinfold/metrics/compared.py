@@ -81,7 +81,7 @@ def _checked(value: Any, name: str) -> np.ndarray:
         raise TypeError(f"`{name}` must hold numbers. Received dtype {value.dtype}.")
     if value.ndim != 2 or 0 in value.shape:
         raise ValueError(
-            f"`{name}` must hold one embedding a row, shape [n, d] with neither of them 0. "
+            f"`{name}` must hold one embedding per row, shape [n, d] with neither of them 0. "
             f"Received shape {value.shape}."
         )
     with np.errstate(over="ignore"):

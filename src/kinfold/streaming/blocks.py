@@ -20,8 +20,8 @@ Block = Callable[..., tuple[Tensor, Tensor]]
 # Pairs of a block: its handful of float32 buffers then stays near a core's cache.
 PAIRS = 2**20
 
-# Fewer anchors a block would pass over the references more often than it saves memory. A product
-# of half as many rows as ENOUGH takes as long, where memory allows those.
+# With fewer anchors per block, passing over the references again costs more than it saves memory.
+# Products with fewer than ENOUGH rows run no faster, so use at least ENOUGH if memory allows.
 FEWEST, ENOUGH = 8, 16
 
 # One block may be this many times larger, where none then need be computed twice.
@@ -49,7 +49,7 @@ def per_anchor(
         r: references [m, d]; the anchors themselves where they are `x`.
         anchors: tensors [n, ...] that are cut into blocks with `x`.
         references: tensors [m, ...] that every block sees whole.
-        block_size: anchors a block; None chooses by the number of references.
+        block_size: anchors per block; None chooses by the number of references.
         cost: numbers that a pair takes in a block (d for the Manhattan distance).
         beside: tensors [k, ...] of further references, which every block is given after the others;
             they get no gradient, and may be written over once this has returned.
@@ -122,7 +122,7 @@ def sum_and_log_sum(
         r: references [m, ...], of the dtype of `x`.
         anchors: tensors [n, ...].
         references: tensors [m, ...] that are cut into blocks with `r`.
-        block_size: references a block; None chooses by the number of anchors.
+        block_size: references per block; None chooses by the number of anchors.
         cost: numbers that a pair takes in a block.
 
     Returns:
@@ -201,7 +201,7 @@ def _size(
 
 
 class BlockSizeRule(NamedTuple):
-    """What decides on the rows a block once the batch size is known."""
+    """Gives the number of rows per block once the batch size is known."""
 
     block_size: int | None
     cost: int

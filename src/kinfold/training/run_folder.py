@@ -76,7 +76,7 @@ class RunFolder:
 
 
 def write_history(path: Path, history: dict[str, list[float]]) -> None:
-    """Write the columns of a history as a CSV file, a row an epoch, numbers to the last bit."""
+    """Write the columns of a history as a CSV file, a row per epoch, numbers to the last bit."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(history)

@@ -2,7 +2,7 @@
 
 Between the two passes nothing of a chunk is kept but its inputs, its outputs and the small state
 that it started from (seeds, moving statistics), so that both see the same random numbers and the
-state moves on once a chunk.
+state moves on once per chunk.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ def run(layer: keras.layers.Layer, size: int, inputs: Any, training: bool | None
 
     Args:
         layer: built, with outputs [n, ...] for inputs [n, ...].
-        size: rows a chunk; the last one may be smaller.
+        size: rows per chunk; the last one may be smaller.
         inputs: a nest of tensors [n, ...].
         training: as layers take it.
 
@@ -51,8 +51,8 @@ class Piece:
 
     Attributes:
         trainable, others: the variables of the layer.
-        changed: indices of the others to which a call so far has given new values: not weights
-            that are frozen, of which a copy a chunk would be too many.
+        changed: indices of the others to which a call so far has given new values. Frozen weights
+            are excluded: copying them for each chunk costs too much memory.
         outputs: those of the last call, in their structure.
     """
 

@@ -15,7 +15,7 @@ from kinfold.core.torch_numerics import again, exp_, full_precision
 from kinfold.streaming.symmetric.tiles import Family
 from kinfold.streaming.torch import only_shapes
 
-# Anchors a block of the band, unless their classes are so large that it would be much wider.
+# Anchors per block of the band; more if their classes are larger.
 BAND = 128
 
 

@@ -79,7 +79,7 @@ def npairs_multilabel_loss(y_true: Any, y_pred: Any) -> Tensor:
 
 
 class _OfBatch(keras.losses.Loss):
-    """A loss with one value a batch, whose labels keep their dtype."""
+    """A loss with one value per batch, whose labels keep their dtype."""
 
     shared: Callable[[Any], Tensor]
 

@@ -27,7 +27,7 @@ class Barlow(keras.losses.Loss):
 
         sum_i (1 - c_ii)^2 + lambda_ * sum_{i != j} c_ij^2 + margin
 
-    One value a batch, whatever the reduction. A feature without variance correlates with nothing.
+    One value per batch, whatever the reduction. A feature without variance correlates with nothing.
 
     Args:
         lambda_: weight of the correlations off the diagonal.
