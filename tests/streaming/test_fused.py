@@ -390,7 +390,7 @@ from triton.compiler import ASTSource
 from kinfold.losses import circle_triton
 from kinfold.streaming.fused.triton import forward as f, gradient as g
 
-straight = [f.straight_logit] * 2 + [f.straight_slope] * 2
+straight = [f.linear_logit] * 2 + [f.linear_slope] * 2
 detached = list(circle_triton.functions(True))
 FLOATS = ("squares", "ref_squares", "scale", "terms", "ref_terms", "factor", "out")
 for kernel, dtype, name, precision, functions, extra, distance, scaled in (

@@ -398,7 +398,7 @@ def test_a_process_killed_in_an_epoch_a_checkpoint_and_the_report_loses_nothing(
     assert done.stdout.splitlines() == [
         "in_an_epoch -9 1 0 False",
         "in_a_checkpoint -9 1 1 False",
-        "in_the_report -9 3 1 False",
+        "in_the_report -9 3 0 False",
     ], done.stderr
     resume(out)
     assert_same(out, unbroken)
