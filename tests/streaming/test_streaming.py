@@ -63,16 +63,13 @@ def test_streamed_against_float64(case: Case) -> None:
     assert_close(rows, expected_rows(case, y, x)[0], 1e-9)
 
 
-@pytest.mark.parametrize(
-    ("case", "dtype", "computed"),
-    with_forms(
-        [("bfloat16", None)],
-        [("float16", None), ("float16", "float16"), ("bfloat16", "bfloat16")],
-    ),
-)
+@every_form
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("narrow", [False, True], ids=["in_float32", "in_half"])
 def test_half_precision_streamed_is_no_worse_than_dense(
-    case: Case, dtype: str, computed: str | None
+    case: Case, dtype: str, narrow: bool
 ) -> None:
+    computed = dtype if narrow else None
     y, x = batch(64, classes=9)
     half = ops.cast(x, dtype)
     truth = expected_rows(case, y, ops.convert_to_numpy(ops.cast(half, "float32")))[0]
@@ -83,7 +80,7 @@ def test_half_precision_streamed_is_no_worse_than_dense(
     assert error[0] <= 1.05 * error[1] + 2e-6 * np.abs(truth).max()
 
 
-@every_loss
+@every_form
 def test_invalid_anchors_when_streamed(case: Case) -> None:
     y = np.array([0, 1, 2, 3, 4, 4, 4, 5, 5, 6, 7])
     x = batch(len(y))[1]

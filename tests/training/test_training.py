@@ -794,6 +794,7 @@ def test_a_loss_that_is_not_a_number_ends_the_run(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.once
 def test_an_image_run_trains_with_the_contrastive_loss(tmp_path: Path) -> None:
     data = write_images(tmp_path / "images.npz")
     settings = dataclasses.replace(
