@@ -1,6 +1,7 @@
 """The code in the README and in docs/ runs as it stands."""
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import keras
@@ -30,11 +31,20 @@ def test_the_readme_runs_where_one_backend_is_installed_and_nothing_is_set(tmp_p
     assert (said in done.stderr) == (BACKEND != "tensorflow")
 
 
-@pytest.mark.parametrize("page", ["large_batches.md", "losses.md", "training.md"])
+@pytest.mark.parametrize(
+    ("page", "made"),
+    [
+        ("large_batches.md", lambda names: names["model"].compiled),
+        ("losses.md", lambda names: names["model"].compiled),
+        ("training.md", lambda names: len(names["callbacks"]) == 6),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
 def test_the_code_of_the_docs_runs(
-    page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    page: str, made: Callable[..., bool], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     images = np.random.default_rng(0).integers(0, 256, (8, 64, 64, 3), "uint8")
     data = {"x": images, "y": np.repeat([0, 1], 4)}  # the reader's own
     exec(compile(code(ROOT / "docs" / page), page, "exec"), data)
+    assert made(data), f"{page} did not make what it shows"

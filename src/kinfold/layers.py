@@ -114,7 +114,7 @@ class Chunked(keras.layers.Wrapper):
     Args:
         layer: a layer or model that returns rows [n, ...] for rows [n, ...], each from the row of
             its own. It may take and return nests of tensors.
-        chunk_size: rows a chunk; the last chunk of a batch may have fewer.
+        chunk_size: number of rows in a chunk. The last chunk of a batch may have fewer.
         **kwargs: those of `keras.layers.Layer`, except `dtype`.
 
     Call arguments:

@@ -20,9 +20,10 @@ def squared(x: jax.Array, r: jax.Array, known_of_r: jax.Array | None) -> jax.Arr
 @jax.custom_jvp
 def _squared(x: Any, r: Any, known_of_r: Any) -> tuple[Any, Any]:
     """[t, m], and whether different rows were too near for the matrix product."""
-    theirs, marks = (known(r) if known_of_r is None else known_of_r).T
     centre = _centre(r)
-    ours, dot = _norms(x - centre), (x - centre) @ (r - centre).T
+    from_x, from_r = x - centre, r - centre
+    theirs, marks = (_norms(from_r), _marks(r)) if known_of_r is None else known_of_r.T
+    ours, dot = _norms(from_x), from_x @ from_r.T
 
     def value(ours: Any, theirs: Any, dot: Any) -> tuple[Any, Any]:
         square = ours[:, None] - 2.0 * dot + theirs
