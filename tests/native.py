@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from kinfold.streaming import fused_kernels
+from kinfold.streaming import road
 
 BACKEND = keras.backend.backend()
 
@@ -101,12 +101,20 @@ def assert_close(actual: Any, expected: Any, rtol: float, what: str = "") -> Non
         assert error <= rtol * scale + 1e-12, f"{what}: error {error:.3g} of {scale:.3g}"
 
 
+def on(name: str, fn: Any) -> Any:
+    """`fn` by one road; "one_block" is the equation as it is written."""
+
+    def by_road(*args: Any, **kwargs: Any) -> Any:
+        with road(name):
+            return fn(*args, **kwargs)
+
+    return by_road
+
+
 def assert_as_dense(fn: Any, *arrays: Any, value: float = 2e-6, gradient: float = 2e-5) -> None:
-    """Check value and gradients by the kernels against those by the dense equation."""
-    with fused_kernels():
-        got, gradients = value_and_gradients(fn, *arrays)
-    with fused_kernels(False):
-        expected, dense = value_and_gradients(fn, *arrays)
+    """Check value and gradients by the kernels against those of the equation on one block."""
+    got, gradients = value_and_gradients(on("fused", fn), *arrays)
+    expected, dense = value_and_gradients(on("one_block", fn), *arrays)
     assert_close(got, expected, value, "value")
     for g, e in zip(gradients, dense, strict=True):
         assert_close(g, e, gradient, "gradient")

@@ -1,22 +1,16 @@
 """CrossBatchMemory: a loss whose references are those of earlier batches too."""
 
-from dataclasses import dataclass
 from typing import Any
 
 import keras
 from keras import ops
 
-from kinfold import streaming
-from kinfold.core import checks, pairs
+from kinfold.core import checks
 from kinfold.core.checks import Tensor
-from kinfold.core.numerics import at_least_float32, or_nan, transformed
+from kinfold.core.numerics import transformed
 from kinfold.losses.base import PairLoss
-from kinfold.losses.log_sum_exp import LogSumExpLoss
-from kinfold.losses.reduction import anchor_weights, reduced
 from kinfold.losses.trainable import current
-from kinfold.streaming.fused import choice as fused
-
-Before = tuple[Tensor, Tensor, Tensor]  # embeddings [size, d], labels [size], which are present
+from kinfold.streaming import Part, Problem
 
 
 @keras.saving.register_keras_serializable("kinfold")
@@ -121,50 +115,24 @@ class CrossBatchMemory(keras.layers.Layer):
         """
         if not self.size or not training:
             return self.loss(y_true, y_pred, sample_weight)
+        problem = self.problem(y_true, y_pred)
+        value = self.loss.value(problem, sample_weight)
+        self._remember(problem.labels, ops.stop_gradient(problem.x))
+        return value
+
+    def problem(self, y_true: Any, y_pred: Any) -> Problem:
+        """Check a batch; return it with what it is compared with, the memory among it."""
         y = checks.labels(y_true, "y_true")
         x = checks.embeddings(y_pred, "y_pred", self.loss.dtype)
+        if not self.size:
+            return self.loss.problem(y, x)
         checks.size(x, self.embedding_size, "y_pred", "embedding_size")
         old, old_y = current(self.embeddings), current(self.labels)
         filled = current(self.filled)
         present = ops.arange(self.size, dtype=filled.dtype) < filled
         present = ops.logical_and(present, current(self.calls) >= self.warmup)
-        compared = self._streamed if _sees_distances_alone(self.loss) else self._joined
-        value, x = compared(y, x, sample_weight, (old, old_y, present))
-        self._remember(y, ops.stop_gradient(x))
-        return value
-
-    def _joined(
-        self, y: Tensor, x: Tensor, sample_weight: Any, before: Before
-    ) -> tuple[Tensor, Tensor]:
-        """By the loss itself, which may look at its references in any way; what to remember."""
-        old, old_y, present = before
-        value = self.loss(
-            y,
-            x,
-            sample_weight,
-            ref_labels=ops.concatenate([y, old_y]),
-            ref_embeddings=ops.concatenate([x, ops.cast(old, x.dtype)]),
-            ref_mask=ops.concatenate([ops.ones_like(y, dtype="bool"), present]),
-        )
-        return value, x
-
-    def _streamed(
-        self, y: Tensor, x: Tensor, sample_weight: Any, before: Before
-    ) -> tuple[Tensor, Tensor]:
-        """By the loss's function of distances: the memory is neither copied nor differentiated."""
-        loss = self.loss
-        fused.not_held(loss, "they take no memory of earlier batches.")
-        x, r, anchors, references = loss._pairs(y, x, None, None)
-        weights = anchor_weights(sample_weight, like=at_least_float32(x[:, 0]))
-        squares = loss.distance.squares(at_least_float32(before[0]))
-        beside = before if squares is None else (*before, squares)
-        run, options = (_Block(loss), x, r), {**loss._streaming(x), "beside": beside}
-        if loss.reduction in (None, "none"):
-            rows, _ = streaming.per_anchor(*run, anchors, references, **options)
-            return ops.cast(or_nan(rows * weights, x), loss.dtype), x
-        total, valid = streaming.weighted_sum(*run, weights, anchors, references, **options)
-        value = or_nan(reduced(total, loss.counted(valid), weights, loss.reduction), x)
-        return ops.cast(value, loss.dtype), x
+        memory = Part(old, old_y, present, offset=None, constant=True)
+        return self.loss.problem(y, x, memory=memory)
 
     def _remember(self, y: Tensor, x: Tensor) -> None:
         """Write the batch, or its last examples, over the oldest.
@@ -232,45 +200,6 @@ def check_loss(loss: Any) -> PairLoss:
             f"{type(loss).__name__} takes no references, and so no memory. Use NTXentLoss."
         )
     return loss
-
-
-@dataclass(frozen=True)
-class _Block:
-    """A loss's block, with the memory's distances beside those within the batch."""
-
-    loss: PairLoss
-
-    def __call__(
-        self,
-        x: Tensor,
-        r: Tensor,
-        y: Tensor,
-        positions: Tensor,
-        ref_y: Tensor,
-        old: Tensor,
-        old_y: Tensor,
-        present: Tensor,
-        *squares: Tensor,
-    ) -> tuple[Tensor, Tensor]:
-        loss = self.loss
-        x, r, old = at_least_float32(x), at_least_float32(r), at_least_float32(old)
-        here = loss._masks(y, positions, ref_y)
-        before = pairs.masks(y, old_y, present, rows=positions, diagonal=True)
-        positive, negative = (
-            ops.concatenate(parts, axis=1) for parts in zip(here, before, strict=True)
-        )
-        d = loss.distance(x, r)
-        # Give empty slots the distance of a real reference: they never change a row's minimum.
-        old_d = ops.where(present, loss.distance.pairwise(x, old, *squares), d[:, :1])
-        d = ops.concatenate([d, old_d], axis=1)
-        return loss._of_valid(loss.per_anchor(d, positive, negative), positive, negative)
-
-
-def _sees_distances_alone(loss: PairLoss) -> bool:
-    """Whether all that a loss sees of its references is an anchor's distances to them."""
-    own = (PairLoss, LogSumExpLoss)
-    hooks = ("__call__", "_pairs", "_rows", "_weighted_sum", "_faster", "_block", "of_embeddings")
-    return all(any(getattr(type(loss), h) is getattr(base, h) for base in own) for h in hooks)
 
 
 def _write(variable: keras.Variable, slots: Tensor, rows: Tensor) -> None:

@@ -1,5 +1,7 @@
 """Streaming is exact: no block size, no road through the engine changes a result."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import pytest
 from keras import ops
@@ -7,32 +9,10 @@ from keras import ops
 from cases import CASES, Case, batch, distances, expected_rows, with_forms
 from kinfold import losses, streaming
 from kinfold.losses import LogSumExpLoss
-from native import assert_close, float64, value_and_gradients, with_gradients
+from kinfold.streaming import BlockSizeRule, Family
+from native import assert_close, float64, on, value_and_gradients, with_gradients
 
 every_loss = pytest.mark.parametrize("case", CASES, ids=str)
-
-
-def dense(case: Case, **kwargs):
-    """The case's loss on one block, and without the road over symmetric tiles."""
-    loss = case.build(block_size=10**6, **kwargs)
-    loss._by_tiles = lambda *_: False
-    return loss
-
-
-@pytest.mark.parametrize(
-    ("case", "n", "reduction"),
-    with_forms([(23, "mean")], [(1, "mean"), (2, None), (7, "mean"), (252, None), (507, "mean")]),
-)
-def test_streamed_equals_dense(case: Case, n: int, reduction: str | None) -> None:
-    """Both entry points of the engine, on batches that no block size divides."""
-    y, x = batch(n, classes=max(n // 4, 2))
-    weight = np.linspace(0.5, 2.0, n).astype("float32")
-    loss = dense(case, reduction=reduction)
-    expected, (dx,) = value_and_gradients(lambda x: loss(y, x, weight), x)
-    streamed = case.build(reduction=reduction, block_size=max(n // 5, 1))
-    got, (dx_streamed,) = value_and_gradients(lambda x: streamed(y, x, weight), x)
-    assert_close(got, expected, 2e-6)
-    assert_close(dx_streamed, dx, 2e-5)
 
 
 @pytest.mark.parametrize(("case", "reduction", "size"), with_forms([("mean", 5)], [("none", 1)]))
@@ -41,13 +21,13 @@ def test_streamed_references(case: Case, reduction: str, size: int) -> None:
     ref_y, ref_x = batch(58, seed=1)
     weight = np.linspace(0.5, 2.0, 23).astype("float32")
 
-    def result(loss):
+    def result(name, loss):
         return value_and_gradients(
-            lambda x, r: loss(y, x, weight, ref_labels=ref_y, ref_embeddings=r), x, ref_x
+            on(name, lambda x, r: loss(y, x, weight, ref_labels=ref_y, ref_embeddings=r)), x, ref_x
         )
 
-    expected, gradients = result(dense(case, reduction=reduction))
-    got, streamed = result(case.build(reduction=reduction, block_size=size))
+    expected, gradients = result("one_block", case.build(reduction=reduction))
+    got, streamed = result("blocks", case.build(reduction=reduction, block_size=size))
     assert_close(got, expected, 2e-6)
     for g, e in zip(streamed, gradients, strict=True):
         assert_close(g, e, 2e-5)
@@ -76,8 +56,9 @@ def test_half_precision_streamed_is_no_worse_than_dense(
     half = ops.cast(x, dtype)
     truth = expected_rows(case, y, ops.convert_to_numpy(ops.cast(half, "float32")))[0]
     error = []
-    for loss in (case.build(block_size=7, dtype=computed), dense(case, dtype=computed)):
-        rows = ops.convert_to_numpy(ops.cast(loss.call(y, half), "float32"))
+    loss = case.build(block_size=7, dtype=computed)
+    for call in (loss.call, on("one_block", loss.call)):
+        rows = ops.convert_to_numpy(ops.cast(call(y, half), "float32"))
         error.append(np.abs(rows - truth).max())
     assert error[0] <= 1.05 * error[1] + 2e-6 * np.abs(truth).max()
 
@@ -103,11 +84,10 @@ def test_gradient_of_references_alone(case: Case) -> None:
     """A memory bank asks for none of its own; an encoder of references for theirs alone."""
     y, x = batch(12)
     ref_y, ref_x = batch(30, seed=1)
-    both = dense(case)
-    _, (dx, dr) = value_and_gradients(
-        lambda x, r: both(y, x, ref_labels=ref_y, ref_embeddings=r), x, ref_x
-    )
     loss = case.build(block_size=5)
+    _, (dx, dr) = value_and_gradients(
+        on("one_block", lambda x, r: loss(y, x, ref_labels=ref_y, ref_embeddings=r)), x, ref_x
+    )
     _, (only_x,) = value_and_gradients(
         lambda x: loss(y, x, ref_labels=ref_y, ref_embeddings=ref_x), x
     )
@@ -118,7 +98,7 @@ def test_gradient_of_references_alone(case: Case) -> None:
     assert_close(only_r, dr, 2e-5)
 
 
-FAMILY = [c for c in CASES if isinstance(c.build(), LogSumExpLoss)]
+FAMILY = [c for c in CASES if c.build().family() is not None]
 
 
 @pytest.mark.parametrize("detach", [False, True])
@@ -128,38 +108,19 @@ def test_slopes_are_the_derivatives_of_the_logits(case: Case, detach: bool) -> N
     loss.detach_weights = detach
     d = np.linspace(-1.5, 2.5, 41)  # passes no corner of a relu
     with float64():
-        for logit, slope in (
-            (loss.positive_logit, loss.positive_slope),
-            (loss.negative_logit, loss.negative_slope),
-        ):
-            _, (expected,) = value_and_gradients(logit, d)
-            got = ops.convert_to_numpy(slope(ops.convert_to_tensor(d)))
+        for logit in (loss.family().positive, loss.family().negative):
+            _, (expected,) = value_and_gradients(logit.value, d)
+            got = ops.convert_to_numpy(logit.slope(ops.convert_to_tensor(d)))
             assert_close(got, expected, 1e-12)
-
-
-def test_a_new_logit_does_not_take_an_old_slope() -> None:
-    class Louder(losses.CircleLoss):
-        def negative_logit(self, distance):
-            return 2.0 * super().negative_logit(distance)
-
-    class Other(losses.CircleLoss):
-        def per_anchor(self, distance, positive, negative):
-            return 2.0 * super().per_anchor(distance, positive, negative)
-
-    assert losses.CircleLoss._has_slopes
-    assert not Louder._has_slopes
-    assert not Other._has_slopes
-    y, x = batch(20)
-    assert_close(float(Other(block_size=3)(y, x)), 2 * float(losses.CircleLoss()(y, x)), 1e-6)
 
 
 @pytest.mark.parametrize("classes", [1, 2, 40])
 def test_tiles_with_few_and_with_many_positives(classes: int) -> None:
     y, x = batch(40, classes=classes)
     case = CASES[0]
-    expected, (dx,) = value_and_gradients(lambda x: dense(case, remove_diagonal=False)(y, x), x)
     loss = case.build(block_size=7, remove_diagonal=False)
-    got, (dx_tiles,) = value_and_gradients(lambda x: loss(y, x), x)
+    expected, (dx,) = value_and_gradients(on("one_block", lambda x: loss(y, x)), x)
+    got, (dx_tiles,) = value_and_gradients(on("symmetric", lambda x: loss(y, x)), x)
     assert_close(got, expected, 2e-6)
     assert_close(dx_tiles, dx, 2e-5)
 
@@ -181,28 +142,35 @@ def test_far_apart_sums_survive_the_tiles() -> None:
 def test_a_logit_may_be_the_distance_itself(block_size: int | None) -> None:
     """The tiles of PyTorch work in place, but never on what a loss handed back."""
 
+    @dataclass(frozen=True)
+    class Itself:
+        numbers = None
+
+        def value(self, distance):
+            return distance
+
+        def slope(self, distance):
+            return ops.ones_like(distance)
+
     class Plain(LogSumExpLoss):
+        def family(self):
+            return Family(Plain, self.distance, Itself(), Itself(), self.combine)
+
         def positive_logit(self, distance):
             return distance
 
-        def negative_logit(self, distance):
-            return distance
-
-        def positive_slope(self, distance):
-            return ops.ones_like(distance)
-
-        def negative_slope(self, distance):
-            return ops.ones_like(distance)
+        negative_logit = positive_logit
 
         def combine(self, positive, negative):
             return positive - negative
 
     y, x = batch(17)
     for distance in ("inner_product", "cosine"):
-        loss, plain = (Plain(distance=distance, block_size=size) for size in (block_size, 100))
-        plain._by_tiles = lambda *_: False
-        expected, (dx,) = value_and_gradients(lambda x, loss=plain: loss(y, x), x)
-        value, (gradient,) = value_and_gradients(lambda x, loss=loss: loss(y, x), x)
+        loss = Plain(distance=distance, block_size=block_size)
+        expected, (dx,) = value_and_gradients(on("one_block", lambda x, loss=loss: loss(y, x)), x)
+        value, (gradient,) = value_and_gradients(
+            on("symmetric", lambda x, loss=loss: loss(y, x)), x
+        )
         assert_close(value, expected, 1e-5)
         assert_close(gradient, dx, 2e-5)
 
@@ -244,7 +212,7 @@ def test_sums_of_half_precision(dtype: str) -> None:
         return ops.sum(x * ops.take(r, k, axis=0), axis=1) + 1.0
 
     def value(x, r):
-        total, log_sum = streaming.sum_and_log_sum(block, x, r, block_size=3)
+        total, log_sum = streaming.sum_and_log_sum(block, x, r, rule=BlockSizeRule(3))
         many = streaming.repeated(fn, ops.convert_to_tensor(700), (x, r), ())
         return ops.cast(total, "float32") + log_sum + ops.cast(many, "float32")
 

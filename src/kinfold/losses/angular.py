@@ -11,6 +11,7 @@ from kinfold.core import checks
 from kinfold.core.checks import Tensor
 from kinfold.core.numerics import any_in_row, at_least_float32, log_sum_exp, softplus
 from kinfold.losses.base import PairLoss
+from kinfold.streaming import BlockSizeRule, Problem, roads
 
 
 @keras.saving.register_keras_serializable("kinfold")
@@ -66,29 +67,28 @@ class AngularLoss(PairLoss):
         if self.alpha >= 90:
             raise ValueError(f"`alpha` must be below 90 degrees. Received: alpha={alpha}.")
 
-    def _rows(self, x: Tensor, r: Tensor, anchors: Any, references: Any) -> Tensor:
-        return self._rows_and_pairs(x, r, anchors, references)[0]
+    def _rows(self, problem: Problem) -> Tensor:
+        return self._rows_and_pairs(problem)[0]
 
-    def _weighted_sum(
-        self, x: Tensor, r: Tensor, weights: Tensor, anchors: Any, references: Any
-    ) -> tuple[Tensor, Tensor]:
-        rows, pairs = self._rows_and_pairs(x, r, anchors, references)
+    def _weighted_sum(self, problem: Problem, weights: Tensor) -> tuple[Tensor, Tensor]:
+        rows, pairs = self._rows_and_pairs(problem)
         return ops.sum(rows * weights), pairs
 
-    def _rows_and_pairs(
-        self, x: Tensor, r: Tensor, anchors: Any, references: Any
-    ) -> tuple[Tensor, Tensor]:
+    def _rows_and_pairs(self, problem: Problem) -> tuple[Tensor, Tensor]:
         """Sum over the pairs of each anchor [n], and how many a mean counts of it [n]."""
-        y, positions = anchors
+        roads.chosen(self, problem)  # raises where one is forced that is not for this loss
+        y = problem.labels
         checks.one_class_each(y, type(self).__name__)
-        ref_y, *ref_mask = references
+        positions = ops.arange(ops.shape(y)[0], dtype="int32")
+        r, ref_y, mask = problem.joined()[:3]
+        x = problem.x
         x, r = at_least_float32(x), at_least_float32(r)
         m = ops.shape(ref_y)[0]
         if 0 in (x.shape[0], r.shape[0]):
             nothing = ops.sum(x, axis=1) * 0.0
             return nothing, nothing
-        counts = ref_mask[0] if ref_mask else ops.ones_like(ref_y, dtype="bool")
-        if ref_mask:
+        counts = ops.ones_like(ref_y, dtype="bool") if mask is None else mask
+        if mask is not None:
             y, ref_y = _apart(y, ref_y, counts)
         # References of one class stand together in this order, an anchor's own class from `first`.
         order = ops.cast(ops.argsort(ref_y), "int32")
@@ -135,22 +135,21 @@ class AngularLoss(PairLoss):
         index = ops.take(order, ops.minimum(place, ops.shape(order)[0] - 1))
         t = math.tan(math.radians(self.alpha)) ** 2
         p = ops.take(r, index, axis=0)
-        # The part without negatives is one more column of the dot product.
-        near = ops.sum(x * p, axis=1, keepdims=True) * (-2.0 * (1.0 + t))
-        both = ops.concatenate([(x + p) * (4.0 * t), near], axis=1)
-        far = ops.concatenate([far, ops.ones_like(far[:, :1])], axis=1)
+        near = ops.sum(x * p, axis=1) * (-2.0 * (1.0 + t))
+        both, rule = (x + p) * (4.0 * t), BlockSizeRule(self.block_size)
         rows, _ = streaming.per_anchor(
-            self._negatives, both, far, (y,), (ref_y, counts), self.block_size
+            self._negatives, (both, near), far, (y,), (ref_y, counts), rule
         )
         return ops.where(pairs > k, rows, ops.zeros_like(rows))
 
     def _negatives(
-        self, x: Tensor, r: Tensor, y: Tensor, ref_y: Tensor, counts: Tensor
+        self, x: Tensor, near: Tensor, r: Tensor, y: Tensor, ref_y: Tensor, counts: Tensor
     ) -> tuple[Tensor, Tensor]:
         negative = ops.not_equal(ops.expand_dims(y, 1), ops.expand_dims(ref_y, 0))
         negative = ops.logical_and(negative, ops.expand_dims(counts, 0))
         some = any_in_row(negative)
-        rows = softplus(log_sum_exp(x @ ops.transpose(r), negative))
+        logit = x @ ops.transpose(r) + ops.expand_dims(near, 1)
+        rows = softplus(log_sum_exp(logit, negative))
         return ops.where(some, rows, ops.zeros_like(rows)), some
 
     def get_config(self) -> dict[str, Any]:

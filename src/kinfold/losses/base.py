@@ -1,23 +1,20 @@
 """PairLoss: what every loss over the pairs of a batch shares."""
 
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import keras
 from keras import ops
 
-from kinfold import distances, streaming
+from kinfold import distances
 from kinfold.core import checks, pairs
 from kinfold.core.checks import Tensor
 from kinfold.core.numerics import at_least_float32, or_nan, unit_rows
 from kinfold.losses.reduction import anchor_weights, reduced
-from kinfold.streaming.fused import choice as fused
-
-# What a loss is made of, apart from the combination of its log-sum-exps.
-_EQUATION = (
-    *("per_anchor", "of_embeddings", "valid_anchors", "positive_logit", "negative_logit"),
-    *("positive_slope", "negative_slope", "_masks", "_block", "_pairs", "_rows", "_weighted_sum"),
-)
+from kinfold.streaming import roads
+from kinfold.streaming.family import Family
+from kinfold.streaming.problem import Part, Problem
 
 
 class PairLoss(keras.losses.Loss):
@@ -89,12 +86,18 @@ class PairLoss(keras.losses.Loss):
             Floating [t]. Values of invalid anchors are dropped, but must be finite. Where a mean is
             to be over an anchor's terms (its pairs, its triplets) instead of over anchors: the sum
             of its terms [t], and floating [t], how many a mean counts.
+
+        A loss that adds `extra` to its `problem` is given it after these: first that of the anchors
+        [t, ...], then that of the references [m, ...].
         """
         raise NotImplementedError
 
-    def of_embeddings(self, x: Tensor, r: Tensor, positive: Tensor, negative: Tensor) -> Any:
-        """As `per_anchor`, from a block of anchors [t, d] and all references [m, d]."""
-        return self.per_anchor(self.distance(x, r), positive, negative)
+    def family(self) -> Family | None:
+        """What the loss is made of, for the roads that know more of it than one equation.
+
+        None, and a family of another class than the loss's own, leave it the general roads.
+        """
+        return None
 
     def valid_anchors(self, positive: Tensor, negative: Tensor) -> Tensor:
         """Which anchors of a block have a loss, boolean [t]: those with a pair of each kind."""
@@ -131,16 +134,19 @@ class PairLoss(keras.losses.Loss):
             ValueError: wrong ranks, or counts that differ.
         """
         with keras.name_scope(self.name):
-            x, r, anchors, references = self._pairs(
-                y_true, y_pred, ref_labels, ref_embeddings, ref_mask
-            )
-            weights = anchor_weights(sample_weight, like=at_least_float32(x[:, 0]))
-            if self.reduction in (None, "none"):
-                rows = self._rows(x, r, anchors, references) * weights
-                return ops.cast(self._or_nan(rows, x, r), self.dtype)
-            total, valid = self._weighted_sum(x, r, weights, anchors, references)
-            loss = reduced(total, self.counted(valid), weights, self.reduction)
-            return ops.cast(self._or_nan(loss, x, r), self.dtype)
+            problem = self.problem(y_true, y_pred, ref_labels, ref_embeddings, ref_mask)
+            return self.value(problem, sample_weight)
+
+    def value(self, problem: Problem, sample_weight: Any = None) -> Tensor:
+        """Loss of a problem, weighted and reduced, of the loss's dtype."""
+        x = problem.x
+        weights = anchor_weights(sample_weight, like=at_least_float32(x[:, 0]))
+        if self.reduction in (None, "none"):
+            loss = self._rows(problem) * weights
+        else:
+            total, counted = self._weighted_sum(problem, weights)
+            loss = reduced(total, self.counted(counted), weights, self.reduction)
+        return ops.cast(_or_nan(loss, problem), self.dtype)
 
     def closeness(self, distance: Tensor) -> Tensor:
         """`distance` turned so that larger means closer."""
@@ -166,60 +172,33 @@ class PairLoss(keras.losses.Loss):
         ref_mask: Any = None,
     ) -> Tensor:
         """Return the loss of each anchor [batch], neither weighted nor reduced."""
-        x, r, *labels = self._pairs(y_true, y_pred, ref_labels, ref_embeddings, ref_mask)
-        return ops.cast(self._or_nan(self._rows(x, r, *labels), x, r), self.dtype)
+        problem = self.problem(y_true, y_pred, ref_labels, ref_embeddings, ref_mask)
+        return ops.cast(_or_nan(self._rows(problem), problem), self.dtype)
 
-    def _or_nan(self, loss: Tensor, x: Tensor, r: Tensor) -> Tensor:
-        """`loss`, a scalar or [batch]; NaN where an embedding is not finite."""
-        return or_nan(loss, *((x,) if r is x else (x, r)))
+    def _rows(self, problem: Problem) -> Tensor:
+        return roads.rows(self, problem)[0]
 
-    def _rows(self, x: Tensor, r: Tensor, anchors: Any, references: Any) -> Tensor:
-        if found := self._faster(x, r, anchors, references):
-            return found[0]
-        return streaming.per_anchor(self._block, x, r, anchors, references, **self._streaming(x))[0]
+    def _weighted_sum(self, problem: Problem, weights: Tensor) -> tuple[Tensor, Tensor]:
+        return roads.weighted_sum(self, problem, weights)
 
-    def _weighted_sum(
-        self, x: Tensor, r: Tensor, weights: Tensor, anchors: Any, references: Any
-    ) -> tuple[Tensor, Tensor]:
-        if found := self._faster(x, r, anchors, references):
-            rows, valid = found
-            return ops.sum(rows * weights), valid
-        return streaming.weighted_sum(
-            self._block, x, r, weights, anchors, references, **self._streaming(x)
-        )
+    def numbers_a_pair(self, dimension: int) -> int:
+        """How many numbers a block holds for each pair, which bounds the anchors of a block."""
+        return self.distance.numbers_a_pair(dimension)
 
-    def _faster(
-        self, x: Tensor, r: Tensor, anchors: Any, references: Any
-    ) -> tuple[Tensor, Tensor] | None:
-        """Loss and validity of each anchor by a road that knows more of the loss; or None."""
-        return fused.rows(self, x, r, anchors, references)
-
-    def fused(self) -> streaming.Fused:
-        """What the fused kernels take of the loss, where they can serve it."""
-        raise NotImplementedError
-
-    def has_fused(self) -> bool:
-        """True if no subclass overrides the equation that `fused` describes."""
-
-        def owner(name: str) -> type:
-            return next(base for base in type(self).__mro__ if name in vars(base))
-
-        own = owner("fused")
-        stands_for = [name for name in _EQUATION if hasattr(self, name)]
-        return own is not PairLoss and all(issubclass(own, owner(name)) for name in stands_for)
-
-    def _streaming(self, x: Tensor) -> dict[str, Any]:
-        return {"block_size": self.block_size, "cost": self.distance.numbers_a_pair(x.shape[1])}
-
-    def _pairs(
+    def problem(
         self,
         y_true: Any,
         y_pred: Any,
-        ref_labels: Any,
-        ref_embeddings: Any,
+        ref_labels: Any = None,
+        ref_embeddings: Any = None,
         ref_mask: Any = None,
-    ) -> tuple[Tensor, Tensor, tuple[Tensor, ...], tuple[Tensor, ...]]:
-        """Check the arguments; return anchors, references, and the data of each for a block."""
+        memory: Part | None = None,
+    ) -> Problem:
+        """Check the arguments of a call; return what is to be compared.
+
+        Args:
+            memory: further references, of earlier batches.
+        """
         refuse_replicas()
         y = checks.supervision(y_true, "y_true")
         x = checks.embeddings(y_pred, "y_pred", self.dtype)
@@ -230,22 +209,23 @@ class PairLoss(keras.losses.Loss):
             ref_name = "ref_embeddings"
             r = checks.embeddings(ref_embeddings, ref_name, self.dtype)
             checks.same_count(x, r, ("y_pred", ref_name), axis=1)
-        references = self._reference_labels(y, ref_labels, r, ref_name)
+        ref_y = self._reference_labels(y, ref_labels, r, ref_name)
         if self.normalize:
             unit = unit_rows(x)
             x, r = unit, unit if r is x else unit_rows(r)
         elif self.distance.needs_unit_rows and not self._norms_checked and checks.is_concrete(x):
             self._norms_checked = True
             _warn_unless_unit(x)
+        counts = None
         if ref_mask is not None:
             counts = checks.mask(ref_mask, r, "ref_mask", pairs.are_pairs(y))
-            references, r = (*references, counts), _only(r, counts)
-        positions = ops.arange(ops.shape(y)[0], dtype="int32")
-        return x, r, (y, positions), references
+            r = _only(r, counts)
+        parts = Part(r, ref_y, counts), *(() if memory is None else (memory,))
+        return Problem(x, y, parts)
 
     def _reference_labels(
         self, y: Tensor, ref_labels: Any, r: Tensor, ref_name: str
-    ) -> tuple[Tensor, ...]:
+    ) -> Tensor | None:
         """What tells pairs apart beside `y`: the references' labels, or nothing."""
         if pairs.are_pairs(y):
             if ref_labels is not None:
@@ -254,7 +234,7 @@ class PairLoss(keras.losses.Loss):
                     "`ref_labels` must be None; for labels [batch, labels] pass integers 0 and 1."
                 )
             checks.columns(y, r, ("y_true", ref_name))
-            return ()
+            return None
         ref_y = y if ref_labels is None else checks.supervision(ref_labels, "ref_labels")
         name = "y_true" if ref_labels is None else "ref_labels"
         if len(ref_y.shape) != len(y.shape) or pairs.are_pairs(ref_y):
@@ -265,25 +245,19 @@ class PairLoss(keras.losses.Loss):
         if len(y.shape) == 2:
             checks.same_count(y, ref_y, ("y_true", name), axis=1)
         checks.same_count(ref_y, r, (name, ref_name))
-        return (ref_y,)
+        return ref_y
 
-    def _block(
-        self, x: Tensor, r: Tensor, y: Tensor, positions: Tensor, *references: Tensor
+    def row(
+        self, distance: Tensor, positive: Tensor, negative: Tensor, *extra: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Loss [t] of a block of anchors at `positions` of the batch, and what a mean counts."""
-        x, r = at_least_float32(x), at_least_float32(r)
-        positive, negative = self._masks(y, positions, *references)
-        return self._of_valid(self.of_embeddings(x, r, positive, negative), positive, negative)
-
-    def _of_valid(self, loss: Any, positive: Tensor, negative: Tensor) -> tuple[Tensor, Tensor]:
-        """0 for invalid anchors, and what a mean counts of each."""
+        """As `per_anchor`: 0 for invalid anchors; and what a mean counts of each [t]."""
+        of_row: Callable[..., Any] = self.per_anchor
+        loss = of_row(distance, positive, negative, *extra)
         valid = self.valid_anchors(positive, negative)
         if not isinstance(loss, tuple):
             return ops.where(valid, loss, ops.zeros_like(loss)), valid
-        return tuple(ops.where(valid, part, ops.zeros_like(part)) for part in loss)
-
-    def _masks(self, y: Tensor, positions: Tensor, *references: Tensor) -> tuple[Tensor, Tensor]:
-        return pairs.masks(y, *references, rows=positions, diagonal=not self.remove_diagonal)
+        total, count = (ops.where(valid, part, ops.zeros_like(part)) for part in loss)
+        return total, count
 
     def get_config(self) -> dict[str, Any]:
         return {
@@ -295,6 +269,12 @@ class PairLoss(keras.losses.Loss):
             "name": self.name,
             "dtype": self.dtype,
         }
+
+
+def _or_nan(loss: Tensor, problem: Problem) -> Tensor:
+    """`loss`, a scalar or [batch]; NaN where an embedding of this batch is not finite."""
+    x, r = problem.x, problem.parts[0].embeddings
+    return or_nan(loss, *((x,) if r is x else (x, r)))
 
 
 def _only(r: Tensor, counts: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 """Circle loss."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import keras
@@ -11,7 +12,47 @@ from kinfold.core.checks import Tensor
 from kinfold.core.numerics import softplus
 from kinfold.losses.cache import cached_loss
 from kinfold.losses.log_sum_exp import LogSumExpLoss
-from kinfold.streaming import Fused
+from kinfold.streaming import Family
+
+
+@dataclass(frozen=True)
+class CircleLogit:
+    """gamma * relu(margin + d) * (d - margin), or that of the negatives, 1 - d in place of d."""
+
+    positive: bool
+    gamma: float
+    margin: float
+    detach: bool
+
+    # A new tensor that is then changed in place: on torch each pass over memory counts.
+
+    def value(self, distance: Tensor) -> Tensor:
+        logit = distance - self.margin if self.positive else (1.0 - self.margin) - distance
+        weight = ops.relu(self._gap(distance))
+        logit *= ops.stop_gradient(weight) if self.detach else weight
+        logit *= self.gamma
+        return logit
+
+    def slope(self, distance: Tensor) -> Tensor:
+        gap = ops.relu(self._gap(distance))
+        if self.detach:
+            return gap * (self.gamma if self.positive else -self.gamma)
+        slope = ops.sign(gap)
+        slope *= distance if self.positive else distance - 1.0
+        slope *= 2.0 * self.gamma
+        return slope
+
+    def _gap(self, distance: Tensor) -> Tensor:
+        return self.margin + distance if self.positive else (1.0 + self.margin) - distance
+
+    @property
+    def numbers(self) -> tuple[float, float]:
+        return self.gamma, self.margin
+
+    def in_triton(self) -> tuple[Any, Any]:
+        from kinfold.losses import circle_triton
+
+        return circle_triton.functions(self.positive, self.detach)
 
 
 @keras.saving.register_keras_serializable("kinfold")
@@ -77,49 +118,22 @@ class CircleLoss(LogSumExpLoss):
         self.margin = checks.number(margin, "margin")
         self.detach_weights = bool(detach_weights)
 
-    # A new tensor that is then changed in place: on torch each pass over memory counts.
+    def family(self) -> Family:
+        return Family(
+            CircleLoss, self.distance, self._logit(True), self._logit(False), self.combine
+        )
+
+    def _logit(self, positive: bool) -> "CircleLogit":
+        return CircleLogit(positive, self.gamma, self.margin, self.detach_weights)
 
     def positive_logit(self, distance: Tensor) -> Tensor:
-        logit = distance - self.margin
-        logit *= self._weight(self.margin + distance)
-        logit *= self.gamma
-        return logit
+        return self._logit(True).value(distance)
 
     def negative_logit(self, distance: Tensor) -> Tensor:
-        logit = (1.0 - self.margin) - distance
-        logit *= self._weight((1.0 + self.margin) - distance)
-        logit *= self.gamma
-        return logit
-
-    def positive_slope(self, distance: Tensor) -> Tensor:
-        return self._slope(self.margin + distance, distance, self.gamma)
-
-    def negative_slope(self, distance: Tensor) -> Tensor:
-        return self._slope((1.0 + self.margin) - distance, distance - 1.0, -self.gamma)
-
-    def _slope(self, gap: Tensor, towards: Tensor, gamma: float) -> Tensor:
-        if self.detach_weights:
-            return gamma * ops.relu(gap)
-        slope = ops.sign(ops.relu(gap))
-        slope *= towards
-        slope *= 2.0 * self.gamma
-        return slope
-
-    def _weight(self, gap: Tensor) -> Tensor:
-        weight = ops.relu(gap)
-        return ops.stop_gradient(weight) if self.detach_weights else weight
+        return self._logit(False).value(distance)
 
     def combine(self, positive: Tensor, negative: Tensor) -> Tensor:
         return softplus(positive + negative)
-
-    def fused(self) -> Fused:
-        numbers = self.gamma, self.margin
-        return Fused(numbers, numbers, lambda p, n, _: self.combine(p, n), self._in_triton)
-
-    def _in_triton(self) -> Any:
-        from kinfold.losses import circle_triton
-
-        return circle_triton.functions(self.detach_weights)
 
     def get_config(self) -> dict[str, Any]:
         return {

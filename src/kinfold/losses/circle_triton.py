@@ -1,9 +1,9 @@
 """Circle loss's logits and slopes in Triton: those of `circle.py`, elementwise in the distance."""
 
+from typing import Any
+
 import triton
 import triton.language as tl
-
-from kinfold.streaming.fused.kernel import Functions
 
 
 @triton.jit
@@ -36,8 +36,8 @@ def detached_negative_slope(d, gamma, margin):
     return -gamma * tl.maximum((1.0 + margin) - d, 0.0)
 
 
-def functions(detach_weights: bool) -> Functions:
-    slopes = (positive_slope, negative_slope)
-    if detach_weights:
-        slopes = (detached_positive_slope, detached_negative_slope)
-    return Functions(positive_logit, negative_logit, *slopes)
+def functions(positive: bool, detach_weights: bool) -> Any:
+    """Value and slope of a logit."""
+    if positive:
+        return positive_logit, detached_positive_slope if detach_weights else positive_slope
+    return negative_logit, detached_negative_slope if detach_weights else negative_slope

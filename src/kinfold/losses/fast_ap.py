@@ -75,9 +75,8 @@ class FastAPLoss(PairLoss):
         count = ops.sum(ops.cast(positive, distance.dtype), axis=1)
         return 1.0 - divide(precision, count)
 
-    def _streaming(self, x: Tensor) -> dict[str, Any]:
-        options = super()._streaming(x)
-        return {**options, "cost": options["cost"] * 4}  # a backward pass keeps each bin's pulse
+    def numbers_a_pair(self, dimension: int) -> int:
+        return 4 * super().numbers_a_pair(dimension)  # a backward pass keeps each bin's pulse
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "bins": self.bins}

@@ -13,6 +13,8 @@ from kinfold.core.numerics import log_sum_exp, unit_rows
 from kinfold.losses.paired import PairedLoss
 from kinfold.losses.reduction import reduced
 from kinfold.losses.trainable import current
+from kinfold.streaming import forced
+from kinfold.streaming.blocks import PAIRS
 from kinfold.streaming.fused import choice as fused
 
 
@@ -99,7 +101,11 @@ class InfoNCELoss(PairedLoss):
     def _reduced(self, x: Tensor, r: Tensor, weights: Tensor, reduction: str) -> Tensor:
         if not self.both_directions or 0 in x.shape:
             return super()._reduced(x, r, weights, reduction)
-        if self.block_size is None and streaming.fits_one_block(x.shape[0], r.shape[0]):
+        whole = forced.one_block()
+        if whole is None:
+            few = None not in (x.shape[0], r.shape[0]) and x.shape[0] * r.shape[0] <= PAIRS
+            whole = self.block_size is None and few
+        if whole:
             total = self._whole(x, r, weights)
         else:
             total = streaming.with_equation(self._streamed, self._whole, (x, r, weights))
@@ -114,7 +120,7 @@ class InfoNCELoss(PairedLoss):
         # Four products where two passes would take six: the sums of the partners' direction come
         # first, and their gradient is then taken among the rows of the other one.
         sums, _ = streaming.per_anchor(
-            self._sums, ops.stop_gradient(r), ops.stop_gradient(x), block_size=self.block_size
+            self._sums, ops.stop_gradient(r), ops.stop_gradient(x), rule=self._rule()
         )
         anchors, references = (self._at(x), weights), (sums, weights)
         return streaming.weighted_sum(
@@ -124,7 +130,7 @@ class InfoNCELoss(PairedLoss):
             ops.ones_like(weights),
             anchors,
             references,
-            block_size=self.block_size,
+            rule=self._rule(),
         )[0]
 
     def row(self, logit: Tensor, at: Tensor) -> Tensor:

@@ -5,13 +5,12 @@ from typing import Any
 import keras
 from keras import ops
 
-from kinfold import streaming
 from kinfold.core import checks
 from kinfold.core.checks import Tensor
-from kinfold.core.numerics import any_in_row, at_least_float32, log_sum_exp
+from kinfold.core.numerics import any_in_row, log_sum_exp
 from kinfold.losses.base import PairLoss
 from kinfold.losses.log_sum_exp import LogSumExpLoss
-from kinfold.streaming import Fused
+from kinfold.streaming import Family, Linear, Part, Problem, roads
 
 NONE = -1e30  # the log-sum-exp of no negatives; an infinity would meet a gradient
 
@@ -74,45 +73,47 @@ class LiftedStructureLoss(PairLoss):
         self.negative_margin = checks.number(negative_margin, "negative_margin")
         self.positive_margin = checks.number(positive_margin, "positive_margin")
 
-    def _pairs(self, *args: Any) -> Any:
-        # Each embedding takes the log-sum-exp over its own negatives along as one more column, so
-        # that gradients reach it from both ends of a pair.
-        x, r, (y, positions), references = super()._pairs(*args)
-        if not references:
+    def problem(self, *args: Any, **kwargs: Any) -> Problem:
+        # Each embedding takes the log-sum-exp over its own negatives along, so that gradients reach
+        # it from both ends of a pair.
+        problem = super().problem(*args, **kwargs)
+        if problem.parts[0].labels is None:
             raise ValueError(
                 "LiftedStructureLoss needs the negatives of the references too, which a boolean "
                 "`y_true` [batch, m] does not tell. Pass class ids, or integers 0 and 1."
             )
-        with_own = self._with_negatives(x, r, (y, positions), references)
-        if r is x:
-            return with_own, with_own, (y, positions), references
-        at = ops.arange(ops.shape(r)[0], dtype="int32")
-        own = self._with_negatives(r, r, (references[0], at), references)
-        return with_own, own, (y, positions), references
-
-    def _with_negatives(self, x: Tensor, r: Tensor, anchors: Any, references: Any) -> Tensor:
-        negatives, _ = streaming.per_anchor(
-            self._negatives, x, r, anchors, references, **self._streaming(x)
+        own = self._negatives_of(problem)
+        alone = problem.with_itself()
+        parts = (
+            part._replace(extra=(own,) if alone else (self._negatives_of(problem, part),))
+            for part in problem.parts
         )
-        return ops.concatenate([at_least_float32(x), ops.expand_dims(negatives, 1)], axis=1)
+        return problem._replace(extra=(own,), parts=tuple(parts))
+
+    def _negatives_of(self, problem: Problem, part: Part | None = None) -> Tensor:
+        """The log-sum-exp over the negatives of each anchor, or of each reference of a part."""
+        if part is not None:
+            problem = problem._replace(x=part.held(), labels=part.labels)
+        return roads.streamed_rows(self, problem, self._negatives)[0]
 
     def _negatives(
-        self, x: Tensor, r: Tensor, y: Tensor, positions: Tensor, *references: Tensor
+        self, distance: Tensor, positive: Tensor, negative: Tensor
     ) -> tuple[Tensor, Tensor]:
-        x, r = at_least_float32(x), at_least_float32(r)
-        _, negative = self._masks(y, positions, *references)
         some = any_in_row(negative)
-        rows = log_sum_exp(self.negative_margin - self.distance(x, r), negative)
+        rows = log_sum_exp(self.negative_margin - distance, negative)
         return ops.where(some, rows, ops.full_like(rows, NONE)), some
 
-    def of_embeddings(self, x: Tensor, r: Tensor, positive: Tensor, negative: Tensor) -> Any:
-        d = self.distance(x[:, :-1], r[:, :-1])
-        i, j = ops.expand_dims(x[:, -1], 1), ops.expand_dims(r[:, -1], 0)
-        largest = ops.stop_gradient(ops.where(i > j, i, j))
-        both = largest + ops.log(ops.exp(i - largest) + ops.exp(j - largest))
-        pair = ops.square(ops.relu(both + d - self.positive_margin)) / 2.0
+    def per_anchor(
+        self, distance: Tensor, positive: Tensor, negative: Tensor, *extra: Tensor
+    ) -> Any:
+        i, j = extra
+        return self.over_positives(distance, positive, log_add(i, j))
+
+    def over_positives(self, distance: Tensor, positive: Tensor, both: Tensor) -> Any:
+        """Sum over an anchor's positives and their number, from both ends' log-sum-exps [t, m]."""
+        pair = ops.square(ops.relu(both + distance - self.positive_margin)) / 2.0
         total = ops.sum(ops.where(positive, pair, ops.zeros_like(pair)), axis=1)
-        return total, ops.sum(ops.cast(positive, d.dtype), axis=1)
+        return total, ops.sum(ops.cast(positive, distance.dtype), axis=1)
 
     def get_config(self) -> dict[str, Any]:
         return {
@@ -120,6 +121,13 @@ class LiftedStructureLoss(PairLoss):
             "negative_margin": self.negative_margin,
             "positive_margin": self.positive_margin,
         }
+
+
+def log_add(i: Tensor, j: Tensor) -> Tensor:
+    """log(exp(i) + exp(j)) of every pair of [t] and [m]: [t, m]."""
+    i, j = ops.expand_dims(i, 1), ops.expand_dims(j, 0)
+    largest = ops.stop_gradient(ops.where(i > j, i, j))
+    return largest + ops.log(ops.exp(i - largest) + ops.exp(j - largest))
 
 
 @keras.saving.register_keras_serializable("kinfold")
@@ -176,24 +184,20 @@ class GeneralizedLiftedStructureLoss(LogSumExpLoss):
         self.negative_margin = checks.number(negative_margin, "negative_margin")
         self.positive_margin = checks.number(positive_margin, "positive_margin")
 
+    def family(self) -> Family:
+        return Family(GeneralizedLiftedStructureLoss, self.distance, *self._logits(), self.combine)
+
+    def _logits(self) -> tuple[Linear, Linear]:
+        return Linear(1.0, self.positive_margin), Linear(-1.0, self.negative_margin)
+
     def positive_logit(self, distance: Tensor) -> Tensor:
-        return distance - self.positive_margin
+        return self._logits()[0].value(distance)
 
     def negative_logit(self, distance: Tensor) -> Tensor:
-        return self.negative_margin - distance
-
-    def positive_slope(self, distance: Tensor) -> Tensor:
-        return ops.ones_like(distance)
-
-    def negative_slope(self, distance: Tensor) -> Tensor:
-        return -ops.ones_like(distance)
+        return self._logits()[1].value(distance)
 
     def combine(self, positive: Tensor, negative: Tensor) -> Tensor:
         return ops.relu(positive + negative)
-
-    def fused(self) -> Fused:
-        positive, negative = (1.0, self.positive_margin), (-1.0, self.negative_margin)
-        return Fused(positive, negative, lambda p, n, _: self.combine(p, n))
 
     def get_config(self) -> dict[str, Any]:
         return {

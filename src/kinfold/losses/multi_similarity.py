@@ -9,7 +9,7 @@ from kinfold.core import checks
 from kinfold.core.checks import Tensor
 from kinfold.core.numerics import softplus
 from kinfold.losses.log_sum_exp import LogSumExpLoss
-from kinfold.streaming import Fused
+from kinfold.streaming import Family, Linear
 
 
 @keras.saving.register_keras_serializable("kinfold")
@@ -78,17 +78,19 @@ class MultiSimilarityLoss(LogSumExpLoss):
         self.threshold = checks.number(threshold, "threshold")
         self.epsilon = None if epsilon is None else checks.number(epsilon, "epsilon")
 
+    def family(self) -> Family | None:
+        if self.epsilon is not None:  # then it also chooses pairs
+            return None
+        return Family(MultiSimilarityLoss, self.distance, *self._logits(), self.combine)
+
+    def _logits(self) -> tuple[Linear, Linear]:
+        return Linear(self.alpha, self.threshold), Linear(-self.beta, self.threshold)
+
     def positive_logit(self, distance: Tensor) -> Tensor:
-        return self.alpha * (distance - self.threshold)
+        return self._logits()[0].value(distance)
 
     def negative_logit(self, distance: Tensor) -> Tensor:
-        return self.beta * (self.threshold - distance)
-
-    def positive_slope(self, distance: Tensor) -> Tensor:
-        return self.alpha * ops.ones_like(distance)
-
-    def negative_slope(self, distance: Tensor) -> Tensor:
-        return -self.beta * ops.ones_like(distance)
+        return self._logits()[1].value(distance)
 
     def combine(self, positive: Tensor, negative: Tensor) -> Tensor:
         return softplus(positive) / self.alpha + softplus(negative) / self.beta
@@ -100,18 +102,6 @@ class MultiSimilarityLoss(LogSumExpLoss):
         loss = super().per_anchor(distance, positive, negative)
         kept = self.valid_anchors(positive, negative)
         return ops.where(kept, loss, ops.zeros_like(loss))
-
-    _has_slopes = True
-
-    def fused(self) -> Fused:
-        positive, negative = (self.alpha, self.threshold), (-self.beta, self.threshold)
-        return Fused(positive, negative, lambda p, n, _: self.combine(p, n))
-
-    def has_fused(self) -> bool:
-        return self.epsilon is None and super().has_fused()
-
-    def _by_tiles(self, *args: Any) -> bool:
-        return self.epsilon is None and super()._by_tiles(*args)
 
     def get_config(self) -> dict[str, Any]:
         return {

@@ -10,6 +10,7 @@ from kinfold.core import checks
 from kinfold.core.checks import Tensor
 from kinfold.core.numerics import any_in_row, log_sum_exp, softplus
 from kinfold.losses.base import PairLoss
+from kinfold.streaming import Part, Problem
 
 
 @keras.saving.register_keras_serializable("kinfold")
@@ -62,47 +63,35 @@ class NPairsLoss(PairLoss):
     ) -> None:
         super().__init__(distance, remove_diagonal, normalize, block_size, reduction, name, dtype)
 
-    def _pairs(self, y_true: Any, y_pred: Any, *references: Any) -> Any:
-        if any(part is not None for part in references):
+    def problem(self, y_true: Any, y_pred: Any, *references: Any, **more: Any) -> Problem:
+        if any(part is not None for part in (*references, *more.values())):
             raise ValueError(
                 "NPairsLoss pairs the examples of one batch and takes no references. "
                 "Use NTXentLoss with them."
             )
-        x, r, anchors, references = super()._pairs(y_true, y_pred, None, None)
-        checks.one_class_each(anchors[0], type(self).__name__)
-        turn = _turns(anchors[0])
-        return x, r, (*anchors, turn), (*references, turn)
+        problem = super().problem(y_true, y_pred)
+        checks.one_class_each(problem.labels, type(self).__name__)
+        turn = _turns(problem.labels)
+        part = problem.parts[0]._replace(mask=ops.equal(turn, 1))
+        return problem._replace(parts=(part,), mask=ops.equal(turn, 0))
 
-    def _weighted_sum(
-        self, x: Tensor, r: Tensor, weights: Tensor, anchors: Any, references: Any
-    ) -> tuple[Tensor, Tensor]:
+    def _weighted_sum(self, problem: Problem, weights: Tensor) -> tuple[Tensor, Tensor]:
         """Where labels can be looked at, of the first and second examples of each class alone."""
-        y, positions, turn = anchors
-        if not checks.is_concrete(turn):
-            return super()._weighted_sum(x, r, weights, anchors, references)
-        turns = ops.convert_to_numpy(turn)
-        first, second = (np.flatnonzero(turns == k).astype("int32") for k in (0, 1))
-        nowhere = ops.full_like(positions, -1)  # no first example is a second one
-        total, valid = super()._weighted_sum(
-            ops.take(x, first, axis=0),
-            ops.take(r, second, axis=0),
-            ops.take(weights, first),
-            tuple(ops.take(a, first) for a in (y, nowhere, turn)),
-            tuple(ops.take(a, second) for a in references),
+        is_first, is_second = problem.mask, problem.parts[0].mask
+        if not checks.is_concrete(is_first):
+            return super()._weighted_sum(problem, weights)
+        first, second = (
+            np.flatnonzero(ops.convert_to_numpy(mask)).astype("int32")
+            for mask in (is_first, is_second)
         )
-        place = np.full(len(turns), len(first), "int32")  # that of the False added behind
+        x, y = problem.x, problem.labels
+        part = Part(ops.take(x, second, axis=0), ops.take(y, second), offset=None)
+        few = Problem(ops.take(x, first, axis=0), ops.take(y, first), (part,))
+        total, valid = super()._weighted_sum(few, ops.take(weights, first))
+        place = np.full(y.shape[0], len(first), "int32")  # that of the False added behind
         place[first] = np.arange(len(first))
         valid = ops.concatenate([valid, ops.zeros_like(weights[:1], dtype="bool")])
         return total, ops.take(valid, place)
-
-    def _masks(
-        self, y: Tensor, positions: Tensor, turn: Tensor, ref_y: Tensor, ref_turn: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        positive, negative = super()._masks(y, positions, ref_y)
-        takes_part = ops.logical_and(
-            ops.expand_dims(ops.equal(turn, 0), 1), ops.expand_dims(ops.equal(ref_turn, 1), 0)
-        )
-        return ops.logical_and(positive, takes_part), ops.logical_and(negative, takes_part)
 
     def valid_anchors(self, positive: Tensor, negative: Tensor) -> Tensor:
         return any_in_row(positive)

@@ -9,7 +9,7 @@ from kinfold.core import checks
 from kinfold.core.checks import Tensor
 from kinfold.core.numerics import divide, log_sum_exp, softplus
 from kinfold.losses.base import PairLoss
-from kinfold.streaming import Fused
+from kinfold.streaming import Family, Linear
 
 
 @keras.saving.register_keras_serializable("kinfold")
@@ -78,9 +78,13 @@ class NTXentLoss(PairLoss):
         total = ops.sum(ops.where(positive, apart, zero), axis=1)
         return total, ops.sum(ops.cast(positive, logit.dtype), axis=1)
 
-    def fused(self) -> Fused:
-        logit = (1.0 if self.distance.similarity else -1.0) / self.temperature, 0.0
-        return Fused(logit, logit, lambda p, n, mean: mean, extra="each")
+    def family(self) -> Family:
+        logit = Linear((1.0 if self.distance.similarity else -1.0) / self.temperature)
+        return Family(NTXentLoss, self.distance, logit, logit, _the_mean, extra="each")
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "temperature": self.temperature}
+
+
+def _the_mean(positive: Tensor, negative: Tensor, mean: Tensor) -> Tensor:
+    return mean

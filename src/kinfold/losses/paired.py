@@ -12,7 +12,7 @@ from kinfold.core.numerics import at_least_float32, or_nan, unit_rows
 from kinfold.losses.base import refuse_replicas
 from kinfold.losses.reduction import anchor_weights, reduced
 from kinfold.losses.trainable import TrainableLoss
-from kinfold.streaming.fused import choice as fused
+from kinfold.streaming import BlockSizeRule, forced
 
 
 class PairedLoss(TrainableLoss):
@@ -66,6 +66,7 @@ class PairedLoss(TrainableLoss):
         with keras.name_scope(self.name):
             sides = self._sides(y_pred, ref_embeddings)
             weights = anchor_weights(sample_weight, like=at_least_float32(sides[0][:, 0]))
+            forced.refuse_roads_of_pair_losses(self, "symmetric")
             rows = self._fused(*sides)
             if self.reduction in (None, "none"):
                 rows = self._rows(*self._wide(*sides)) if rows is None else rows
@@ -108,7 +109,7 @@ class PairedLoss(TrainableLoss):
 
     def _fused(self, x: Tensor, r: Tensor) -> Tensor | None:
         """Loss of each pair by the fused kernels, where they serve."""
-        fused.not_held(self)
+        forced.refuse_roads_of_pair_losses(self, "fused")
         return None
 
     def _scaled(self, x: Tensor, r: Tensor) -> tuple[Tensor, Tensor]:
@@ -116,15 +117,16 @@ class PairedLoss(TrainableLoss):
         raise NotImplementedError
 
     def _rows(self, x: Tensor, r: Tensor) -> Tensor:
-        return streaming.per_anchor(self._block, x, r, (self._at(x),), block_size=self.block_size)[
-            0
-        ]
+        return streaming.per_anchor(self._block, x, r, (self._at(x),), rule=self._rule())[0]
 
     def _reduced(self, x: Tensor, r: Tensor, weights: Tensor, reduction: str) -> Tensor:
         total, counted = streaming.weighted_sum(
-            self._block, x, r, weights, (self._at(x),), block_size=self.block_size
+            self._block, x, r, weights, (self._at(x),), rule=self._rule()
         )
         return reduced(total, counted, weights, reduction)
+
+    def _rule(self) -> BlockSizeRule:
+        return BlockSizeRule(self.block_size)
 
     def _block(self, x: Tensor, r: Tensor, at: Tensor) -> tuple[Tensor, Tensor]:
         rows = self.row(x @ ops.transpose(r), at)

@@ -11,6 +11,7 @@ from kinfold.core.checks import Tensor
 from kinfold.core.numerics import at_least_float32, or_nan, rows_or_nan, softplus, unit_rows
 from kinfold.losses.reduction import anchor_weights, reduced
 from kinfold.losses.trainable import TrainableLoss, current
+from kinfold.streaming import BlockSizeRule, forced
 
 
 class PrototypeLoss(TrainableLoss):
@@ -120,6 +121,7 @@ class PrototypeLoss(TrainableLoss):
         return y, unit_rows(at_least_float32(x))
 
     def _rows(self, y: Tensor, x: Tensor) -> Tensor:
+        forced.refuse_roads_of_pair_losses(self, "fused", "symmetric")
         prototypes = current(self.prototypes)
         own, other = streaming.sum_and_log_sum(
             self._block,
@@ -127,8 +129,7 @@ class PrototypeLoss(TrainableLoss):
             prototypes,
             (y,),
             (ops.arange(self.num_classes, dtype=y.dtype),),
-            self.block_size,
-            self.prototypes_per_class,
+            BlockSizeRule(self.block_size, self.prototypes_per_class),
         )
         rows = softplus(other - self.positive_logit(own))
         rows = or_nan(rows_or_nan(rows, x), prototypes)

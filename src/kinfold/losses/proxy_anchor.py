@@ -13,6 +13,7 @@ from kinfold.losses.base import refuse_replicas
 from kinfold.losses.prototypes import PrototypeLoss
 from kinfold.losses.reduction import anchor_weights
 from kinfold.losses.trainable import current
+from kinfold.streaming import BlockSizeRule
 
 
 @keras.saving.register_keras_serializable("kinfold")
@@ -108,7 +109,7 @@ class ProxyAnchorLoss(PrototypeLoss):
             ops.ones_like(prototypes[:, 0]),
             (ids, divide(here, ops.sum(here))),
             (y, weight),
-            self.block_size,
+            BlockSizeRule(self.block_size),
         )
         total = or_nan(total, x, prototypes)
         return ops.where(ops.all(known), total, ops.full_like(total, float("nan")))

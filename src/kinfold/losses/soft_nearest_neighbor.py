@@ -3,13 +3,12 @@
 from typing import Any
 
 import keras
-from keras import ops
 
 from kinfold.core import checks
 from kinfold.core.checks import Tensor
 from kinfold.core.numerics import softplus
 from kinfold.losses.log_sum_exp import LogSumExpLoss
-from kinfold.streaming import Fused
+from kinfold.streaming import Family, Linear
 
 
 @keras.saving.register_keras_serializable("kinfold")
@@ -64,22 +63,21 @@ class SoftNearestNeighborLoss(LogSumExpLoss):
     ) -> None:
         super().__init__(distance, remove_diagonal, normalize, block_size, reduction, name, dtype)
         self.temperature = checks.number(temperature, "temperature", above=0.0)
-        self._scale = self.temperature if self.distance.similarity else -self.temperature
+
+    def family(self) -> Family:
+        logit = self._logit()
+        return Family(SoftNearestNeighborLoss, self.distance, logit, logit, self.combine)
+
+    def _logit(self) -> Linear:
+        return Linear((1.0 if self.distance.similarity else -1.0) / self.temperature)
 
     def positive_logit(self, distance: Tensor) -> Tensor:
-        return distance / self._scale
+        return self._logit().value(distance)
 
-    def positive_slope(self, distance: Tensor) -> Tensor:
-        return ops.full_like(distance, 1 / self._scale)
-
-    negative_logit, negative_slope = positive_logit, positive_slope
+    negative_logit = positive_logit
 
     def combine(self, positive: Tensor, negative: Tensor) -> Tensor:
         return softplus(negative - positive)
-
-    def fused(self) -> Fused:
-        logit = 1 / self._scale, 0.0
-        return Fused(logit, logit, lambda p, n, _: self.combine(p, n))
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "temperature": self.temperature}

@@ -9,7 +9,7 @@ from kinfold.core import checks
 from kinfold.core.checks import Tensor
 from kinfold.core.numerics import divide, log_sum_exp, softplus
 from kinfold.losses.base import PairLoss
-from kinfold.streaming import Fused
+from kinfold.streaming import Family, Linear
 
 
 @keras.saving.register_keras_serializable("kinfold")
@@ -69,10 +69,14 @@ class SupConLoss(PairLoss):
         apart = ops.where(positive, ops.expand_dims(every, 1) - logit, ops.zeros_like(logit))
         return divide(ops.sum(apart, axis=1), ops.sum(ops.cast(positive, logit.dtype), axis=1))
 
-    def fused(self) -> Fused:
-        # The log-sum-exp over positives and negatives, less the mean over positives.
-        logit = (1.0 if self.distance.similarity else -1.0) / self.temperature, 0.0
-        return Fused(logit, logit, lambda p, n, mean: n + softplus(p - n) - mean, extra="mean")
+    def family(self) -> Family:
+        logit = Linear((1.0 if self.distance.similarity else -1.0) / self.temperature)
+        return Family(SupConLoss, self.distance, logit, logit, _less_the_mean, extra="mean")
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "temperature": self.temperature}
+
+
+def _less_the_mean(positive: Tensor, negative: Tensor, mean: Tensor) -> Tensor:
+    """The log-sum-exp over positives and negatives, less the mean over positives."""
+    return negative + softplus(positive - negative) - mean

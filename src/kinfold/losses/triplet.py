@@ -11,6 +11,7 @@ from kinfold.core.checks import Tensor
 from kinfold.core.numerics import any_in_row, count_in_row, softplus
 from kinfold.losses import mining
 from kinfold.losses.base import PairLoss
+from kinfold.streaming import Problem
 
 POSITIVES = ("hard", "easy", "all")
 NEGATIVES = ("hard", "semi-hard", "easy", "all")
@@ -90,8 +91,17 @@ class TripletLoss(PairLoss):
                 f"positives={positives!r}, negatives={negatives!r} with swap=True."
             )
 
-    def of_embeddings(self, x: Tensor, r: Tensor, positive: Tensor, negative: Tensor) -> Any:
-        d = -self.closeness(self.distance(x, r))
+    def problem(self, *args: Any, **kwargs: Any) -> Problem:
+        problem = super().problem(*args, **kwargs)
+        if not self.swap:
+            return problem
+        parts = (part._replace(extra=(part.held(),)) for part in problem.parts)
+        return problem._replace(parts=tuple(parts))
+
+    def per_anchor(
+        self, distance: Tensor, positive: Tensor, negative: Tensor, *extra: Tensor
+    ) -> Any:
+        d = -self.closeness(distance)
         if "all" in (self.positives, self.negatives):
             if self.margin is not None:
                 return self._over_all(d, positive, negative)
@@ -106,16 +116,15 @@ class TripletLoss(PairLoss):
         near = self.near(d, p, positive)
         n = mining.of_negatives(self.negatives, d, negative, self.beyond(d, near, positive))
         far = mining.at(d, n)
-        if self.swap:
+        for r in extra:  # to swap, the embeddings of the references
             between = self.distance.paired(ops.take(r, p, axis=0), ops.take(r, n, axis=0))
             between = -self.closeness(between)
             far = ops.where(between < far, between, far)
         return self._of_gap(near - far)
 
-    def _streaming(self, x: Tensor) -> dict[str, Any]:
-        options = super()._streaming(x)
+    def numbers_a_pair(self, dimension: int) -> int:
         every = "all" in (self.positives, self.negatives)
-        return {**options, "cost": options["cost"] * 2} if every else options
+        return super().numbers_a_pair(dimension) * (2 if every else 1)
 
     def chosen(self, d: Tensor, positive: Tensor) -> Tensor:
         """Position [t] of the positive that each anchor takes."""

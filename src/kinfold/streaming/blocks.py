@@ -14,6 +14,7 @@ import keras
 from kinfold.core import backends
 from kinfold.core.checks import Tensor
 from kinfold.core.numerics import at_least_float32, log_sum_exp, transformed
+from kinfold.streaming import forced
 
 Block = Callable[..., tuple[Tensor, Tensor]]
 
@@ -28,15 +29,52 @@ FEWEST, ENOUGH = 8, 16
 ONE_BLOCK = 4
 
 
+class BlockSizeRule(NamedTuple):
+    """Gives the number of rows per block once the batch size is known.
+
+    Attributes:
+        block_size: anchors per block; None chooses by the number of references.
+        cost: numbers that a pair takes in a block (d for the Manhattan distance).
+        more: references beside those that are given a gradient.
+    """
+
+    block_size: int | None = None
+    cost: int = 1
+    more: int = 0
+
+    def anchors(self, m: Any) -> Any:
+        """Anchors a block for `m` references, or the reverse; a number or a tensor."""
+        if self.block_size is not None:
+            return self.block_size
+        numbers = (m + self.more) * self.cost + 1  # of an anchor
+        size = PAIRS // numbers + 1
+        if not isinstance(size, int):
+            return size
+        return max(size, FEWEST, min(ENOUGH, ONE_BLOCK * PAIRS // numbers + 1))
+
+    def why_not_one_block(self, n: Any, m: Any) -> str | None:
+        """Why `n` anchors with `m` references had better be several blocks; None if one will do."""
+        if not isinstance(n, int) or not isinstance(m, int):
+            return "the size of the batch is not known while it is traced."
+        size = self.anchors(m)
+        if size >= n:
+            return None
+        if self.block_size is not None:
+            return f"block_size={self.block_size}, and the batch has {n:,} anchors."
+        return f"{n:,} x {m + self.more:,} pairs would take too much memory at once."
+
+
+LEFT_ALONE = BlockSizeRule()
+
+
 def per_anchor(
     block: Block,
-    x: Tensor,
-    r: Tensor,
+    x: Tensor | tuple[Tensor, ...],
+    r: Tensor | tuple[Tensor, ...],
     anchors: Sequence[Tensor] = (),
     references: Sequence[Tensor] = (),
-    block_size: int | None = None,
-    cost: int = 1,
-    beside: Sequence[Tensor] = (),
+    rule: BlockSizeRule = LEFT_ALONE,
+    whole: bool | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Loss of each anchor and what a mean counts; the backward pass computes each block again.
 
@@ -45,37 +83,37 @@ def per_anchor(
 
     Args:
         block: see this module; a hashable function of `keras.ops`.
-        x: anchors [n, d].
-        r: references [m, d]; the anchors themselves where they are `x`.
+        x: anchors [n, d]; or a tuple that begins with them, of tensors [n, ...] that each get a
+            gradient and are given to `block` one after the other.
+        r: references [m, d], the anchors themselves where they are `x`; or a tuple of tensors that
+            begins with them.
         anchors: tensors [n, ...] that are cut into blocks with `x`.
-        references: tensors [m, ...] that every block sees whole.
-        block_size: anchors per block; None chooses by the number of references.
-        cost: numbers that a pair takes in a block (d for the Manhattan distance).
-        beside: tensors [k, ...] of further references, which every block is given after the others;
-            they get no gradient, and may be written over once this has returned.
+        references: tensors that every block sees whole.
+        rule: says how many anchors a block has.
+        whole: whether to take one block, or never to; None leaves it to the rule.
 
     Returns:
         Losses [n], differentiable with respect to `x` and `r`, and what a mean counts [n].
     """
-    if 0 in (x.shape[0], r.shape[0]):
-        return _nothing(x)
-    size = _size(x, r, block_size, cost, beside)
-    references = (*references, *_backend().snapshot(beside))
+    xs, rs = _tuple(x), _tuple(r)
+    if 0 in (xs[0].shape[0], rs[0].shape[0]):
+        return _nothing(xs[0])
+    size = _size(xs[0], rs[0], rule, whole)
+    data = tuple(anchors), tuple(references)
     if size is None:
-        return _backend().dense(block, x, r, tuple(anchors), references)
-    return _backend().per_anchor(block, size, x, r, tuple(anchors), references)
+        return _backend().one_block(block, xs, rs, *data)
+    return _backend().per_anchor(block, size, xs, rs, *data)
 
 
 def weighted_sum(
     block: Block,
-    x: Tensor,
-    r: Tensor,
+    x: Tensor | tuple[Tensor, ...],
+    r: Tensor | tuple[Tensor, ...],
     weights: Tensor,
     anchors: Sequence[Tensor] = (),
     references: Sequence[Tensor] = (),
-    block_size: int | None = None,
-    cost: int = 1,
-    beside: Sequence[Tensor] = (),
+    rule: BlockSizeRule = LEFT_ALONE,
+    whole: bool | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Sum of the anchors' losses times their weights; gradients are taken in the same pass.
 
@@ -89,16 +127,16 @@ def weighted_sum(
         The sum, a scalar, differentiable with respect to `x`, `r` and `weights`, and what a mean
         counts of the anchors [n]. The other arguments are those of `per_anchor`.
     """
-    if 0 in (x.shape[0], r.shape[0]):
-        loss, valid = _nothing(x)
+    xs, rs = _tuple(x), _tuple(r)
+    if 0 in (xs[0].shape[0], rs[0].shape[0]):
+        loss, valid = _nothing(xs[0])
         return keras.ops.sum(loss * weights), valid
-    size = _size(x, r, block_size, cost, beside)
+    size = _size(xs[0], rs[0], rule, whole)
+    data = tuple(anchors), tuple(references)
     if size is None:
-        references = (*references, *_backend().snapshot(beside))
-        loss, valid = _backend().dense(block, x, r, tuple(anchors), references)
+        loss, valid = _backend().one_block(block, xs, rs, *data)
         return keras.ops.sum(loss * weights), valid
-    references = (*references, *beside)
-    return _backend().weighted_sum(block, size, x, r, weights, tuple(anchors), references)
+    return _backend().weighted_sum(block, size, xs, rs, weights, *data)
 
 
 def sum_and_log_sum(
@@ -107,8 +145,7 @@ def sum_and_log_sum(
     r: Tensor,
     anchors: Sequence[Tensor] = (),
     references: Sequence[Tensor] = (),
-    block_size: int | None = None,
-    cost: int = 1,
+    rule: BlockSizeRule = LEFT_ALONE,
 ) -> tuple[Tensor, Tensor]:
     """A sum and a log-sum-exp over the references, by blocks of them; where they are many.
 
@@ -122,18 +159,21 @@ def sum_and_log_sum(
         r: references [m, ...], of the dtype of `x`.
         anchors: tensors [n, ...].
         references: tensors [m, ...] that are cut into blocks with `r`.
-        block_size: references per block; None chooses by the number of anchors.
-        cost: numbers that a pair takes in a block.
+        rule: says how many references a block has, by the number of anchors.
 
     Returns:
         The sum [n], and the log-sum-exp [n], -inf for no logit, in float32 at least; differentiable
         with respect to `x` and `r`.
     """
-    n, m, rule = keras.ops.shape(x)[0], r.shape[0], BlockSizeRule(block_size, cost)
+    n, m = keras.ops.shape(x)[0], r.shape[0]
     size = rule.anchors(n) if isinstance(n, int) else rule
-    largest = size * ONE_BLOCK if block_size is None and isinstance(size, int) else size
-    if transformed() or (isinstance(largest, int) and m is not None and largest >= m):
-        found = _backend().dense(block, x, r, tuple(anchors), tuple(references))
+    largest = size * ONE_BLOCK if rule.block_size is None and isinstance(size, int) else size
+    whole = forced.one_block()
+    if whole is None:
+        fits = isinstance(largest, int) and m is not None and largest >= m
+        whole = transformed() or fits
+    if whole:
+        found = _backend().one_block(block, (x,), (r,), tuple(anchors), tuple(references))
         terms, logits = map(at_least_float32, found)
         return keras.ops.sum(terms, axis=1), log_sum_exp(logits)
     return _backend().sum_and_log_sum(block, size, x, r, tuple(anchors), tuple(references))
@@ -176,46 +216,27 @@ def with_equation(
     return _backend().with_equation(fast, equation, tuple(tensors), tuple(data))
 
 
-def fits_one_block(n: int | None, m: int | None) -> bool:
-    """Whether `n` anchors with `m` references make one block, where both are known."""
-    return n is not None and m is not None and n * m <= PAIRS
-
-
 def _nothing(x: Tensor) -> tuple[Tensor, Tensor]:
     loss = keras.ops.sum(at_least_float32(x), axis=1) * 0.0
     return loss, keras.ops.zeros_like(loss, dtype="bool")
 
 
-def _size(
-    x: Tensor, r: Tensor, block_size: int | None, cost: int, beside: Sequence[Tensor] = ()
-) -> Any:
-    """Anchors per block, None for one dense block, or the rule where a size is not known yet."""
-    if transformed():
-        return None
+def _size(x: Tensor, r: Tensor, rule: BlockSizeRule, whole: bool | None) -> Any:
+    """Anchors per block, None for one block, or the rule where a size is not known yet."""
     n, m = keras.ops.shape(x)[0], keras.ops.shape(r)[0]
-    rule = BlockSizeRule(block_size, cost, beside[0].shape[0] if beside else 0)
-    if not isinstance(m, int) or not isinstance(n, int):
+    if whole is None:
+        whole = forced.one_block()
+    if whole is None:
+        whole = transformed() or rule.why_not_one_block(n, m) is None
+    if whole:
+        return None
+    if not isinstance(n, int) or not isinstance(m, int):
         return rule
-    size = rule.anchors(m)
-    return None if size >= n else size
+    return min(rule.anchors(m), n)
 
 
-class BlockSizeRule(NamedTuple):
-    """Gives the number of rows per block once the batch size is known."""
-
-    block_size: int | None
-    cost: int
-    beside: int = 0
-
-    def anchors(self, m: Any) -> Any:
-        """Anchors a block for `m` references, or the reverse; a number or a tensor."""
-        if self.block_size is not None:
-            return self.block_size
-        numbers = (m + self.beside) * self.cost + 1  # of an anchor
-        size = PAIRS // numbers + 1
-        if not isinstance(size, int):
-            return size
-        return max(size, FEWEST, min(ENOUGH, ONE_BLOCK * PAIRS // numbers + 1))
+def _tuple(tensors: Any) -> tuple[Tensor, ...]:
+    return tensors if isinstance(tensors, tuple) else (tensors,)
 
 
 def _backend() -> Any:

@@ -28,29 +28,27 @@ def snapshot(tensors: Data) -> Data:
 
 
 @partial(jax.jit, static_argnums=0)  # eager callers too compile once a shape
-def dense(block: Any, x: jax.Array, r: jax.Array, anchors: Data, references: Data) -> Any:
+def one_block(block: Any, xs: Data, rs: Data, anchors: Data, references: Data) -> Any:
     """One block, differentiated as it is."""
-    return block(x, r, *anchors, *references)
+    return block(*xs, *rs, *anchors, *references)
 
 
 @partial(jax.jit, static_argnums=(0, 1))
-def per_anchor(
-    block: Any, size: int, x: jax.Array, r: jax.Array, anchors: Data, references: Data
-) -> Any:
-    return _per_anchor(block, size, x, r, anchors, references)
+def per_anchor(block: Any, size: int, xs: Data, rs: Data, anchors: Data, references: Data) -> Any:
+    return _per_anchor(block, size, xs, rs, anchors, references)
 
 
 @partial(jax.jit, static_argnums=(0, 1))
 def weighted_sum(
     block: Any,
     size: int,
-    x: jax.Array,
-    r: jax.Array,
+    xs: Data,
+    rs: Data,
     weights: jax.Array,
     anchors: Data,
     references: Data,
 ) -> Any:
-    return _weighted_sum(block, size, x, r, weights, anchors, references)
+    return _weighted_sum(block, size, xs, rs, weights, anchors, references)
 
 
 @partial(jax.jit, static_argnums=(0, 1))
@@ -66,34 +64,35 @@ def repeated(fn: Any, count: jax.Array, tensors: Data, data: Data) -> Any:
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _per_anchor(block: Any, size: int, x: Any, r: Any, anchors: Data, references: Data) -> Any:
+def _per_anchor(block: Any, size: int, xs: Data, rs: Data, anchors: Data, references: Data) -> Any:
     def step(_: None, chunk: Any) -> Any:
-        xt, *data = chunk
-        return None, block(xt, r, *data, *references)
+        xt, data = chunk
+        return None, block(*xt, *rs, *data, *references)
 
-    _, outputs = jax.lax.scan(step, None, _chunks(size, x, *anchors))
-    return _joined(outputs, len(x))
+    _, outputs = jax.lax.scan(step, None, _chunks(size, xs, anchors))
+    return _joined(outputs, len(xs[0]))
 
 
 def _per_anchor_forward(block: Any, size: int, *primals: Any) -> Any:
-    x, r, *data = jax.tree.map(lambda p: p.value, primals, is_leaf=_is_primal)
-    wanted = tuple(p.perturbed for p in primals[:2])
-    return _per_anchor(block, size, x, r, *data), (x, r, data, wanted)
+    xs, rs, *data = jax.tree.map(lambda p: p.value, primals, is_leaf=_is_primal)
+    wanted = tuple(p.perturbed for side in primals[:2] for p in side)
+    return _per_anchor(block, size, xs, rs, *data), (xs, rs, data, wanted)
 
 
 def _per_anchor_backward(block: Any, size: int, saved: Any, cotangents: Any) -> Any:
-    x, r, (anchors, references), wanted = saved
+    xs, rs, (anchors, references), wanted = saved
     g = cotangents[0]
     if not isinstance(g, jax.Array):  # a symbolic zero
         g = jnp.zeros(g.shape, g.dtype)
 
     def step(dr: Any, chunk: Any) -> Any:
-        xt, gt, *data = chunk
-        _, dxt, dr = _block_gradients(block, xt, r, gt, (*data, *references), wanted, dr)
+        xt, gt, data = chunk
+        _, dxt, dr = _block_gradients(block, xt, rs, gt, (*data, *references), wanted, dr)
         return dr, dxt
 
-    dr, dx = jax.lax.scan(step, _accumulator(r, wanted[1]), _chunks(size, x, g, *anchors))
-    return _joined(dx, len(x)), _cast(dr, r), None, None
+    start = _accumulators(rs, wanted)
+    dr, dx = jax.lax.scan(step, start, _chunks(size, xs, g, anchors))
+    return _joined(dx, len(xs[0])), _cast(dr, rs), None, None
 
 
 _per_anchor.defvjp(_per_anchor_forward, _per_anchor_backward, symbolic_zeros=True)
@@ -101,43 +100,43 @@ _per_anchor.defvjp(_per_anchor_forward, _per_anchor_backward, symbolic_zeros=Tru
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def _weighted_sum(
-    block: Any, size: int, x: Any, r: Any, weights: Any, anchors: Data, references: Data
+    block: Any, size: int, xs: Data, rs: Data, weights: Any, anchors: Data, references: Data
 ) -> Any:
     def step(total: Any, chunk: Any) -> Any:
-        xt, wt, *data = chunk
-        loss, valid = block(xt, r, *data, *references)
+        xt, wt, data = chunk
+        loss, valid = block(*xt, *rs, *data, *references)
         return total + jnp.sum(loss * wt), valid
 
-    chunks = _chunks(size, x, weights, *anchors)
+    chunks = _chunks(size, xs, weights, anchors)
     total, valid = jax.lax.scan(step, jnp.zeros((), weights.dtype), chunks)
-    return total, _joined(valid, len(x))
+    return total, _joined(valid, len(xs[0]))
 
 
 def _weighted_sum_forward(block: Any, size: int, *primals: Any) -> Any:
-    x, r, weights, anchors, references = jax.tree.map(
+    xs, rs, weights, anchors, references = jax.tree.map(
         lambda p: p.value, primals, is_leaf=_is_primal
     )
-    wanted = tuple(p.perturbed for p in primals[:2])
+    wanted = tuple(p.perturbed for side in primals[:2] for p in side)
 
     def step(carry: Any, chunk: Any) -> Any:
         total, dr = carry
-        xt, wt, *data = chunk
+        xt, wt, data = chunk
         (loss, valid), dxt, dr = _block_gradients(
-            block, xt, r, wt, (*data, *references), wanted, dr
+            block, xt, rs, wt, (*data, *references), wanted, dr
         )
         return (total + jnp.sum(loss * wt), dr), (dxt, loss, valid)
 
-    start = jnp.zeros((), weights.dtype), _accumulator(r, wanted[1])
-    (total, dr), blocks = jax.lax.scan(step, start, _chunks(size, x, weights, *anchors))
-    dx, loss, valid = _joined(blocks, len(x))
-    return (total, valid), (dx, _cast(dr, r), loss)
+    start = jnp.zeros((), weights.dtype), _accumulators(rs, wanted)
+    (total, dr), blocks = jax.lax.scan(step, start, _chunks(size, xs, weights, anchors))
+    dx, loss, valid = _joined(blocks, len(xs[0]))
+    return (total, valid), (dx, _cast(dr, rs), loss)
 
 
 def _weighted_sum_backward(block: Any, size: int, saved: Any, cotangents: Any) -> Any:
     g = cotangents[0]
     if not isinstance(g, jax.Array):
         return None, None, None, None, None
-    dx, dr, loss = (None if part is None else g.astype(part.dtype) * part for part in saved)
+    dx, dr, loss = jax.tree.map(lambda part: g.astype(part.dtype) * part, saved)
     return dx, dr, loss, None, None
 
 
@@ -257,46 +256,52 @@ def _gradients_jvp(equation: Any, primals: Any, tangents: Any) -> Any:
 
 
 def _block_gradients(
-    block: Any, xt: Any, r: Any, gt: Any, data: Data, wanted: tuple[bool, bool], dr: Any
+    block: Any, xt: Data, rs: Data, gt: Any, data: Data, wanted: tuple[bool, ...], dr: Any
 ) -> Any:
     """Outputs of a block, its part of dx, and `dr` with its part added; None where not wanted."""
-    primals = tuple(a for a, w in zip((xt, r), wanted, strict=True) if w)
+    every = (*xt, *rs)
 
     def of_wanted(*args: Any) -> Any:
         given = iter(args)
-        a, b = (next(given) if w else v for v, w in zip((xt, r), wanted, strict=True))
-        return block(a, b, *data)
+        return block(*(next(given) if w else v for v, w in zip(every, wanted, strict=True)), *data)
 
+    primals = (v for v, w in zip(every, wanted, strict=True) if w)
     loss, pull, valid = jax.vjp(of_wanted, *primals, has_aux=True)
-    parts = iter(pull(gt.astype(loss.dtype)))
-    dxt = next(parts) if wanted[0] else None
-    if wanted[1]:
-        dr = dr + next(parts).astype(dr.dtype)
-    return (loss, valid), dxt, dr
+    found = iter(pull(gt.astype(loss.dtype)))
+    parts: list[Any] = [next(found) if w else None for w in wanted]
+    sums = zip(dr, parts[len(xt) :], strict=True)
+    dr = tuple(None if s is None else s + part.astype(s.dtype) for s, part in sums)
+    return (loss, valid), tuple(parts[: len(xt)]), dr
 
 
 def _is_primal(leaf: Any) -> bool:
     return hasattr(leaf, "perturbed")
 
 
-def _accumulator(r: Any, wanted: bool = True) -> Any:
+def _accumulator(r: Any) -> Any:
     """Zeros for a sum over blocks, in float32 at least."""
-    return jnp.zeros(r.shape, jnp.promote_types(r.dtype, jnp.float32)) if wanted else None
+    return jnp.zeros(r.shape, jnp.promote_types(r.dtype, jnp.float32))
 
 
-def _cast(dr: Any, r: Any) -> Any:
-    return None if dr is None else dr.astype(r.dtype)
+def _accumulators(rs: Data, wanted: tuple[bool, ...]) -> Any:
+    """Those of the references that a gradient is wanted of; None for the others."""
+    of_references = zip(rs, wanted[len(wanted) - len(rs) :], strict=True)
+    return tuple(_accumulator(r) if w else None for r, w in of_references)
+
+
+def _cast(dr: Any, rs: Data) -> Any:
+    return tuple(d if d is None else d.astype(r.dtype) for d, r in zip(dr, rs, strict=True))
 
 
 def _chunks(size: int, *arrays: Any) -> Any:
     """Cut arrays [n, ...] into [blocks, size, ...], the last block filled up with zeros."""
-    blocks = -(-len(arrays[0]) // size)
 
     def cut(a: Any) -> Any:
+        blocks = -(-len(a) // size)
         fill = [(0, blocks * size - len(a))] + [(0, 0)] * (a.ndim - 1)
         return jnp.pad(a, fill).reshape(blocks, size, *a.shape[1:])
 
-    return tuple(cut(a) for a in arrays)
+    return jax.tree.map(cut, arrays)
 
 
 def _columns(i: Any, size: int, r: Any, references: Data) -> Any:

@@ -33,27 +33,25 @@ def compiled(fn: Any, *fixed: Any) -> Any:
     return tf.function(functools.partial(fn, *fixed), jit_compile=True, autograph=False)
 
 
-def dense(block: Any, x: tf.Tensor, r: tf.Tensor, anchors: Data, references: Data) -> Any:
+def one_block(block: Any, xs: Data, rs: Data, anchors: Data, references: Data) -> Any:
     """One block, differentiated as it is."""
-    return block(x, r, *anchors, *references)
+    return block(*xs, *rs, *anchors, *references)
 
 
-def per_anchor(
-    block: Any, size: Any, x: tf.Tensor, r: tf.Tensor, anchors: Data, references: Data
-) -> Any:
-    return compiled(_per_anchor, block, size)(x, r, anchors, references)
+def per_anchor(block: Any, size: Any, xs: Data, rs: Data, anchors: Data, references: Data) -> Any:
+    return compiled(_per_anchor, block, size)(xs, rs, anchors, references)
 
 
 def weighted_sum(
     block: Any,
     size: Any,
-    x: tf.Tensor,
-    r: tf.Tensor,
+    xs: Data,
+    rs: Data,
     weights: tf.Tensor,
     anchors: Data,
     references: Data,
 ) -> Any:
-    return compiled(_weighted_sum, block, size)(x, r, weights, anchors, references)
+    return compiled(_weighted_sum, block, size)(xs, rs, weights, anchors, references)
 
 
 def sum_and_log_sum(
@@ -93,46 +91,57 @@ def repeated(fn: Any, count: tf.Tensor, tensors: Data, data: Data) -> Any:
     return total(*tensors)
 
 
-def _per_anchor(block: Any, size: Any, x: Any, r: Any, anchors: Data, references: Data) -> Any:
-    @tf.custom_gradient
-    def rows(x: Any, r: Any) -> Any:
-        def rows_of(nothing: Any, xt: Any, *data: Any) -> Any:
-            return nothing, block(xt, r, *data, *references)
+def _per_anchor(block: Any, size: Any, xs: Data, rs: Data, anchors: Data, references: Data) -> Any:
+    k = len(xs)
 
-        _, (loss, valid) = _loop(size, r, rows_of, tf.constant(0), (x, *anchors))
+    @tf.custom_gradient
+    def rows(*tensors: Any) -> Any:
+        xs, rs = tensors[:k], tensors[k:]
+
+        def rows_of(nothing: Any, *of_anchors: Any) -> Any:
+            return nothing, block(*of_anchors[:k], *rs, *of_anchors[k:], *references)
+
+        _, (loss, valid) = _loop(size, rs[0], rows_of, tf.constant(0), (*xs, *anchors))
 
         def backward(g: Any, _: Any) -> Any:
-            def step(dr: Any, xt: Any, gt: Any, *data: Any) -> Any:
-                dxt, part = _block_gradients(block, xt, r, gt, (*data, *references))[1]
-                return dr + at_least_float32(part), (dxt,)
+            def step(dr: Any, gt: Any, *of_anchors: Any) -> Any:
+                data = (*of_anchors[k:], *references)
+                dxt, parts = _block_gradients(block, of_anchors[:k], rs, gt, data)[1]
+                return _added(dr, parts), dxt
 
-            dr, (dx,) = _loop(size, r, step, _accumulator(r), (x, g, *anchors))
-            return dx, tf.cast(dr, r.dtype)
+            dr, dx = _loop(size, rs[0], step, _accumulators(rs), (g, *xs, *anchors))
+            return [*dx, *(tf.cast(d, r.dtype) for d, r in zip(dr, rs, strict=True))]
 
         return (loss, valid), backward
 
-    return rows(x, r)
+    return rows(*xs, *rs)
 
 
 def _weighted_sum(
-    block: Any, size: Any, x: Any, r: Any, weights: Any, anchors: Data, references: Data
+    block: Any, size: Any, xs: Data, rs: Data, weights: Any, anchors: Data, references: Data
 ) -> Any:
-    @tf.custom_gradient
-    def total(x: Any, r: Any, weights: Any) -> Any:
-        # Where no gradient is asked for, nothing reads the gradients, and XLA leaves them out.
-        def step(dr: Any, xt: Any, wt: Any, *data: Any) -> Any:
-            (loss, valid), (dxt, part) = _block_gradients(block, xt, r, wt, (*data, *references))
-            return dr + at_least_float32(part), (dxt, loss, valid)
+    k = len(xs)
 
-        dr, (dx, loss, valid) = _loop(size, r, step, _accumulator(r), (x, weights, *anchors))
+    @tf.custom_gradient
+    def total(weights: Any, *tensors: Any) -> Any:
+        xs, rs = tensors[:k], tensors[k:]
+
+        # Where no gradient is asked for, nothing reads the gradients, and XLA leaves them out.
+        def step(dr: Any, wt: Any, *of_anchors: Any) -> Any:
+            data = (*of_anchors[k:], *references)
+            found, (dxt, parts) = _block_gradients(block, of_anchors[:k], rs, wt, data)
+            return _added(dr, parts), (*found, *dxt)
+
+        start = _accumulators(rs)
+        dr, (loss, valid, *dx) = _loop(size, rs[0], step, start, (weights, *xs, *anchors))
 
         def backward(g: Any, _: Any) -> Any:
-            parts = (g * tf.cast(part, g.dtype) for part in (dx, dr, loss))
-            return [tf.cast(p, t.dtype) for p, t in zip(parts, (x, r, weights), strict=True)]
+            parts = zip((loss, *dx, *dr), (weights, *tensors), strict=True)
+            return [tf.cast(g * tf.cast(part, g.dtype), t.dtype) for part, t in parts]
 
         return (tf.reduce_sum(loss * weights), valid), backward
 
-    return total(x, r, weights)
+    return total(weights, *xs, *rs)
 
 
 def _sum_and_log_sum(block: Any, size: Any, x: Any, r: Any, anchors: Data, references: Data) -> Any:
@@ -232,14 +241,23 @@ def with_equation(fast: Any, equation: Any, tensors: Data, data: Data) -> tf.Ten
     return value_of(*tensors)
 
 
-def _block_gradients(block: Any, xt: Any, r: Any, gt: Any, data: Data) -> Any:
-    """Outputs of a block, and its parts of dx and dr."""
+def _block_gradients(block: Any, xt: Data, rs: Data, gt: Any, data: Data) -> Any:
+    """Outputs of a block, and its parts of the gradients of the anchors and of the references."""
+    tensors = (*xt, *rs)
     with tf.GradientTape(watch_accessed_variables=False) as tape:
-        tape.watch((xt, r))
-        loss, valid = block(xt, r, *data)
+        tape.watch(tensors)
+        loss, valid = block(*tensors, *data)
     gt = tf.cast(gt, loss.dtype)
-    parts = tape.gradient(loss, (xt, r), gt, unconnected_gradients="zero")
-    return (loss, valid), parts
+    parts = tuple(tape.gradient(loss, tensors, gt, unconnected_gradients="zero"))
+    return (loss, valid), (parts[: len(xt)], parts[len(xt) :])
+
+
+def _added(sums: Any, parts: Any) -> Any:
+    return tuple(s + at_least_float32(part) for s, part in zip(sums, parts, strict=True))
+
+
+def _accumulators(rs: Data) -> Any:
+    return tuple(map(_accumulator, rs))
 
 
 def _accumulator(like: Any) -> Any:

@@ -4,7 +4,7 @@ Under `create_graph=True` a backward pass takes the equation on one block instea
 `torch_numerics.again`), so that second-order gradients are right; they take its memory.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -32,20 +32,39 @@ def only_shapes(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return rows, rows > 0
 
 
+class Run(NamedTuple):
+    """What a loop over blocks is given beside the tensors that gradients go to."""
+
+    block: Any
+    size: int
+    sides: int  # how many of those tensors are of the anchors; the others are of the references
+    anchors: Data
+    references: Data
+
+    def data(self, cut: slice) -> Data:
+        return (*(a[cut] for a in self.anchors), *self.references)
+
+    def at_once(self, *tensors: Any) -> Any:
+        return self.block(*tensors, *self.anchors, *self.references)
+
+    def on(self, cut: slice, tensors: Any) -> Any:
+        xs, rs = tensors[: self.sides], tensors[self.sides :]
+        return self.block(*(x[cut] for x in xs), *rs, *self.data(cut))
+
+
 @full_precision
-def dense(block: Any, x: torch.Tensor, r: torch.Tensor, anchors: Data, references: Data) -> Any:
+def one_block(block: Any, xs: Data, rs: Data, anchors: Data, references: Data) -> Any:
     """One block, differentiated as it is."""
-    return only_shapes(x) if x.is_meta else block(x, r, *anchors, *references)
+    x = xs[0]
+    return only_shapes(x) if x.is_meta else block(*xs, *rs, *anchors, *references)
 
 
 @torch.compiler.disable
 @full_precision
-def per_anchor(
-    block: Any, size: int, x: torch.Tensor, r: torch.Tensor, anchors: Data, references: Data
-) -> Any:
-    if x.is_meta:
-        return only_shapes(x)
-    return _PerAnchor.apply(block, size, x, r, anchors, references)
+def per_anchor(block: Any, size: int, xs: Data, rs: Data, anchors: Data, references: Data) -> Any:
+    if xs[0].is_meta:
+        return only_shapes(xs[0])
+    return _PerAnchor.apply(Run(block, size, len(xs), anchors, references), *xs, *rs)
 
 
 @torch.compiler.disable
@@ -53,16 +72,16 @@ def per_anchor(
 def weighted_sum(
     block: Any,
     size: int,
-    x: torch.Tensor,
-    r: torch.Tensor,
+    xs: Data,
+    rs: Data,
     weights: torch.Tensor,
     anchors: Data,
     references: Data,
 ) -> Any:
-    if x.is_meta:
-        loss, valid = only_shapes(x)
+    if xs[0].is_meta:
+        loss, valid = only_shapes(xs[0])
         return loss.sum(), valid
-    return _WeightedSum.apply(block, size, x, r, weights, anchors, references)
+    return _WeightedSum.apply(Run(block, size, len(xs), anchors, references), weights, *xs, *rs)
 
 
 @torch.compiler.disable
@@ -87,73 +106,58 @@ def repeated(fn: Any, count: torch.Tensor, tensors: Data, data: Data) -> Any:
 
 class _PerAnchor(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any, block: Any, size: int, x: Any, r: Any, anchors: Any, references: Any
-    ) -> Any:
-        rows = _Outputs(len(x))
-        for cut in _cuts(len(x), size):
-            rows.put(cut, block(x[cut], r, *(a[cut] for a in anchors), *references))
+    def forward(ctx: Any, run: Run, *tensors: Any) -> Any:
+        rows = _Outputs(len(tensors[0]))
+        for cut in _cuts(len(tensors[0]), run.size):
+            rows.put(cut, run.on(cut, tensors))
         loss, valid = rows.parts
-        ctx.block, ctx.size, ctx.anchors, ctx.references = block, size, anchors, references
-        ctx.save_for_backward(x, r)
+        ctx.run = run
+        ctx.save_for_backward(*tensors)
         ctx.mark_non_differentiable(valid)
         return loss, valid
 
     @staticmethod
     @full_precision
     def backward(ctx: Any, g: Any, _: Any) -> Any:
-        x, r = ctx.saved_tensors
+        run, tensors = ctx.run, ctx.saved_tensors
         if torch.is_grad_enabled():
-
-            def rows(x: Any, r: Any) -> Any:
-                return ctx.block(x, r, *ctx.anchors, *ctx.references)[0]
-
-            return None, None, *again(rows, (x, r), [g]), None, None
-        wanted = ctx.needs_input_grad[2:4]
-        gradients = _Gradients(x, r, wanted)
-        for cut in _cuts(len(x), ctx.size):
-            data = (*(a[cut] for a in ctx.anchors), *ctx.references)
-            gradients.add(ctx.block, cut, g[cut], data)
-        return None, None, *gradients.finished(), None, None
+            return None, *again(lambda *tensors: run.at_once(*tensors)[0], tensors, [g])
+        gradients = _Gradients(run, tensors, ctx.needs_input_grad[1:])
+        for cut in _cuts(len(tensors[0]), run.size):
+            gradients.add(cut, g[cut])
+        return None, *gradients.finished()
 
 
 class _WeightedSum(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any, block: Any, size: int, x: Any, r: Any, weights: Any, anchors: Any, references: Any
-    ) -> Any:
-        wanted = ctx.needs_input_grad[2:4]
-        gradients = _Gradients(x, r, wanted)
-        rows = _Outputs(len(x))
-        for cut in _cuts(len(x), size):
-            data = (*(a[cut] for a in anchors), *references)
-            if any(wanted):
-                rows.put(cut, gradients.add(block, cut, weights[cut], data))
-            else:
-                rows.put(cut, block(x[cut], r, *data))
+    def forward(ctx: Any, run: Run, weights: Any, *tensors: Any) -> Any:
+        wanted = ctx.needs_input_grad[2:]
+        gradients = _Gradients(run, tensors, wanted)
+        rows = _Outputs(len(tensors[0]))
+        for cut in _cuts(len(tensors[0]), run.size):
+            on = gradients.add(cut, weights[cut]) if any(wanted) else run.on(cut, tensors)
+            rows.put(cut, on)
         loss, valid = rows.parts
-        ctx.gradients = gradients.finished()
-        ctx.block, ctx.data = block, (*anchors, *references)
-        ctx.versions = [t._version for t in ctx.data]
-        ctx.save_for_backward(x, r, weights, loss)
+        ctx.gradients, ctx.run = gradients.finished(), run
+        ctx.versions = [t._version for t in (*run.anchors, *run.references)]
+        ctx.save_for_backward(weights, loss, *tensors)
         ctx.mark_non_differentiable(valid)
         return (loss * weights).sum(), valid
 
     @staticmethod
     @full_precision
     def backward(ctx: Any, g: Any, _: Any) -> Any:
-        x, r, weights, loss = ctx.saved_tensors
+        run, (weights, loss, *tensors) = ctx.run, ctx.saved_tensors
         if torch.is_grad_enabled():
-            if ctx.versions != [t._version for t in ctx.data]:
+            if ctx.versions != [t._version for t in (*run.anchors, *run.references)]:
                 refuse_again("a memory of earlier batches, which has been written over since")
 
-            def total(x: Any, r: Any, weights: Any) -> Any:
-                return (ctx.block(x, r, *ctx.data)[0] * weights).sum()
+            def total(weights: Any, *tensors: Any) -> Any:
+                return (run.at_once(*tensors)[0] * weights).sum()
 
-            dx, dr, dw = again(total, (x, r, weights), [g])
-            return None, None, dx, dr, dw, None, None
-        dx, dr = (None if part is None else g * part for part in ctx.gradients)
-        return None, None, dx, dr, g * loss if ctx.needs_input_grad[4] else None, None, None
+            return None, *again(total, (weights, *tensors), [g])
+        parts = (None if part is None else g * part for part in ctx.gradients)
+        return None, g * loss if ctx.needs_input_grad[1] else None, *parts
 
 
 class _SumAndLogSum(torch.autograd.Function):
@@ -292,29 +296,38 @@ class _Outputs:
 
 
 class _Gradients:
-    """Gradients with respect to anchors and references, gathered block by block."""
+    """Gradients with respect to tensors of anchors and references, gathered block by block."""
 
-    def __init__(self, x: torch.Tensor, r: torch.Tensor, wanted: tuple[bool, bool]) -> None:
-        self.x, self.r, self.wanted = x, r, wanted
-        self.dx = torch.empty_like(x) if wanted[0] else None
-        self.dr = _zeros(r) if wanted[1] else None
+    def __init__(self, run: Run, tensors: Any, wanted: Any) -> None:
+        self.run, self.tensors, self.wanted = run, tensors, wanted
+        self.of_anchors = range(run.sides)
+        self.sums = [
+            None if not w else torch.empty_like(t) if i in self.of_anchors else _zeros(t)
+            for i, (t, w) in enumerate(zip(tensors, wanted, strict=True))
+        ]
 
-    def add(self, block: Any, cut: slice, g: torch.Tensor, data: Data) -> Any:
+    def add(self, cut: slice, g: torch.Tensor) -> Any:
         """Add a block's part, for the cotangent `g` of its losses; return its outputs."""
         with torch.enable_grad():
-            xt = self.x[cut].detach().requires_grad_(self.wanted[0])
-            r = self.r.detach().requires_grad_(self.wanted[1])
-            loss, valid = block(xt, r, *data)
-            inputs = [t for t in (xt, r) if t.requires_grad]
+            at = [
+                (t[cut] if i in self.of_anchors else t).detach().requires_grad_(w)
+                for i, (t, w) in enumerate(zip(self.tensors, self.wanted, strict=True))
+            ]
+            loss, valid = self.run.block(*at, *self.run.data(cut))
+            inputs = [t for t in at if t.requires_grad]
             parts = iter(torch.autograd.grad(loss, inputs, g.to(loss.dtype)))
-        if self.dx is not None:
-            self.dx[cut] = next(parts)
-        if self.dr is not None:
-            self.dr += next(parts)
+        for i, total in enumerate(self.sums):
+            if total is None:
+                continue
+            if i in self.of_anchors:
+                total[cut] = next(parts)
+            else:
+                total += next(parts)
         return loss.detach(), valid
 
-    def finished(self) -> tuple[torch.Tensor | None, torch.Tensor | None]:
-        return self.dx, None if self.dr is None else self.dr.to(self.r.dtype)
+    def finished(self) -> list[torch.Tensor | None]:
+        both = zip(self.sums, self.tensors, strict=True)
+        return [None if total is None else total.to(t.dtype) for total, t in both]
 
 
 def _cuts(n: int, size: int) -> list[slice]:

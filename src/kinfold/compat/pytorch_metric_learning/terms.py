@@ -2,12 +2,14 @@
 
 from typing import Any
 
+import keras
 from keras import ops
 
 from kinfold import losses
 from kinfold.core.checks import Tensor
 from kinfold.core.numerics import any_in_row, log_sum_exp, softplus, unit_rows
-from kinfold.losses.lifted_structure import NONE
+from kinfold.losses.lifted_structure import NONE, log_add
+from kinfold.streaming import Problem
 
 
 class Hinges(losses.PairLoss):
@@ -119,21 +121,26 @@ class LiftedToReferences(Lifted):
     A pair of equal indices counts them once.
     """
 
-    def _pairs(self, *args: Any) -> Any:
-        x, r, anchors, references = super(losses.LiftedStructureLoss, self)._pairs(*args)
-        x = self._with_negatives(x, r, anchors, references)
-        n, m = ops.shape(x)[0], ops.shape(r)[0]
-        own = ops.pad(x[:, -1], [[0, max(m - n, 0)]], constant_values=NONE)[:m]
-        r = ops.concatenate([ops.cast(r, x.dtype), ops.expand_dims(own, 1)], axis=1)
-        return x, r, anchors, references
+    def problem(self, *args: Any, **kwargs: Any) -> Problem:
+        problem = super(losses.LiftedStructureLoss, self).problem(*args, **kwargs)
+        own = self._negatives_of(problem)
+        (part,) = problem.parts
+        n, m = ops.shape(own)[0], ops.shape(part.embeddings)[0]
+        of_references = ops.pad(own, [[0, max(m - n, 0)]], constant_values=NONE)[:m]
+        extra, of_references = ((o, _numbers(o)) for o in (own, of_references))
+        return problem._replace(extra=extra, parts=(part._replace(extra=of_references),))
 
-    def _block(
-        self, x: Tensor, r: Tensor, y: Tensor, positions: Tensor, *ref_y: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        positive, negative = self._masks(y, positions, *ref_y)
-        columns = ops.arange(ops.shape(r)[0], dtype="int32")
-        index = ops.equal(ops.expand_dims(positions, 1), ops.expand_dims(columns, 0))
-        nowhere = ops.concatenate([r[:, :-1], ops.full_like(r[:, -1:], NONE)], axis=1)
-        once = self.of_embeddings(x, nowhere, ops.logical_and(positive, index), negative)
-        both = self.of_embeddings(x, r, ops.logical_and(positive, ops.logical_not(index)), negative)
-        return tuple(a + b for a, b in zip(once, both, strict=True))
+    def per_anchor(
+        self, distance: Tensor, positive: Tensor, negative: Tensor, *extra: Tensor
+    ) -> Any:
+        own, i, of_references, j = extra
+        index = ops.equal(ops.expand_dims(i, 1), ops.expand_dims(j, 0))
+        both = log_add(own, of_references)
+        return self.over_positives(
+            distance, positive, ops.where(index, ops.expand_dims(own, 1), both)
+        )
+
+
+def _numbers(like: Tensor) -> Tensor:
+    """0, 1, 2 and so on, of the dtype of `like` [n], as what a loss takes beside distances."""
+    return ops.arange(ops.shape(like)[0], dtype=keras.backend.standardize_dtype(like.dtype))

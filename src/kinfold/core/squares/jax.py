@@ -1,5 +1,6 @@
 """Squared distances in JAX: where different rows are too near, a block is computed again."""
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -13,6 +14,7 @@ def known(r: jax.Array) -> jax.Array:
     return jnp.stack([_norms(r - _centre(r)), _marks(r)], axis=1)
 
 
+@partial(jax.jit, inline=True)  # eager callers would compile the two ways at every call
 def squared(x: jax.Array, r: jax.Array, known_of_r: jax.Array | None) -> jax.Array:
     return _squared(x, r, known_of_r)[0]
 

@@ -1,7 +1,5 @@
 """Where the fused kernels are chosen, and why not."""
 
-import contextlib
-from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -10,83 +8,65 @@ from keras import ops
 from kinfold.core import backends
 from kinfold.core.checks import Tensor
 from kinfold.core.numerics import at_least_float32, log_sum_exp
+from kinfold.streaming import forced
+from kinfold.streaming.family import refusal
 from kinfold.streaming.fused.kernel import DISTANCES, LARGEST
-
-_NOT_HELD = (
-    "it is none of the losses that they hold, or changes one. Those are Circle, multi-similarity "
-    "without mining, SupCon, NT-Xent, soft nearest neighbour, generalised lifted structure and "
-    "InfoNCE."
-)
-
-_wanted: list[bool | None] = [None]
+from kinfold.streaming.problem import Part, Problem, Streamed
 
 
-@contextlib.contextmanager
-def fused_kernels(wanted: bool = True) -> Iterator[None]:
-    """Ask for the fused kernels in a block of code, or go without them.
-
-    Left alone, a loss chooses them on a GPU wherever they serve, once a small batch has shown that
-    they give there what its equation gives; and the streamed road elsewhere. For all threads of
-    the process, and for what is traced in the block where a graph is compiled.
-
-    Args:
-        wanted: whether every loss must take them (one that cannot raises), or none may.
-
-    Raises:
-        RuntimeError: within the block, from a loss that the kernels cannot serve as asked; the
-            message says why.
-
-    Example:
-
-    >>> import numpy as np
-    >>> from kinfold.losses import CircleLoss
-    >>> from kinfold.streaming import fused_kernels
-    >>> x, y = np.eye(4, dtype="float32"), np.array([0, 0, 1, 1])
-    >>> with fused_kernels(False):
-    ...     print(f"{float(CircleLoss(gamma=1.0)(y, x)):.3f}")
-    1.599
-    """
-    before = _wanted[0]
-    _wanted[0] = bool(wanted)
-    try:
-        yield
-    finally:
-        _wanted[0] = before
+def cannot(loss: Any, problem: Problem) -> str | None:
+    """Why the kernels cannot serve, in a sentence; None where they can."""
+    if why := refusal(loss):
+        return why
+    part = problem.parts[0]
+    alone = len(problem.parts) == 1 and problem.mask is None and part.mask is None
+    if not (alone and problem.of_class_ids and part.offset == 0):
+        return (
+            "they compare class ids with one set of references, without `ref_mask` or a memory; "
+            "pass `y_true` as integers [batch]."
+        )
+    family = loss.family()
+    if family.positive.numbers is None or family.negative.numbers is None:
+        return "its logits have no form for the kernels; see `kinfold.streaming.family`."
+    name = family.distance.name
+    if name not in DISTANCES:
+        return f"distance={name!r} is none of theirs, which are {', '.join(DISTANCES)}."
+    if 0 in (*problem.x.shape, *part.embeddings.shape):
+        return "there is nothing to compare."
+    return _of_tensors(problem.x)
 
 
-def rows(
-    loss: Any, x: Tensor, r: Tensor, anchors: Any, references: Any
-) -> tuple[Tensor, Tensor] | None:
-    """Loss and validity of each anchor by the fused kernels; None where they do not serve.
-
-    Args:
-        loss: a `PairLoss`.
-        x: anchors [n, d].
-        r: references [m, d]; the anchors themselves where they are `x`.
-        anchors: the labels of the anchors, and their positions.
-        references: the labels of the references.
-
-    Raises:
-        RuntimeError: they were asked for and do not serve.
-    """
-    if not wanted(x) or 0 in (*x.shape, *r.shape):
+def rather_not(loss: Any, problem: Problem) -> str | None:
+    """Why another road is better, in a sentence; None where none is."""
+    kernels, dense = _kernels(loss), _dense(loss)
+    if _backend().on_trial(loss, problem.x, lambda *a: kernels(*a)[0], dense):
         return None
-    if _refused(loss, _reason(loss, x, anchors, references)):
-        return None
-    backend = _backend()
+    return "they failed their trial; see the warning."
 
+
+def rows(loss: Any, problem: Problem) -> tuple[Tensor, Tensor]:
+    """Loss and validity of each anchor by the fused kernels."""
+    part = problem.parts[0]
+    if problem.with_itself():
+        return _kernels(loss)((problem.x,), (problem.labels,))
+    return _kernels(loss)((problem.x, part.embeddings), (problem.labels, part.labels))
+
+
+def _kernels(loss: Any) -> Any:
     def kernels(sides: Any, labels: Any) -> Any:
         other, ref_y = (sides[1], labels[1]) if len(sides) > 1 else (None, None)
-        return backend.rows(loss, sides[0], other, (labels[0], ref_y), not loss.remove_diagonal)
+        return _backend().rows(loss, sides[0], other, (labels[0], ref_y), not loss.remove_diagonal)
 
+    return kernels
+
+
+def _dense(loss: Any) -> Any:
     def dense(sides: Any, labels: Any) -> Tensor:
-        at = ops.arange(len(sides[0]), dtype="int32")
-        return loss._block(sides[0], sides[-1], labels[0], at, labels[-1])[0]
+        problem = Problem(sides[0], labels[0], (Part(sides[-1], labels[-1]),))
+        block, *tensors = Streamed.of(loss, problem, loss.row)
+        return block(*(tensor for side in tensors for tensor in side))[0]
 
-    if not (asked() or backend.on_trial(loss, x, lambda *a: kernels(*a)[0], dense)):
-        return None
-    y, (ref_y, *_) = anchors[0], references
-    return kernels((x,), (y,)) if r is x and ref_y is y else kernels((x, r), (y, ref_y))
+    return dense
 
 
 def pairs(loss: Any, x: Tensor, r: Tensor, scale: Tensor, both: bool) -> Tensor | None:
@@ -105,7 +85,11 @@ def pairs(loss: Any, x: Tensor, r: Tensor, scale: Tensor, both: bool) -> Tensor 
     Raises:
         RuntimeError: they were asked for and do not serve.
     """
-    if not wanted(x) or 0 in x.shape or _refused(loss, _of_tensors(x)):
+    if not wanted(x) or 0 in x.shape:
+        return None
+    if why := _of_tensors(x):
+        if asked():
+            raise RuntimeError(forced.refused(loss, why))
         return None
     backend = _backend()
 
@@ -132,40 +116,18 @@ def pairs(loss: Any, x: Tensor, r: Tensor, scale: Tensor, both: bool) -> Tensor 
 
 
 def asked() -> bool:
-    return bool(_wanted[0])
+    return forced.only() == "fused"
 
 
 def wanted(x: Tensor) -> bool:
     """Whether the kernels are asked for, or are the first choice where `x` lies."""
-    if _wanted[0] is not None:
-        return _wanted[0]
+    if forced.only():
+        return asked()
+    return not forced.without("fused") and _on_gpu(x)
+
+
+def _on_gpu(x: Tensor) -> bool:
     return backends.module("kinfold.streaming").on_gpu(x)
-
-
-def not_held(loss: Any, reason: str = _NOT_HELD) -> None:
-    """No kernels for a loss; an error where they were asked for."""
-    _refused(loss, reason)
-
-
-def _refused(loss: Any, reason: str | None) -> bool:
-    """Whether there is a reason against the kernels; an error where they were asked for."""
-    if reason and asked():
-        raise RuntimeError(
-            f"The fused kernels were asked for and cannot serve {type(loss).__name__}: {reason}"
-        )
-    return bool(reason)
-
-
-def _reason(loss: Any, x: Tensor, anchors: Any, references: Any) -> str | None:
-    """Why the kernels do not serve, in a sentence; None where they do."""
-    if not loss.has_fused():
-        return _NOT_HELD
-    if len(references) != 1 or len(anchors[0].shape) != 1:
-        return "they compare class ids, without `ref_mask`; pass `y_true` as integers [batch]."
-    name = loss.distance.name
-    if name not in DISTANCES:
-        return f"distance={name!r} is none of theirs, which are {', '.join(DISTANCES)}."
-    return _of_tensors(x)
 
 
 def _of_tensors(x: Tensor) -> str | None:
@@ -176,6 +138,8 @@ def _of_tensors(x: Tensor) -> str | None:
         return f"they compute in float32, bfloat16 or float16. Received embeddings of {dtype}."
     if keras.backend.backend() == "tensorflow":
         return "there are none for TensorFlow, whose streamed road runs under XLA."
+    if not (asked() or _on_gpu(x)):  # then the kernels are not even loaded
+        return "the embeddings are on no GPU."
     return _backend().refusal(x)
 
 

@@ -4,7 +4,7 @@ import keras
 
 from kinfold.core import backends
 from kinfold.core.checks import Tensor
-from kinfold.streaming.symmetric.tiles import Family
+from kinfold.streaming.family import Family
 
 # Rows and columns of a symmetric tile: a megabyte of float32.
 TILE = 512
@@ -22,7 +22,7 @@ def symmetric(
     the matrix work of the general way: see `kinfold.streaming.symmetric.tiles`.
 
     Args:
-        family: the loss, by its logits, their slopes and `combine`.
+        family: what the loss is made of, without extra statistic.
         x: embeddings [n, d], float32 or float64.
         y: integer labels [n].
         diagonal: whether an anchor is a positive of itself.

@@ -14,24 +14,13 @@ sum_i w_i loss_i with respect to a dot product x_i.x_j is the entry of
 so that dx_i = sum_j M_ij x_j: four products of n/2 tiles in all, where autodiff takes six of n.
 """
 
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from keras import ops
 
 from kinfold.core.checks import Tensor
+from kinfold.streaming.family import Family
 from kinfold.streaming.log_sums import LogSum, finite, log_sum
-
-
-class Family(Protocol):
-    """What a loss of the family says of itself."""
-
-    def positive_logit(self, distance: Tensor) -> Tensor: ...
-    def negative_logit(self, distance: Tensor) -> Tensor: ...
-    def positive_slope(self, distance: Tensor) -> Tensor: ...
-    def negative_slope(self, distance: Tensor) -> Tensor: ...
-    def combine(self, positive: Tensor, negative: Tensor) -> Tensor: ...
-
-    distance: Any
 
 
 class Side(NamedTuple):
@@ -45,7 +34,7 @@ class Side(NamedTuple):
 
 def negatives_only_sums(family: Family, xi: Tensor, xj: Tensor) -> tuple[LogSum, LogSum]:
     """N of the rows and of the columns of a tile that holds negative pairs only."""
-    n = family.negative_logit(family.distance.of_dot(xi @ ops.transpose(xj)))
+    n = family.negative.value(family.distance.of_dot(xi @ ops.transpose(xj)))
     return log_sum(n, 1), log_sum(n, 0)
 
 
@@ -63,8 +52,8 @@ def negatives_only_gradient(
     """M of a tile that holds negative pairs only."""
     d = family.distance.of_dot(xi @ ops.transpose(xj))
     return family.distance.dot_slope(d) * _pull(
-        family.negative_logit(d),
-        family.negative_slope(d),
+        family.negative.value(d),
+        family.negative.slope(d),
         (row.negative, row.negative_weight),
         (column.negative, column.negative_weight),
     )
@@ -85,13 +74,13 @@ def mixed_gradient(
     p, n = _logits(family, d, positive, negative)
     p = _pull(
         p,
-        family.positive_slope(d),
+        family.positive.slope(d),
         (row.positive, row.positive_weight),
         (column.positive, column.positive_weight),
     )
     n = _pull(
         n,
-        family.negative_slope(d),
+        family.negative.slope(d),
         (row.negative, row.negative_weight),
         (column.negative, column.negative_weight),
     )
@@ -124,7 +113,7 @@ def whole_gradient(
 ) -> Tensor:
     """dx of a batch that is one tile: rows alone give G, and M = G + G^T."""
     a, b = (ops.expand_dims(w, 1) for w in (side.positive_weight, side.negative_weight))
-    slope = ops.where(positive, family.positive_slope(d), family.negative_slope(d))
+    slope = ops.where(positive, family.positive.slope(d), family.negative.slope(d))
     g = e * ops.where(positive, a, b) * slope * family.distance.dot_slope(d)
     return (g + ops.transpose(g)) @ x
 
@@ -133,8 +122,8 @@ def _logits(family: Family, d: Tensor, positive: Tensor, negative: Tensor) -> tu
     """A logit that is not allowed is -inf, and so is its exponential nothing."""
     infinite = ops.full_like(d, -float("inf"))
     return (
-        ops.where(positive, family.positive_logit(d), infinite),
-        ops.where(negative, family.negative_logit(d), infinite),
+        ops.where(positive, family.positive.value(d), infinite),
+        ops.where(negative, family.negative.value(d), infinite),
     )
 
 

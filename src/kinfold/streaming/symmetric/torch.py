@@ -12,7 +12,7 @@ import torch
 from kinfold.core import pairs
 from kinfold.core.numerics import log_sum_exp
 from kinfold.core.torch_numerics import again, exp_, full_precision
-from kinfold.streaming.symmetric.tiles import Family
+from kinfold.streaming.family import Family
 from kinfold.streaming.torch import only_shapes
 
 # Anchors per block of the band; more if their classes are larger.
@@ -41,8 +41,8 @@ def _equation(family: Family, diagonal: bool, y: torch.Tensor, x: torch.Tensor) 
     at = torch.arange(len(y), device=y.device)
     positive, negative = pairs.masks(y, y, rows=at, diagonal=diagonal)
     sums = (
-        log_sum_exp(family.positive_logit(d), positive),
-        log_sum_exp(family.negative_logit(d), negative),
+        log_sum_exp(family.positive.value(d), positive),
+        log_sum_exp(family.negative.value(d), negative),
     )
     rows = family.combine(*sums)
     return torch.where(pairs.valid_anchors(positive, negative), rows, 0.0)
@@ -107,7 +107,7 @@ class _Whole:
         self.d = family.distance.of_dot(self.x @ self.x.T)
         same = y[:, None] == y
         self.p_and_n = []
-        for logit, allowed in ((family.positive_logit, same), (family.negative_logit, ~same)):
+        for logit, allowed in ((family.positive.value, same), (family.negative.value, ~same)):
             if allowed is same and not diagonal:
                 allowed = same.clone().fill_diagonal_(False)
             self.p_and_n.append(_own(logit(self.d), self.d).masked_fill_(~allowed, -torch.inf))
@@ -125,8 +125,8 @@ class _Whole:
     def gradient(self, p_weights: Any, n_weights: Any) -> torch.Tensor:
         (p, n), family, d = self.parts, self.family, self.d
         m = p.exponentials * p.share(p_weights)[:, None]
-        m *= family.positive_slope(d)
-        m += (n.exponentials * n.share(n_weights)[:, None]).mul_(family.negative_slope(d))
+        m *= family.positive.slope(d)
+        m += (n.exponentials * n.share(n_weights)[:, None]).mul_(family.negative.slope(d))
         m *= family.distance.dot_slope(d)
         return (m + m.T) @ self.x
 
@@ -186,7 +186,7 @@ class _Sorted:
         other = self.labels[rows, None] != self.labels[None, run]
         if not self.diagonal:
             other.diagonal(rows.start - run.start).fill_(True)
-        return d, _own(self.family.positive_logit(d), d).masked_fill_(other, -torch.inf)
+        return d, _own(self.family.positive.value(d), d).masked_fill_(other, -torch.inf)
 
     def positive_sums(self) -> torch.Tensor:
         """P, -inf for an anchor without positives."""
@@ -202,7 +202,7 @@ class _Sorted:
             d, p = self.band_logits(rows, run)
             m = torch.exp(p - largest[rows, None]) * share[rows, None]
             m += torch.exp(p - largest[None, run]) * share[None, run]
-            m *= self.family.positive_slope(d)
+            m *= self.family.positive.slope(d)
             m *= self.family.distance.dot_slope(d)
             dx[rows].addmm_(m, self.x[run])
 
@@ -214,7 +214,7 @@ class _Sorted:
         xi, xj = self.parts[i], self.parts[j]
         dot = self.buffers[0, : len(xi) * len(xj)].view(len(xi), len(xj))
         d = self.family.distance.of_dot(torch.mm(xi, xj.T, out=dot))
-        n = _own(self.family.negative_logit(d), d)
+        n = _own(self.family.negative.value(d), d)
         rows, columns = self.bounds[i], self.bounds[j]
         if i == j or self.last[i] == self.first[j]:
             n.masked_fill_(self.labels[rows, None] == self.labels[None, columns], -torch.inf)
@@ -266,7 +266,7 @@ class _Sorted:
                 column = torch.exp(shift - sums_j).mul_(weights_j).to(d.dtype)
                 both = self.buffers[1, : m.numel()].view_as(m)
                 m *= torch.add(row[:, None], column[None, :], out=both)
-            m *= self.family.negative_slope(d)
+            m *= self.family.negative.slope(d)
             linear_here = smallest > above
             if not linear_here:
                 m *= self.family.distance.dot_slope(d)

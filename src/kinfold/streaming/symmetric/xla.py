@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 from keras import ops
 
 from kinfold.core.checks import Tensor
+from kinfold.streaming.family import Family
 from kinfold.streaming.symmetric import tiles
-from kinfold.streaming.symmetric.tiles import Family, LogSum, Side
+from kinfold.streaming.symmetric.tiles import LogSum, Side
 
 Sums = tuple[LogSum, LogSum]
 

@@ -124,8 +124,10 @@ class TripletHardLoss(_ByMetric, losses.TripletLoss):
     def counted(self, counted: Tensor) -> Tensor:
         return ops.ones_like(counted)
 
-    def of_embeddings(self, x: Tensor, r: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
-        d = self.distance(x, r)
+    def per_anchor(
+        self, distance: Tensor, positive: Tensor, negative: Tensor, *extra: Tensor
+    ) -> Tensor:
+        d = distance
         furthest = ops.max(ops.where(positive, d, ops.zeros_like(d)), axis=1)
         nearest = ops.min(ops.where(negative, d, ops.full_like(d, float("inf"))), axis=1)
         # Replaced where there is none, so that no infinity meets a gradient.

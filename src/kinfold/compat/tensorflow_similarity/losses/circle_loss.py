@@ -1,5 +1,6 @@
 """`tensorflow_similarity.losses.CircleLoss`."""
 
+from dataclasses import replace
 from typing import Any
 
 import keras
@@ -9,6 +10,7 @@ from kinfold.compat import keras2
 from kinfold.compat.tensorflow_similarity.losses.batch_mean import BatchMean
 from kinfold.core.checks import Tensor
 from kinfold.core.numerics import softplus
+from kinfold.streaming import Family
 
 
 @keras.saving.register_keras_serializable("kinfold.tensorflow_similarity")
@@ -54,3 +56,6 @@ class CircleLoss(BatchMean, losses.CircleLoss):
 
     def combine(self, positive: Tensor, negative: Tensor) -> Tensor:
         return softplus(positive) + softplus(negative)
+
+    def family(self) -> Family:
+        return replace(super().family(), of=CircleLoss)

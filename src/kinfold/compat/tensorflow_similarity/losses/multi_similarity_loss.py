@@ -1,5 +1,6 @@
 """`tensorflow_similarity.losses.MultiSimilarityLoss`."""
 
+from dataclasses import replace
 from typing import Any
 
 import keras
@@ -8,6 +9,7 @@ from kinfold import losses
 from kinfold.compat import keras2
 from kinfold.compat.tensorflow_similarity.losses.batch_mean import BatchMean
 from kinfold.core import checks
+from kinfold.streaming import Family
 
 
 @keras.saving.register_keras_serializable("kinfold.tensorflow_similarity")
@@ -61,3 +63,7 @@ class MultiSimilarityLoss(BatchMean, losses.MultiSimilarityLoss):
         config = {**super().get_config(), "lmda": self.lmda, "center": self.center}
         del config["threshold"]
         return config
+
+    def family(self) -> Family | None:
+        family = super().family()
+        return None if family is None else replace(family, of=MultiSimilarityLoss)

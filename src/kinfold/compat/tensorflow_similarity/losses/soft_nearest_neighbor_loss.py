@@ -1,5 +1,6 @@
 """`tensorflow_similarity.losses.SoftNearestNeighborLoss`."""
 
+from dataclasses import replace
 from typing import Any
 
 import keras
@@ -8,6 +9,7 @@ from keras import ops
 from kinfold import losses
 from kinfold.compat import keras2
 from kinfold.core.checks import Tensor
+from kinfold.streaming import Family
 
 
 @keras.saving.register_keras_serializable("kinfold.tensorflow_similarity")
@@ -50,3 +52,6 @@ class SoftNearestNeighborLoss(losses.SoftNearestNeighborLoss):
 
     def counted(self, counted: Tensor) -> Tensor:
         return ops.ones_like(counted)
+
+    def family(self) -> Family:
+        return replace(super().family(), of=SoftNearestNeighborLoss)

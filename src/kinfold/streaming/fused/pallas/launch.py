@@ -7,15 +7,24 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plgpu
 
+from kinfold.streaming.family import Family, Linear
 from kinfold.streaming.fused.pallas import kernels
 from kinfold.streaming.fused.pallas.kernels import INF, Logits, Plan, Refs
 from kinfold.streaming.fused.tiles import Tile, tiles
 
 
+def _not_combined(*_: Any) -> Any:
+    raise NotImplementedError
+
+
+# A pair's own reference is its positive, and the logits are the dot products.
+PAIRS = Family(object, None, Linear(1.0), Linear(1.0), _not_combined)
+
+
 class Problem(NamedTuple):
     """What a compiled graph is for; hashable."""
 
-    loss: Any  # None: a pair's own reference is its positive, and logits are dot products
+    family: Family
     distance: str
     diagonal: bool
     both: bool
@@ -32,23 +41,14 @@ class Side(NamedTuple):
 
 def plan_of(problem: Problem, x: Any, kernel: int) -> Plan:
     sizes = tiles(x.shape[1], x.dtype.name, "ieee", 0)
-    loss, spec = problem.loss, None if problem.loss is None else problem.loss.fused()
-    if spec is None or spec.functions is None:
-        numbers = ((1.0, 0.0), (1.0, 0.0)) if spec is None else (spec.positive, spec.negative)
-        (p, p_at), (n, n_at) = numbers
-        logits = Logits(
-            lambda d: p * (d - p_at),
-            lambda d: n * (d - n_at),
-            lambda d: jnp.full_like(d, p),
-            lambda d: jnp.full_like(d, n),
-        )
-    else:
-        slopes = loss.positive_slope, loss.negative_slope
-        logits = Logits(loss.positive_logit, loss.negative_logit, *slopes)
-    extra = "none" if spec is None else spec.extra
+    family = problem.family
+    both = family.positive, family.negative
+    logits = Logits(*(logit.value for logit in both), *(logit.slope for logit in both))
     tile: Tile = (sizes.forward, sizes.backward)[kernel]
-    scaled = problem.loss is None
-    return Plan(logits, problem.distance, problem.diagonal, scaled, extra, problem.tf32, tile)
+    scaled = family is PAIRS
+    return Plan(
+        logits, problem.distance, problem.diagonal, scaled, family.extra, problem.tf32, tile
+    )
 
 
 def sides_of(problem: Problem, plan: Plan, primals: Any) -> tuple[Side, Side]:

@@ -16,8 +16,8 @@ from jax.experimental.pallas import triton as plgpu
 
 from kinfold.streaming.fused import trial
 from kinfold.streaming.fused.pallas import launch
-from kinfold.streaming.fused.pallas.kernels import INF, Plan
-from kinfold.streaming.fused.pallas.launch import Problem
+from kinfold.streaming.fused.pallas.launch import PAIRS, Problem
+from kinfold.streaming.fused.statistics import Counts, scaled, terms, values
 from kinfold.streaming.jax import on_gpu
 
 # Values of jax.default_matmul_precision that ask for float32 products without TF32, as does none.
@@ -65,7 +65,7 @@ def _tf32() -> bool:
 
 def rows(loss: Any, x: Any, r: Any, labels: Any, diagonal: bool) -> tuple[Any, Any]:
     """Loss and validity of each anchor; without `r` the anchors are the references."""
-    problem = Problem(loss, loss.distance.name, diagonal, False, _tf32(), _interpreted(x))
+    problem = Problem(loss.family(), loss.distance.name, diagonal, False, _tf32(), _interpreted(x))
     return _rows(problem, x, r, *labels)
 
 
@@ -78,13 +78,13 @@ def _rows(problem: Problem, x: Any, r: Any, y: Any, ref_y: Any) -> tuple[Any, An
     classes, ref_classes = ranks[: len(y)], None if ref_y is None else ranks[len(y) :]
     p, n, extra = _statistics(problem, x, r, None, classes, ref_classes)
     _, valid = _counts(problem, classes, ref_classes)
-    losses = problem.loss.fused().combine(p, n, extra)
+    losses = problem.family.combined(p, n, extra)
     return jnp.where(valid, losses, 0.0), valid
 
 
 def pairs(x: Any, r: Any, scale: Any, both: bool) -> Any:
     """-log softmax of each pair among its row and, where `both`, among its column."""
-    problem = Problem(None, "inner_product", True, both, _tf32(), _interpreted(x))
+    problem = Problem(PAIRS, "inner_product", True, both, _tf32(), _interpreted(x))
     return _paired(problem, x, r, scale)
 
 
@@ -96,7 +96,7 @@ def _paired(problem: Problem, x: Any, r: Any, scale: Any) -> Any:
     return tuple(jax.nn.softplus(n - p) if len(x) > 1 else p * 0.0 for p, n in sums)
 
 
-def _counts(problem: Problem, classes: Any, ref_classes: Any) -> tuple[Any, Any]:
+def _counts(problem: Problem, classes: Any, ref_classes: Any) -> Counts:
     """How many positives each anchor has, and whether it has some and negatives."""
     other = classes if ref_classes is None else ref_classes
     run = jnp.sort(other)
@@ -106,7 +106,7 @@ def _counts(problem: Problem, classes: Any, ref_classes: Any) -> tuple[Any, Any]
         k = min(len(classes), len(other))
         own = (classes[:k] == other[:k]).astype(same.dtype)
         positives = same - jnp.pad(own, (0, len(classes) - k))
-    return positives, (positives > 0) & (same < len(other))
+    return Counts(positives, (positives > 0) & (same < len(other)))
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -120,11 +120,12 @@ def _statistics_forward(problem: Problem, *primals: Any) -> Any:
     sides = launch.sides_of(problem, plan, primals)
     counts = _counts(problem, classes, ref_classes)
     stats = launch.forward(problem, plan, sides, scale)
-    out = _values(plan, stats, counts)
+    same = counts, plan.extra, 1.0
+    out = values(stats, *same)
     ref_stats = None
     if problem.both:
         ref_stats = launch.forward(problem, plan, sides[::-1], scale)
-        out += _values(plan, ref_stats, counts)[:2]
+        out += values(ref_stats, *same)[:2]
     return out, (primals, stats, ref_stats)
 
 
@@ -133,20 +134,17 @@ def _statistics_backward(problem: Problem, saved: Any, gradients: Any) -> Any:
     plan = launch.plan_of(problem, x, 1)
     sides = launch.sides_of(problem, plan, (x, r, scale, classes, ref_classes))
     counts = _counts(problem, classes, ref_classes)
-    every = [jnp.where(counts[1], g, 0.0) for g in gradients]
-    # In half precision the second product's entries must neither overflow nor vanish.
-    largest = jnp.max(jnp.stack([jnp.max(jnp.abs(g)) for g in every]))
-    factor = jnp.where(largest > 0, largest, 1.0)
-    gp, gn, ge, *of_columns = (g / factor for g in every)
-    terms = ref_terms = _terms(plan, stats, counts, gp, gn, ge)
+    factor, (gp, gn, ge, *of_columns) = scaled(gradients, counts)
+    same = counts, plan.extra, 1.0
+    of_anchors = ref_terms = terms(stats, *same, (gp, gn, ge))
     if problem.both:
-        ref_terms = _terms(plan, ref_stats, counts, of_columns[0], of_columns[1], 0.0)
+        ref_terms = terms(ref_stats, *same, (*of_columns, jnp.zeros_like(ge)))
     symmetric = r is None
     both = symmetric or problem.both
-    dx = launch.backward(problem, plan, sides, (terms, ref_terms), (True, both), scale, factor)
+    dx = launch.backward(problem, plan, sides, (of_anchors, ref_terms), (True, both), scale, factor)
     dr = ds = None
     if not symmetric:
-        of = (ref_terms, terms), (problem.both, True)
+        of = (ref_terms, of_anchors), (problem.both, True)
         dr = launch.backward(problem, plan, sides[::-1], *of, scale, factor)
     dx = dx[:, : x.shape[1]]
     dr = None if dr is None else dr[:, : x.shape[1]]
@@ -157,29 +155,3 @@ def _statistics_backward(problem: Problem, saved: Any, gradients: Any) -> Any:
 
 
 _statistics.defvjp(_statistics_forward, _statistics_backward)
-
-
-def _values(plan: Plan, stats: Any, counts: Any) -> list[Any]:
-    """P, N and the extra, float32 [n]; 0 for an invalid anchor."""
-    p_largest, p_total, n_largest, n_total, extra, _ = stats
-    positives, valid = counts
-    if plan.extra == "mean":
-        extra = p_largest + extra / positives
-    elif plan.extra == "each":
-        extra = extra / positives
-    values = p_largest + jnp.log(p_total), n_largest + jnp.log(n_total), extra
-    return [jnp.where(valid, value, 0.0) for value in values]
-
-
-def _terms(plan: Plan, stats: Any, counts: Any, gp: Any, gn: Any, ge: Any) -> list[Any]:
-    """What the second kernel takes of each anchor: nothing of an invalid one."""
-    p_largest, p_total, n_largest, n_total, _, pull = stats
-    positives, valid = counts
-    each = ge / positives
-    if plan.extra == "each":
-        gn = gn + each * pull
-    shifts = p_largest, n_largest, n_largest + jnp.log(n_total)
-    weights = gp / p_total, gn / n_total, each
-    p_shift, n_shift, n = (jnp.where(valid, shift, INF) for shift in shifts)
-    p_weight, n_weight, each = (jnp.where(valid, weight, 0.0) for weight in weights)
-    return [p_shift, p_weight, n_shift, n_weight, each, n]

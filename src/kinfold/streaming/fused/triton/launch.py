@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from kinfold.streaming.fused.kernel import Functions, Fused
+from kinfold.streaming.family import Family
 from kinfold.streaming.fused.tiles import HOPPER, Tile, Tiles
 
 LN2 = math.log(2.0)
@@ -16,7 +16,7 @@ LN2 = math.log(2.0)
 class Plan(NamedTuple):
     """What every launch of a loss has in common."""
 
-    spec: Fused
+    family: Family
     distance: str
     diagonal: bool  # whether the reference at an anchor's own position may be its positive
     scaled: bool
@@ -84,7 +84,7 @@ def forward(
     """Statistics of the anchors, float32 [6, n]: see the kernel."""
     from kinfold.streaming.fused.triton import forward as kernels
 
-    tile, (functions, numbers, _) = plan.tiles.forward, _functions(plan.spec)
+    tile, (functions, numbers, _) = plan.tiles.forward, _functions(plan.family)
     n, m = len(anchors.x), len(references.x)
     out = torch.zeros(6, n, dtype=torch.float32, device=anchors.x.device)
     with on_device(anchors.x):
@@ -116,7 +116,7 @@ def backward(
     """Gradient [n, d] with respect to a side; `rows` and `columns` say which are anchors."""
     from kinfold.streaming.fused.triton import gradient as kernels
 
-    tile, (functions, numbers, slopes) = plan.tiles.backward, _functions(plan.spec)
+    tile, (functions, numbers, slopes) = plan.tiles.backward, _functions(plan.family)
     n, m = len(side.x), len(other.x)
     out = side.x.new_empty(n, side.width)
     with on_device(side.x):
@@ -134,7 +134,7 @@ def backward(
             PS=functions.positive_slope,
             NS=functions.negative_slope,
             **_constants(plan, tile),
-            EXTRA=plan.spec.extra,
+            EXTRA=plan.family.extra,
             ROWS=rows,
             COLUMNS=columns,
             BD=tile.part,
@@ -150,14 +150,21 @@ def _sides(anchors: Side, references: Side) -> tuple[torch.Tensor, ...]:
     return tuple(part for pair in both for part in pair)
 
 
-def _functions(spec: Fused) -> tuple[Functions, tuple[float, ...], tuple[float, ...]]:
-    """Logits and slopes, the numbers of the logits as exponents of 2, and those of the slopes."""
-    from kinfold.streaming.fused.triton import forward as kernels
+class Functions(NamedTuple):
+    """A loss's logits and slopes in Triton, each of the distance and two numbers."""
 
-    linear = (kernels.linear_logit,) * 2 + (kernels.linear_slope,) * 2
-    functions = Functions(*linear) if spec.functions is None else spec.functions()
-    (p0, p1), (n0, n1) = spec.positive, spec.negative
-    return functions, (p0 / LN2, p1, n0 / LN2, n1), (p0, p1, n0, n1)
+    positive_logit: Any
+    negative_logit: Any
+    positive_slope: Any
+    negative_slope: Any
+
+
+def _functions(family: Family) -> tuple[Functions, tuple[float, ...], tuple[float, ...]]:
+    """Logits and slopes, the numbers of the logits as exponents of 2, and those of the slopes."""
+    logits = family.positive, family.negative
+    values, slopes = zip(*(logit.in_triton() for logit in logits), strict=True)
+    (p0, p1), (n0, n1) = (logit.numbers for logit in logits)  # type: ignore[misc]
+    return Functions(*values, *slopes), (p0 / LN2, p1, n0 / LN2, n1), (p0, p1, n0, n1)
 
 
 def _constants(plan: Plan, tile: Tile) -> dict[str, Any]:

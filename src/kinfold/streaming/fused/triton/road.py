@@ -12,7 +12,9 @@ import numpy as np
 import torch
 
 from kinfold.core.torch_numerics import full_precision, refuse_again
+from kinfold.streaming.family import Family, Linear
 from kinfold.streaming.fused import kernel, trial
+from kinfold.streaming.fused.statistics import Counts, scaled, terms, values
 from kinfold.streaming.fused.tiles import tiles
 from kinfold.streaming.fused.triton import launch
 from kinfold.streaming.fused.triton.launch import LN2, Plan
@@ -90,11 +92,11 @@ def rows(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Loss and validity of each anchor; without `r` the anchors are the references."""
     classes, ref_classes = launch.classes_of(*labels)
-    spec = loss.fused()
-    problem = problem_of_classes(spec, loss.distance.name, diagonal, classes, ref_classes)
+    family = loss.family()
+    problem = problem_of_classes(family, family.distance.name, diagonal, classes, ref_classes)
     p, n, extra = _Statistics.apply(problem, x, r, None)
-    valid = problem.valid
-    losses = spec.combine(p, n, extra)
+    valid = problem.counts.valid
+    losses = family.combined(p, n, extra)
     return torch.where(valid, losses, 0.0).float(), valid
 
 
@@ -116,19 +118,18 @@ def pairs(x: torch.Tensor, r: torch.Tensor, scale: torch.Tensor, both: bool) -> 
 class Problem(NamedTuple):
     """What does not change from the first kernel to the last."""
 
-    spec: kernel.Fused
+    family: Family
     distance: str
     diagonal: bool
     classes: torch.Tensor
     ref_classes: torch.Tensor | None
-    positives: torch.Tensor  # how many of each anchor
-    valid: torch.Tensor  # anchors of both kinds of pairs
+    counts: Counts
     in_order: bool = False  # whether the classes ascend as they are
     both: bool = False  # whether P and N of the references are wanted too
 
 
 def problem_of_classes(
-    spec: kernel.Fused,
+    family: Family,
     distance: str,
     diagonal: bool,
     classes: torch.Tensor,
@@ -143,16 +144,16 @@ def problem_of_classes(
         shared = min(len(own), len(other))
         positives[:shared] -= (own[:shared] == other[:shared]).to(same.dtype)
     valid = (positives > 0) & (same < len(other))
-    return Problem(spec, distance, diagonal, classes, ref_classes, positives, valid)
+    return Problem(family, distance, diagonal, classes, ref_classes, Counts(positives, valid))
 
 
 def problem_of_pairs(x: torch.Tensor, both: bool) -> Problem:
     """A pair's own reference is its positive, and the logits are the dot products."""
     at = torch.arange(len(x), dtype=torch.int32, device=x.device)
-    spec = kernel.Fused((1.0, 0.0), (1.0, 0.0), _not_combined)
+    family = Family(object, None, Linear(1.0), Linear(1.0), _not_combined)
     valid = torch.full_like(at, len(x) > 1, dtype=torch.bool)
-    counts = torch.ones_like(at), valid
-    return Problem(spec, "inner_product", True, at, at, *counts, in_order=True, both=both)
+    counts = Counts(torch.ones_like(at), valid)
+    return Problem(family, "inner_product", True, at, at, counts, in_order=True, both=both)
 
 
 def _not_combined(*_: Any) -> Any:
@@ -173,14 +174,15 @@ class _Statistics(torch.autograd.Function):
             ctx.references = launch.side_of(r, problem.ref_classes, *same)
         one = torch.ones(1, dtype=torch.float32, device=x.device)
         ctx.scale = one if scale is None else scale.detach().reshape(1).float()
-        ctx.problem, spec = problem, problem.spec
-        ctx.plan = Plan(spec, problem.distance, problem.diagonal, scale is not None, chosen)
+        ctx.problem, family = problem, problem.family
+        ctx.plan = Plan(family, problem.distance, problem.diagonal, scale is not None, chosen)
         sides = ctx.anchors, ctx.references
-        ctx.stats = launch.forward(ctx.plan, ctx.scale, *sides, spec.extra)
-        outputs = list(_values(ctx.stats, problem))
+        ctx.stats = launch.forward(ctx.plan, ctx.scale, *sides, family.extra)
+        how = problem.counts, family.extra, LN2
+        outputs = values(ctx.stats.double(), *how)
         if problem.both:
             ctx.ref_stats = launch.forward(ctx.plan, ctx.scale, sides[1], sides[0], "none")
-            outputs += _values(ctx.ref_stats, problem)[:2]
+            outputs += values(ctx.ref_stats.double(), *how)[:2]
         ctx.save_for_backward(x, scale)
         return tuple(outputs)
 
@@ -188,24 +190,22 @@ class _Statistics(torch.autograd.Function):
     def backward(ctx: Any, gp: Any, gn: Any, ge: Any, *ref: Any) -> Any:
         refuse_again("the fused kernels; compute the loss within `fused_kernels(False)`")
         problem, (x, scale) = ctx.problem, ctx.saved_tensors
-        every = [torch.where(problem.valid, g, 0.0) for g in (gp, gn, ge, *ref)]
-        # In half precision the second product's entries must neither overflow nor vanish.
-        largest = torch.stack([g.abs().amax() for g in every]).amax().float().reshape(1)
-        factor = torch.where(largest > 0, largest, 1.0)
-        gp, gn, ge, *ref_g = (g / factor for g in every)
+        factor, (gp, gn, ge, *ref_g) = scaled((gp, gn, ge, *ref), problem.counts)
         symmetric = ctx.references is ctx.anchors
-        terms = ref_terms = _terms(ctx.stats, problem, gp, gn, ge)
+        how = problem.counts, problem.family.extra, LN2
+        of_anchors = ref_terms = _terms(ctx.stats, how, (gp, gn, ge))
         if problem.both:
-            ref_terms = _terms(ctx.ref_stats, problem, ref_g[0], ref_g[1], 0.0)
+            ref_terms = _terms(ctx.ref_stats, how, (*ref_g, torch.zeros_like(ge)))
+        factor = factor.float().reshape(1)
         dx: Any = None
         dr = ds = None
         if ctx.needs_input_grad[1] or ctx.needs_input_grad[3]:
-            sides = ctx.anchors, ctx.references, terms, ref_terms
+            sides = ctx.anchors, ctx.references, of_anchors, ref_terms
             dx = launch.backward(
                 ctx.plan, ctx.scale, *sides, True, symmetric or problem.both, factor
             )
         if ctx.needs_input_grad[2] and not symmetric:
-            sides = ctx.references, ctx.anchors, ref_terms, terms
+            sides = ctx.references, ctx.anchors, ref_terms, of_anchors
             dr = launch.backward(ctx.plan, ctx.scale, *sides, problem.both, True, factor)
         if ctx.needs_input_grad[3]:
             parts = zip(dx.split(2**16), x.split(2**16), strict=True)
@@ -214,27 +214,5 @@ class _Statistics(torch.autograd.Function):
         return None, dx if ctx.needs_input_grad[1] else None, dr, ds
 
 
-def _values(stats: torch.Tensor, problem: Problem) -> tuple[torch.Tensor, ...]:
-    """P, N and the extra, float64 [n]; 0 for an invalid anchor."""
-    p_largest, p_total, n_largest, n_total, extra, _ = stats.double()
-    p = LN2 * p_largest + torch.log(p_total)
-    n = LN2 * n_largest + torch.log(n_total)
-    if problem.spec.extra == "mean":
-        extra = LN2 * (p_largest + extra / problem.positives)
-    elif problem.spec.extra == "each":
-        extra = extra / problem.positives
-    return tuple(torch.where(problem.valid, value, 0.0) for value in (p, n, extra))
-
-
-def _terms(stats: Any, problem: Any, gp: Any, gn: Any, ge: Any) -> torch.Tensor:
-    """What the second kernel takes of each anchor, float32 [6, n]: nothing of an invalid one."""
-    p_largest, p_total, n_largest, n_total, _, pull = stats.double()
-    each = ge / problem.positives
-    if problem.spec.extra == "each":
-        gn = gn + each * pull
-    n = n_largest + torch.log2(n_total)
-    shifts = p_largest, n_largest, n
-    weights = gp / p_total, gn / n_total, each
-    p_shift, n_shift, n = (torch.where(problem.valid, shift, torch.inf) for shift in shifts)
-    p_weight, n_weight, each = (torch.where(problem.valid, weight, 0.0) for weight in weights)
-    return torch.stack([p_shift, p_weight, n_shift, n_weight, each, n]).float()
+def _terms(stats: torch.Tensor, how: tuple[Counts, str, float], gradients: Any) -> torch.Tensor:
+    return torch.stack(terms(stats.double(), *how, gradients)).float()

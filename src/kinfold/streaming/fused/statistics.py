@@ -1,0 +1,67 @@
+"""What the fused kernels hand over between their passes, for PyTorch and JAX alike.
+
+A kernel returns of each anchor [n]: the largest logit of its positives and the sum of exp(logit -
+largest) beside it, the same of its negatives, the extra statistic, and what that pulls at the
+negatives. A `unit` of ln 2 says that logits come as exponents of 2.
+"""
+
+from typing import Any, NamedTuple
+
+from keras import ops
+
+from kinfold.core.checks import Tensor
+
+
+class Counts(NamedTuple):
+    positives: Tensor  # integers [n], how many of each anchor
+    valid: Tensor  # boolean [n], anchors of both kinds of pairs
+
+
+def values(stats: Any, counts: Counts, extra: str, unit: float) -> list[Tensor]:
+    """Both log-sum-exps and the extra statistic, [n] each; 0 for an invalid anchor."""
+    p_largest, p_total, n_largest, n_total, more, _ = stats
+    if extra == "mean":
+        more = unit * (p_largest + more / counts.positives)
+    elif extra == "each":
+        more = more / counts.positives
+    p = unit * p_largest + ops.log(p_total)
+    n = unit * n_largest + ops.log(n_total)
+    return [_where(counts.valid, value, 0.0) for value in (p, n, more)]
+
+
+def scaled(gradients: Any, counts: Counts) -> tuple[Tensor, list[Tensor]]:
+    """The largest of some gradients [n], and all of them as parts of it.
+
+    In half precision the second product's entries must neither overflow nor vanish.
+    """
+    every = [_where(counts.valid, g, 0.0) for g in gradients]
+    largest = ops.max(ops.stack([ops.max(ops.abs(g)) for g in every]))
+    factor = _where(largest > 0, largest, 1.0)
+    return factor, [g / factor for g in every]
+
+
+def terms(
+    stats: Any, counts: Counts, extra: str, unit: float, gradients: tuple[Any, Any, Any]
+) -> list[Tensor]:
+    """What the second kernel takes of each anchor, six times [n]: nothing of an invalid one.
+
+    Args:
+        gradients: with respect to both log-sum-exps and the extra statistic.
+    """
+    p_largest, p_total, n_largest, n_total, _, pull = stats
+    gp, gn, ge = gradients
+    each = ge / counts.positives
+    if extra == "each":
+        gn = gn + each * pull
+    n = n_largest + ops.log(n_total) / unit
+    p_shift, n_shift, n = (
+        _where(counts.valid, shift, float("inf")) for shift in (p_largest, n_largest, n)
+    )
+    p_weight, n_weight, each = (
+        _where(counts.valid, weight, 0.0) for weight in (gp / p_total, gn / n_total, each)
+    )
+    return [p_shift, p_weight, n_shift, n_weight, each, n]
+
+
+def _where(condition: Tensor, tensor: Tensor, otherwise: float) -> Tensor:
+    return ops.where(condition, tensor, ops.full_like(tensor, otherwise))
