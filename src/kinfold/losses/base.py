@@ -1,6 +1,5 @@
 """PairLoss: what every loss over the pairs of a batch shares."""
 
-import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +10,9 @@ from kinfold import distances
 from kinfold.core import checks, pairs
 from kinfold.core.checks import Tensor
 from kinfold.core.numerics import at_least_float32, or_nan, unit_rows
+from kinfold.core.replicas import refuse_replicas
 from kinfold.losses.reduction import anchor_weights, reduced
+from kinfold.losses.references import only, reference_labels, warn_unless_unit
 from kinfold.streaming import roads
 from kinfold.streaming.family import Family
 from kinfold.streaming.problem import Part, Problem
@@ -209,43 +210,19 @@ class PairLoss(keras.losses.Loss):
             ref_name = "ref_embeddings"
             r = checks.embeddings(ref_embeddings, ref_name, self.dtype)
             checks.same_count(x, r, ("y_pred", ref_name), axis=1)
-        ref_y = self._reference_labels(y, ref_labels, r, ref_name)
+        ref_y = reference_labels(y, ref_labels, r, ref_name)
         if self.normalize:
             unit = unit_rows(x)
             x, r = unit, unit if r is x else unit_rows(r)
         elif self.distance.needs_unit_rows and not self._norms_checked and checks.is_concrete(x):
             self._norms_checked = True
-            _warn_unless_unit(x)
+            warn_unless_unit(x)
         counts = None
         if ref_mask is not None:
             counts = checks.mask(ref_mask, r, "ref_mask", pairs.are_pairs(y))
-            r = _only(r, counts)
+            r = only(r, counts)
         parts = Part(r, ref_y, counts), *(() if memory is None else (memory,))
         return Problem(x, y, parts)
-
-    def _reference_labels(
-        self, y: Tensor, ref_labels: Any, r: Tensor, ref_name: str
-    ) -> Tensor | None:
-        """What tells pairs apart beside `y`: the references' labels, or nothing."""
-        if pairs.are_pairs(y):
-            if ref_labels is not None:
-                raise ValueError(
-                    "A boolean `y_true` [batch, m] says itself which pairs are of one kind, so "
-                    "`ref_labels` must be None; for labels [batch, labels] pass integers 0 and 1."
-                )
-            checks.columns(y, r, ("y_true", ref_name))
-            return None
-        ref_y = y if ref_labels is None else checks.supervision(ref_labels, "ref_labels")
-        name = "y_true" if ref_labels is None else "ref_labels"
-        if len(ref_y.shape) != len(y.shape) or pairs.are_pairs(ref_y):
-            raise ValueError(
-                "`y_true` and `ref_labels` must both be class ids or both be integers 0 and 1 "
-                f"[count, labels]. Received shapes {tuple(y.shape)} and {tuple(ref_y.shape)}."
-            )
-        if len(y.shape) == 2:
-            checks.same_count(y, ref_y, ("y_true", name), axis=1)
-        checks.same_count(ref_y, r, (name, ref_name))
-        return ref_y
 
     def row(
         self, distance: Tensor, positive: Tensor, negative: Tensor, *extra: Tensor
@@ -275,50 +252,3 @@ def _or_nan(loss: Tensor, problem: Problem) -> Tensor:
     """`loss`, a scalar or [batch]; NaN where an embedding of this batch is not finite."""
     x, r = problem.x, problem.parts[0].embeddings
     return or_nan(loss, *((x,) if r is x else (x, r)))
-
-
-def _only(r: Tensor, counts: Tensor) -> Tensor:
-    """References [m, d] where those that do not count are copies of the first one that does.
-
-    A loss that looks at all of its row (the nearest of all, the largest) then sees none of them.
-    """
-    first = ops.logical_and(counts, ops.equal(ops.cumsum(ops.cast(counts, "int32")), 1))
-    zero = ops.zeros_like(r)
-    one = ops.sum(ops.where(ops.expand_dims(first, 1), r, zero), axis=0, keepdims=True)
-    return ops.where(ops.expand_dims(counts, 1), r, one + zero)
-
-
-def _warn_unless_unit(x: Tensor) -> None:
-    square = ops.convert_to_numpy(ops.sum(x * x, axis=-1))
-    if square.size and abs(square - 1.0).max() > 1e-2:
-        warnings.warn(
-            "The cosine distance takes embeddings of unit norm, and these have norms from "
-            f"{square.min() ** 0.5:.3g} to {square.max() ** 0.5:.3g}. End the model in "
-            "kinfold.layers.L2Embedding, or give the loss normalize=True.",
-            stacklevel=5,
-        )
-
-
-def refuse_replicas() -> None:
-    """A pair loss needs the whole batch; a replica or a process of several holds a part of it."""
-    if keras.backend.backend() == "torch":
-        from torch import distributed
-
-        if not (distributed.is_available() and distributed.is_initialized()):
-            return
-        count = distributed.get_world_size()
-        if count > 1:
-            raise NotImplementedError(
-                f"A pair loss in one of {count} processes of torch.distributed would see only that "
-                "process's part of the batch, and its pairs with the other parts would be lost. "
-                "Train in one process, without a process group."
-            )
-    if keras.backend.backend() == "tensorflow":
-        import tensorflow as tf
-
-        if tf.distribute.get_strategy().num_replicas_in_sync > 1:
-            raise NotImplementedError(
-                "A pair loss under a tf.distribute strategy would see only each replica's part of "
-                "the batch, and its pairs across replicas would be lost. Use one replica, or the "
-                "JAX backend with keras.distribution, where the batch stays whole."
-            )

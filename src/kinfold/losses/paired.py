@@ -9,7 +9,7 @@ from kinfold import streaming
 from kinfold.core import checks
 from kinfold.core.checks import Tensor
 from kinfold.core.numerics import at_least_float32, or_nan, unit_rows
-from kinfold.losses.base import refuse_replicas
+from kinfold.core.replicas import refuse_replicas
 from kinfold.losses.reduction import anchor_weights, reduced
 from kinfold.losses.trainable import TrainableLoss
 from kinfold.streaming import BlockSizeRule, forced

@@ -9,7 +9,7 @@ from kinfold import streaming
 from kinfold.core import checks
 from kinfold.core.checks import Tensor
 from kinfold.core.numerics import any_in_row, divide, log_sum_exp, or_nan, softplus, unit_rows
-from kinfold.losses.base import refuse_replicas
+from kinfold.core.replicas import refuse_replicas
 from kinfold.losses.prototypes import PrototypeLoss
 from kinfold.losses.reduction import anchor_weights
 from kinfold.losses.trainable import current

@@ -58,11 +58,6 @@ def sum_and_log_sum(
     return _sum_and_log_sum(block, size, x, r, anchors, references)
 
 
-@partial(jax.jit, static_argnums=0)
-def repeated(fn: Any, count: jax.Array, tensors: Data, data: Data) -> Any:
-    return _repeated(fn, count, tensors, data)
-
-
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def _per_anchor(block: Any, size: int, xs: Data, rs: Data, anchors: Data, references: Data) -> Any:
     def step(_: None, chunk: Any) -> Any:
@@ -160,7 +155,7 @@ def _sum_and_log_sum_forward(
         found = log_sums.log_sum(jnp.where(new, logits, -jnp.inf), 1)
         return sums[0] + part, sums[1].merged(found)
 
-    nothing = _accumulator(x[:, 0])
+    nothing = accumulator(x[:, 0])
     start = nothing, LogSum(nothing - jnp.inf, nothing)
     total, log_sum = jax.lax.fori_loop(0, -(-len(r) // size), step, start)
     return (total, log_sum.value()), (x, r, anchors, references, log_sum)
@@ -185,74 +180,11 @@ def _sum_and_log_sum_backward(block: Any, size: int, saved: Any, cotangents: Any
         return dx + parts[0], jax.lax.dynamic_update_slice_in_dim(dr, old + parts[1], start, 0)
 
     blocks = -(-len(r) // size)
-    dx, dr = jax.lax.fori_loop(0, blocks, step, (_accumulator(x), jnp.zeros_like(r)))
+    dx, dr = jax.lax.fori_loop(0, blocks, step, (accumulator(x), jnp.zeros_like(r)))
     return dx.astype(x.dtype), dr, None, None
 
 
 _sum_and_log_sum.defvjp(_sum_and_log_sum_forward, _sum_and_log_sum_backward)
-
-
-@partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _repeated(fn: Any, count: Any, tensors: Data, data: Data) -> Any:
-    start = _accumulator(tensors[0][:, 0])
-    total = jax.lax.fori_loop(0, count, lambda k, total: total + fn(k, *tensors, *data), start)
-    return total.astype(tensors[0].dtype)
-
-
-def _repeated_forward(fn: Any, count: Any, tensors: Data, data: Data) -> Any:
-    return _repeated(fn, count, tensors, data), (count, tensors, data)
-
-
-def _repeated_backward(fn: Any, saved: Any, g: Any) -> Any:
-    count, tensors, data = saved
-
-    def step(k: Any, sums: Any) -> Any:
-        value, pull = jax.vjp(lambda *tensors: fn(k, *tensors, *data), *tensors)
-        return tuple(s + p for s, p in zip(sums, pull(g.astype(value.dtype)), strict=True))
-
-    sums = jax.lax.fori_loop(0, count, step, tuple(map(_accumulator, tensors)))
-    return None, tuple(s.astype(t.dtype) for s, t in zip(sums, tensors, strict=True)), None
-
-
-_repeated.defvjp(_repeated_forward, _repeated_backward)
-
-
-def with_equation(fast: Any, equation: Any, tensors: Data, data: Data) -> jax.Array:
-    return _with_equation(fast, equation, tensors, data)
-
-
-@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _with_equation(fast: Any, equation: Any, tensors: Data, data: Data) -> Any:
-    return fast(*tensors, *data)
-
-
-def _with_equation_forward(fast: Any, equation: Any, tensors: Data, data: Data) -> Any:
-    value, pull = jax.vjp(lambda *tensors: fast(*tensors, *data), *tensors)
-    return value, (pull, tensors, data)
-
-
-def _with_equation_backward(fast: Any, equation: Any, saved: Any, g: Any) -> Any:
-    pull, tensors, data = saved
-    return _gradients(equation, pull(g), tensors, g, data), None
-
-
-_with_equation.defvjp(_with_equation_forward, _with_equation_backward)
-
-
-@partial(jax.custom_jvp, nondiff_argnums=(0,))
-def _gradients(equation: Any, found: Any, tensors: Data, g: Any, data: Data) -> Any:
-    """The gradients that were found, which change as those of the equation do."""
-    return found
-
-
-@_gradients.defjvp
-def _gradients_jvp(equation: Any, primals: Any, tangents: Any) -> Any:
-    found, tensors, g, data = primals
-
-    def of_equation(tensors: Data, g: Any) -> Any:
-        return jax.vjp(lambda *tensors: equation(*tensors, *data), *tensors)[1](g)
-
-    return found, jax.jvp(of_equation, (tensors, g), tangents[1:3])[1]
 
 
 def _block_gradients(
@@ -278,7 +210,7 @@ def _is_primal(leaf: Any) -> bool:
     return hasattr(leaf, "perturbed")
 
 
-def _accumulator(r: Any) -> Any:
+def accumulator(r: Any) -> Any:
     """Zeros for a sum over blocks, in float32 at least."""
     return jnp.zeros(r.shape, jnp.promote_types(r.dtype, jnp.float32))
 
@@ -286,7 +218,7 @@ def _accumulator(r: Any) -> Any:
 def _accumulators(rs: Data, wanted: tuple[bool, ...]) -> Any:
     """Those of the references that a gradient is wanted of; None for the others."""
     of_references = zip(rs, wanted[len(wanted) - len(rs) :], strict=True)
-    return tuple(_accumulator(r) if w else None for r, w in of_references)
+    return tuple(accumulator(r) if w else None for r, w in of_references)
 
 
 def _cast(dr: Any, rs: Data) -> Any:

@@ -60,37 +60,6 @@ def sum_and_log_sum(
     return compiled(_sum_and_log_sum, block, size)(x, r, anchors, references)
 
 
-def repeated(fn: Any, count: tf.Tensor, tensors: Data, data: Data) -> Any:
-    @tf.custom_gradient
-    def total(*tensors: Any) -> Any:
-        def forward(k: Any, total: Any) -> Any:
-            return k + 1, total + at_least_float32(fn(k, *tensors, *data))
-
-        def backward(g: Any) -> Any:
-            def step(k: Any, sums: Any) -> Any:
-                # Copies, as one tensor may be given twice, and its two gradients are apart.
-                at = tuple(map(tf.identity, tensors))
-                with tf.GradientTape(watch_accessed_variables=False) as tape:
-                    tape.watch(at)
-                    value = fn(k, *at, *data)
-                gv = tf.cast(g, value.dtype)
-                parts = tape.gradient(value, at, gv, unconnected_gradients="zero")
-                parts = (tf.convert_to_tensor(part) for part in parts)
-                return k + 1, tuple(
-                    s + at_least_float32(p) for s, p in zip(sums, parts, strict=True)
-                )
-
-            start = tuple(map(_accumulator, tensors))
-            sums = tf.while_loop(lambda k, _: k < count, step, (0, start))[1]
-            return [tf.cast(s, t.dtype) for s, t in zip(sums, tensors, strict=True)]
-
-        start = _accumulator(tensors[0][:, 0])
-        total = tf.while_loop(lambda k, _: k < count, forward, (0, start))[1]
-        return tf.cast(total, tensors[0].dtype), backward
-
-    return total(*tensors)
-
-
 def _per_anchor(block: Any, size: Any, xs: Data, rs: Data, anchors: Data, references: Data) -> Any:
     k = len(xs)
 
@@ -170,7 +139,7 @@ def _sum_and_log_sum(block: Any, size: Any, x: Any, r: Any, anchors: Data, refer
             return i + 1, total + part, log_sum.merged(found)
 
         m, b = sizes()
-        nothing = _accumulator(x[:, 0])
+        nothing = accumulator(x[:, 0])
         start = 0, nothing, LogSum(nothing - float("inf"), nothing)
         _, total, log_sum = tf.while_loop(lambda i, *_: i * b < m, add, start)
 
@@ -196,49 +165,13 @@ def _sum_and_log_sum(block: Any, size: Any, x: Any, r: Any, anchors: Data, refer
                     ops.slice_update(dr, at, old + parts[1]),
                 )
 
-            start = 0, _accumulator(x), tf.zeros_like(r)
+            start = 0, accumulator(x), tf.zeros_like(r)
             _, dx, dr = tf.while_loop(lambda i, *_: i * b < m, step, start)
             return tf.cast(dx, x.dtype), dr
 
         return (total, log_sum.value()), backward
 
     return values(x, r)
-
-
-def with_equation(fast: Any, equation: Any, tensors: Data, data: Data) -> tf.Tensor:
-    @tf.custom_gradient
-    def value_of(*tensors: Any) -> Any:
-        # Copies, as a second tape on the same tensors would ask compiled loops for their second
-        # gradients; and no persistent tape, which asks for them too.
-        at = tuple(map(tf.stop_gradient, tensors))
-
-        def run() -> Any:
-            with tf.GradientTape(watch_accessed_variables=False) as tape:
-                tape.watch(at)
-                return fast(*at, *data), tape
-
-        value, tape = run()
-        tapes = [tape]
-
-        @tf.custom_gradient
-        def gradients(g: Any, *tensors: Any) -> Any:
-            def again(*cotangents: Any) -> Any:
-                with tf.GradientTape(watch_accessed_variables=False) as outer:
-                    outer.watch((g, *tensors))
-                    with tf.GradientTape(watch_accessed_variables=False) as inner:
-                        inner.watch(tensors)
-                        exact = equation(*tensors, *data)
-                    parts = inner.gradient(exact, tensors, g, unconnected_gradients="zero")
-                return outer.gradient(
-                    parts, (g, *tensors), cotangents, unconnected_gradients="zero"
-                )
-
-            result, tape = (value, tapes.pop()) if tapes else run()
-            return tape.gradient(result, at, g, unconnected_gradients="zero"), again
-
-        return value, lambda g: gradients(g, *tensors)
-
-    return value_of(*tensors)
 
 
 def _block_gradients(block: Any, xt: Data, rs: Data, gt: Any, data: Data) -> Any:
@@ -257,10 +190,10 @@ def _added(sums: Any, parts: Any) -> Any:
 
 
 def _accumulators(rs: Data) -> Any:
-    return tuple(map(_accumulator, rs))
+    return tuple(map(accumulator, rs))
 
 
-def _accumulator(like: Any) -> Any:
+def accumulator(like: Any) -> Any:
     """Zeros for a sum over blocks, in float32 at least."""
     return at_least_float32(tf.zeros_like(like))
 

@@ -11,7 +11,7 @@ from kinfold.compat.tensorflow_similarity.losses.views import base_config, optio
 from kinfold.core import checks
 from kinfold.core.checks import Tensor
 from kinfold.core.numerics import divide, or_nan
-from kinfold.losses.base import refuse_replicas
+from kinfold.core.replicas import refuse_replicas
 from kinfold.losses.reduction import anchor_weights, reduced
 
 

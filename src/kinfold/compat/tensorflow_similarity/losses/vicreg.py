@@ -15,7 +15,7 @@ from kinfold.compat.tensorflow_similarity.losses.views import (
 from kinfold.core import checks
 from kinfold.core.checks import Tensor
 from kinfold.core.numerics import or_nan, square_root
-from kinfold.losses.base import refuse_replicas
+from kinfold.core.replicas import refuse_replicas
 
 
 @keras.saving.register_keras_serializable("kinfold.tensorflow_similarity")
