@@ -155,7 +155,7 @@ class _SumAndLogSum(torch.autograd.Function):
     def forward(
         ctx: Any, block: Any, size: int, x: Any, r: Any, anchors: Any, references: Any
     ) -> Any:
-        total = at_least_float32(x.newzeros(len(x)))
+        total = at_least_float32(x.new_zeros(len(x)))
         ctx.log_sum = LogSum(torch.full_like(total, -torch.inf), torch.zeros_like(total))
         for cut in _cuts(len(r), size):
             terms, logits = map(
