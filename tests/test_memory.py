@@ -489,3 +489,25 @@ def test_rows_that_are_not_finite_are_not_remembered(wrong: float, reduction: st
         history.add(y[fine], x[fine])
     assert int(memory.filled) == 10
     assert int(memory.position) == (6 + 4 + 6 + 6) % 10
+
+
+def test_a_loss_that_wraps_its_own_value() -> None:
+    """A memory calls the loss as anyone does, so what a subclass makes of its value stays."""
+
+    class Twice(losses.CircleLoss):
+        def __call__(self, *args: Any, **kwargs: Any) -> Any:
+            return 2.0 * super().__call__(*args, **kwargs)
+
+    of_one, of_two = (CrossBatchMemory(kind(gamma=8), 10, D) for kind in (losses.CircleLoss, Twice))
+    shaped = CrossBatchMemory(tfsim.losses.CircleLoss(reduction="none"), 10, D)
+    for y, x in stream([6, 6]):
+        assert number(of_two(y, x)) == pytest.approx(2 * number(of_one(y, x)), rel=1e-6)
+        assert tuple(shaped(y, x).shape) == (6, 1)
+
+
+def test_rows_are_remembered_as_they_are_compared() -> None:
+    memory = CrossBatchMemory(losses.CircleLoss(normalize=True), 4, D)
+    y, x = stream([4])[0]
+    memory(y, 3.0 * x)
+    norms = np.linalg.norm(ops.convert_to_numpy(memory.embeddings), axis=1)
+    np.testing.assert_allclose(norms, 1.0, rtol=1e-5)

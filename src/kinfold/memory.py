@@ -7,7 +7,7 @@ from keras import ops
 
 from kinfold.core import checks
 from kinfold.core.checks import Tensor
-from kinfold.core.numerics import transformed
+from kinfold.core.numerics import transformed, unit_rows
 from kinfold.losses.base import PairLoss
 from kinfold.losses.trainable import current
 from kinfold.streaming import Part, Problem
@@ -115,24 +115,29 @@ class CrossBatchMemory(keras.layers.Layer):
         """
         if not self.size or not training:
             return self.loss(y_true, y_pred, sample_weight)
-        problem = self.problem(y_true, y_pred)
-        value = self.loss.value(problem, sample_weight)
-        self._remember(problem.labels, ops.stop_gradient(problem.x))
+        y, x = self._checked(y_true, y_pred)
+        value = self.loss(y, x, sample_weight, memory=self._part())
+        self._remember(y, ops.stop_gradient(unit_rows(x) if self.loss.normalize else x))
         return value
 
     def problem(self, y_true: Any, y_pred: Any) -> Problem:
-        """Check a batch; return it with what it is compared with, the memory among it."""
+        """What a batch is compared with, the memory among it; see `kinfold.streaming.explain`."""
+        memory = self._part() if self.size else None
+        return self.loss.problem(*self._checked(y_true, y_pred), memory=memory)
+
+    def _checked(self, y_true: Any, y_pred: Any) -> tuple[Tensor, Tensor]:
         y = checks.labels(y_true, "y_true")
         x = checks.embeddings(y_pred, "y_pred", self.loss.dtype)
-        if not self.size:
-            return self.loss.problem(y, x)
         checks.size(x, self.embedding_size, "y_pred", "embedding_size")
+        return y, x
+
+    def _part(self) -> Part:
+        """What is remembered, as references without gradient."""
         old, old_y = current(self.embeddings), current(self.labels)
         filled = current(self.filled)
         present = ops.arange(self.size, dtype=filled.dtype) < filled
         present = ops.logical_and(present, current(self.calls) >= self.warmup)
-        memory = Part(old, old_y, present, offset=None, constant=True)
-        return self.loss.problem(y, x, memory=memory)
+        return Part(old, old_y, present, offset=None, constant=True)
 
     def _remember(self, y: Tensor, x: Tensor) -> None:
         """Write the batch, or its last examples, over the oldest.

@@ -113,6 +113,7 @@ class PairLoss(keras.losses.Loss):
         ref_labels: Any = None,
         ref_embeddings: Any = None,
         ref_mask: Any = None,
+        memory: Part | None = None,
     ) -> Tensor:
         """Compute the loss.
 
@@ -126,6 +127,8 @@ class PairLoss(keras.losses.Loss):
             ref_embeddings: references [m, d]; None means `y_pred`.
             ref_mask: boolean [m], the references that count; None means all. Where a shape is
                 fixed, such as that of a memory, others fill it up.
+            memory: further references, beside the batch or those given; see `CrossBatchMemory`,
+                which fills it.
 
         Returns:
             A scalar, or [batch] where the reduction is "none" or None.
@@ -135,19 +138,15 @@ class PairLoss(keras.losses.Loss):
             ValueError: wrong ranks, or counts that differ.
         """
         with keras.name_scope(self.name):
-            problem = self.problem(y_true, y_pred, ref_labels, ref_embeddings, ref_mask)
-            return self.value(problem, sample_weight)
-
-    def value(self, problem: Problem, sample_weight: Any = None) -> Tensor:
-        """Loss of a problem, weighted and reduced, of the loss's dtype."""
-        x = problem.x
-        weights = anchor_weights(sample_weight, like=at_least_float32(x[:, 0]))
-        if self.reduction in (None, "none"):
-            loss = self._rows(problem) * weights
-        else:
-            total, counted = self._weighted_sum(problem, weights)
-            loss = reduced(total, self.counted(counted), weights, self.reduction)
-        return ops.cast(_or_nan(loss, problem), self.dtype)
+            references = ref_labels, ref_embeddings, ref_mask
+            problem = self.problem(y_true, y_pred, *references, memory=memory)
+            weights = anchor_weights(sample_weight, like=at_least_float32(problem.x[:, 0]))
+            if self.reduction in (None, "none"):
+                loss = self._rows(problem) * weights
+            else:
+                total, counted = self._weighted_sum(problem, weights)
+                loss = reduced(total, self.counted(counted), weights, self.reduction)
+            return ops.cast(_or_nan(loss, problem), self.dtype)
 
     def closeness(self, distance: Tensor) -> Tensor:
         """`distance` turned so that larger means closer."""
@@ -195,11 +194,7 @@ class PairLoss(keras.losses.Loss):
         ref_mask: Any = None,
         memory: Part | None = None,
     ) -> Problem:
-        """Check the arguments of a call; return what is to be compared.
-
-        Args:
-            memory: further references, of earlier batches.
-        """
+        """Check the arguments of a call; return what is to be compared."""
         refuse_replicas()
         y = checks.supervision(y_true, "y_true")
         x = checks.embeddings(y_pred, "y_pred", self.dtype)

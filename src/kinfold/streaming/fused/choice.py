@@ -20,6 +20,7 @@ def cannot(loss: Any, problem: Problem) -> str | None:
         return why
     part = problem.parts[0]
     alone = len(problem.parts) == 1 and problem.mask is None and part.mask is None
+    alone = alone and not (problem.extra or part.extra)
     if not (alone and problem.of_class_ids and part.offset == 0):
         return (
             "they compare class ids with one set of references, without `ref_mask` or a memory; "
