@@ -93,7 +93,7 @@ def test_explain() -> None:
     assert first == ("fused" if kernel_on_gpu() else "symmetric")
     told = dict(streaming.explain(loss, y, x, ref_labels=y, ref_embeddings=x[::-1].copy()))
     assert told["one_block"] is None
-    assert "with itself and nothing more" in told["symmetric"]
+    assert "with itself alone" in told["symmetric"]
     told = dict(streaming.explain(losses.MarginLoss(block_size=7), y, x))
     assert told["one_block"] == "block_size=7, and the batch has 30 anchors."
     assert told["blocks"] is None
@@ -117,9 +117,9 @@ def test_the_road_of_a_loss_with_a_memory() -> None:
     memory = CrossBatchMemory(losses.CircleLoss(), 4, 8)
     told = dict(streaming.explain(memory, y, x))
     assert "without `ref_mask` or a memory" in told["fused"]
-    assert "nothing more" in told["symmetric"]
+    assert "with itself alone" in told["symmetric"]
     assert told["one_block"] is None
-    with road("symmetric"), pytest.raises(RuntimeError, match="cannot serve CircleLoss: it comp"):
+    with road("symmetric"), pytest.raises(RuntimeError, match="cannot serve CircleLoss: the tiles"):
         memory(y, x)
     assert not int(ops.convert_to_numpy(memory.filled.value))
 

@@ -23,7 +23,7 @@ def cannot(loss: Any, problem: Problem) -> str | None:
     alone = alone and not (problem.extra or part.extra)
     if not (alone and problem.of_class_ids and part.offset == 0):
         return (
-            "they compare class ids with one set of references, without `ref_mask` or a memory; "
+            "the kernels compare class ids with one set of references, without `ref_mask` or a memory; "
             "pass `y_true` as integers [batch]."
         )
     family = loss.family()
@@ -42,7 +42,7 @@ def rather_not(loss: Any, problem: Problem) -> str | None:
     kernels, dense = _kernels(loss), _dense(loss)
     if _backend().on_trial(loss, problem.x, lambda *a: kernels(*a)[0], dense):
         return None
-    return "they failed their trial; see the warning."
+    return "the kernels failed their trial; see the warning."
 
 
 def rows(loss: Any, problem: Problem) -> tuple[Tensor, Tensor]:
@@ -134,9 +134,9 @@ def _on_gpu(x: Tensor) -> bool:
 def _of_tensors(x: Tensor) -> str | None:
     d, dtype = x.shape[1], keras.backend.standardize_dtype(x.dtype)
     if d is None or d > LARGEST:
-        return f"they take embeddings of at most {LARGEST} numbers. Received: {d}."
+        return f"the kernels take embeddings of at most {LARGEST} numbers. Received: {d}."
     if dtype not in ("float32", "bfloat16", "float16"):
-        return f"they compute in float32, bfloat16 or float16. Received embeddings of {dtype}."
+        return f"the kernels compute in float32, bfloat16 or float16. Received embeddings of {dtype}."
     if keras.backend.backend() == "tensorflow":
         return "there are none for TensorFlow, whose streamed road runs under XLA."
     if not (asked() or _on_gpu(x)):  # then the kernels are not even loaded
