@@ -16,22 +16,50 @@ import signal
 import subprocess
 import sys
 import time
+from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks import machine, measure
+from benchmarks import machine, measure, options
 from benchmarks.tables import table
 from benchmarks.targets import MIB, seconds
 
+HELP = "memory of a training step, whole and in chunks"
 BACKBONE, CHUNK, SIDE = "MobileNetV3Small", 16, 224
 BATCHES, LARGEST = (16, 32, 64, 128, 256, 512), 4096
 MEMORY = 10.0  # GiB that a process may take
 LIMIT = 3 * 3600  # seconds that a process may take
 
 Row = dict[str, Any]
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Add the options of the command."""
+    options.add_backends(parser)
+    parser.add_argument("--backbone", default=BACKBONE, help=f"({BACKBONE})")
+    parser.add_argument("--side", type=int, default=SIDE, help=f"pixels ({SIDE})")
+    parser.add_argument("--chunk", type=int, default=CHUNK, help=f"images ({CHUNK})")
+    parser.add_argument("--batches", default=",".join(map(str, BATCHES)), help="of both")
+    parser.add_argument("--largest", type=int, default=LARGEST, help="batch, in chunks only")
+    parser.add_argument("--memory", type=float, default=MEMORY, help="GiB a process may take")
+    options.add_out(parser)
+
+
+def main(arguments: Namespace, parser: ArgumentParser) -> None:
+    """Run the command; `parser` tells what is wrong with the options."""
+    backends = options.backends(arguments, parser)
+    settings = {
+        "backbone": arguments.backbone,
+        "side": arguments.side,
+        "chunk": arguments.chunk,
+        "batches": [int(batch) for batch in arguments.batches.split(",")],
+        "largest": arguments.largest,
+        "memory_gib": arguments.memory,
+    }
+    print(report(run(backends, arguments.out, settings)))
 
 
 def run(backends: Sequence[str], out: Path, settings: Row) -> Row:

@@ -5,6 +5,7 @@ import os
 import statistics
 import subprocess
 import sys
+from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from time import perf_counter
@@ -12,11 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import gpu, machine, measure
+from benchmarks import gpu, machine, measure, options
 from benchmarks.tables import table
 from benchmarks.targets import MIB, seconds
 
 ROOT = Path(__file__).resolve().parent.parent
+HELP = "the fused kernels and their peers, on a GPU"
 NEEDS = "`python -m benchmarks gpu` needs an NVIDIA GPU that PyTorch sees, and there is none here."
 LIMIT = 600  # seconds a job may take
 BUDGET = 3.0  # seconds spent on the repeats of a step
@@ -24,6 +26,17 @@ ONCE = 10.0  # a step that takes longer is timed once
 CHECKED = 16384  # the largest batch whose gradient is compared with float64
 TITLES = {gpu.CIRCLE: "Circle", gpu.INFO_NCE: "InfoNCE"}
 Row = dict[str, Any]
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Add the options of the command."""
+    parser.add_argument("--quick", action="store_true", help="d = 512 and three batches only")
+    options.add_out(parser)
+
+
+def main(arguments: Namespace, parser: ArgumentParser) -> None:
+    """Run the command; `parser` tells what is wrong with the options."""
+    print(report(run(arguments.quick, arguments.out)))
 
 
 def run(quick: bool, out: Path) -> dict[str, Any]:

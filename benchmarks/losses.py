@@ -1,7 +1,7 @@
 """What is run: Circle loss, ours and the peers', one step of it on each backend."""
 
 import importlib.util
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,7 @@ CLASS_SIZE = 4
 GAMMA, MARGIN = 80.0, 0.4
 
 
-def jobs(backends: tuple[str, ...], quick: bool) -> Iterator[dict[str, Any]]:
+def jobs(backends: Sequence[str], quick: bool) -> Iterator[dict[str, Any]]:
     """What each process measures, one after the other: a backend, a batch size and steps.
 
     The steps of a process are timed in turns, so that what slows the machine down slows all of them

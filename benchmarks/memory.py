@@ -9,16 +9,18 @@ import contextlib
 import json
 import sys
 import time
+from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks import chunks, machine, measure
+from benchmarks import chunks, machine, measure, options
 from benchmarks.tables import table
 from benchmarks.targets import MIB, seconds
 
+HELP = "a step with a memory of earlier batches"
 BATCH, DIM, CLASSES = 256, 128, 50_000
 SIZES = (16_384, 65_536, 262_144, 1_000_000)
 LOSSES = ("PairContrastiveLoss", "CircleLoss")
@@ -28,6 +30,17 @@ MEMORY = 16.0  # GiB that a process may take
 REPEATS = 3  # the best is kept
 
 Row = dict[str, Any]
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Add the options of the command."""
+    options.add_backends(parser)
+    options.add_out(parser)
+
+
+def main(arguments: Namespace, parser: ArgumentParser) -> None:
+    """Run the command; `parser` tells what is wrong with the options."""
+    print(report(run(options.backends(arguments, parser), arguments.out)))
 
 
 def run(backends: Sequence[str], out: Path) -> Row:

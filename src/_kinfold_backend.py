@@ -73,6 +73,22 @@ def find(asked: str | None = None) -> str:
     return name
 
 
+def of_run(run: Path) -> str | None:
+    """The backend of a run, or None where there is none to read; `training` then says so."""
+    try:
+        name = json.loads((run / "config.json").read_text(encoding="utf-8"))["backend"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return name if name in BACKENDS else None
+
+
+def for_run(run: Path, asked: str | None) -> str | None:
+    """The backend to ask for where a run's model is used: its own, unless another is asked for."""
+    own = of_run(run)
+    free = asked is None and "KERAS_BACKEND" not in os.environ
+    return own if free and own and is_installed(own) else asked
+
+
 def is_installed(name: str) -> bool:
     """Return whether the package of a backend can be imported, without importing it."""
     spec = importlib.util.find_spec(name)

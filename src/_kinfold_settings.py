@@ -8,11 +8,11 @@ importing anything of `kinfold` imports Keras, and `kinfold train --help` must n
 import math
 import textwrap
 from collections.abc import Iterator, Mapping
-from dataclasses import MISSING, Field, dataclass, field, fields
-from functools import cache
-from typing import Any, get_type_hints
+from dataclasses import Field, dataclass, field, fields
+from typing import Any
 
-from _kinfold_text import DATA_FORMS, did_you_mean, in_words, is_of, parse
+from _kinfold_about import About, about, check, setting
+from _kinfold_text import DATA_FORMS
 
 # The names of `--loss`, and the classes of kinfold.losses that they stand for.
 LOSSES = {
@@ -45,52 +45,11 @@ GROUPS = ("Run", "Data", "Model", "Loss", "Batches", "Optimisation")
 
 
 @dataclass(frozen=True)
-class About:
-    """What the command line, the checks and the docs need to know of a setting.
-
-    Args:
-        group: the heading that it stands under.
-        what: what it is, the first sentence of the help without its full stop.
-        more: further sentences.
-        default: the default in words; None for the value itself.
-        metavar: what stands for the value in the help.
-        least: the smallest value.
-        above: the value that it must be greater than.
-        below: the value that it must be less than.
-        choices: the values that it can have, if there are few.
-        option: its option, if that is not its name.
-    """
-
-    group: str
-    what: str
-    more: str = ""
-    default: str | None = None
-    metavar: str = "N"
-    least: int | None = None
-    above: float | None = None
-    below: float | None = None
-    choices: tuple[str, ...] = ()
-    option: str = ""
-
-    def help(self, value: Any) -> str:
-        """Return the help with its default, which is `value` where no words were given."""
-        default = self.default
-        if default is None and isinstance(value, (int, float, str)) and value is not False:
-            default = str(value)
-        first = f"{self.what} (default {default})." if default else f"{self.what}."
-        return f"{first} {self.more}".strip()
-
-
-def _setting(value: Any, group: str, what: str, **about: Any) -> Any:
-    return field(default=value, metadata={"about": About(group, what, **about)})
-
-
-@dataclass(frozen=True)
 class Fields:
     """The settings of a run as plain values; `kinfold.training.Settings` makes its parts of them.
 
     A field's `metadata["about"]` is its `About`. None stands for a default that suits the loss or
-    the data.
+    the data. What a field may hold is its `type`, so its annotation must not be a string.
     """
 
     data: str = field(
@@ -102,7 +61,7 @@ class Fields:
             )
         }
     )
-    loss: str = _setting(
+    loss: str = setting(
         "circle",
         "Loss",
         "Name of the loss",
@@ -111,7 +70,7 @@ class Fields:
         "contrastive is short for pair-contrastive.",
         metavar="NAME",
     )
-    loss_options: Mapping[str, Any] | None = _setting(
+    loss_options: Mapping[str, Any] | None = setting(
         None,
         "Loss",
         "An argument of the loss, such as margin=0.2",
@@ -120,34 +79,34 @@ class Fields:
         metavar="NAME=VALUE",
         option="--loss-option",
     )
-    margin: float | None = _setting(
+    margin: float | None = setting(
         None,
         "Loss",
         "Short for --loss-option margin=X, or negative_margin=X for a loss that has that instead",
         default="0.25 for circle, else that of the loss",
         metavar="X",
     )
-    gamma: float | None = _setting(
+    gamma: float | None = setting(
         None,
         "Loss",
         "Short for --loss-option gamma=X",
         default="that of the loss, 80 for circle",
         metavar="X",
     )
-    memory_size: int = _setting(
+    memory_size: int = setting(
         0,
         "Loss",
         "Number of examples of earlier batches that each batch is also compared with",
         more="For losses over pairs, except n-pairs.",
         least=0,
     )
-    memory_warmup: int = _setting(
+    memory_warmup: int = setting(
         0,
         "Loss",
         "Number of steps in which the memory is only filled",
         least=0,
     )
-    backbone: str | None = _setting(
+    backbone: str | None = setting(
         None,
         "Model",
         "Network that turns an image into features",
@@ -156,7 +115,7 @@ class Fields:
         default="small for images up to 64 x 64 pixels",
         metavar="NAME",
     )
-    weights: str = _setting(
+    weights: str = setting(
         "none",
         "Model",
         "Weights that the backbone begins with",
@@ -164,7 +123,7 @@ class Fields:
         "an earlier run, or a .keras, .weights.h5 or .h5 file of the backbone.",
         metavar="WHICH",
     )
-    freeze: int | str = _setting(
+    freeze: int | str = setting(
         0,
         "Model",
         "Number of first layers of the backbone that are not trained, or all",
@@ -172,7 +131,7 @@ class Fields:
         least=0,
         choices=("all",),
     )
-    augment: str = _setting(
+    augment: str = setting(
         "none",
         "Data",
         "Random changes to the images, in training only",
@@ -181,7 +140,7 @@ class Fields:
         metavar="KIND",
         choices=AUGMENTATIONS,
     )
-    precision: str = _setting(
+    precision: str = setting(
         "float32",
         "Model",
         "Precision of the computation",
@@ -189,21 +148,21 @@ class Fields:
         metavar="NAME",
         choices=PRECISIONS,
     )
-    image_size: int | None = _setting(
+    image_size: int | None = setting(
         None,
         "Data",
         "Height and width to read or draw images at, in pixels",
         default="32 for glyphs; 64 for folders, or 160 with a network of keras.applications",
         least=8,
     )
-    embedding_size: int | None = _setting(
+    embedding_size: int | None = setting(
         None,
         "Model",
         "Number of dimensions of the embedding",
         default="128 for images, and as many as the input has for vectors",
         least=1,
     )
-    chunk: int | None = _setting(
+    chunk: int | None = setting(
         None,
         "Model",
         "Number of examples that go through the network at once in training",
@@ -212,27 +171,27 @@ class Fields:
         default="the whole batch",
         least=1,
     )
-    classes_per_batch: int | None = _setting(
+    classes_per_batch: int | None = setting(
         None,
         "Batches",
         "Number of classes in a batch",
         default="32, or all classes if there are fewer",
         least=2,
     )
-    examples_per_class: int = _setting(
+    examples_per_class: int = setting(
         4, "Batches", "Number of examples of each class in a batch", least=2
     )
-    steps_per_epoch: int = _setting(
+    steps_per_epoch: int = setting(
         50, "Optimisation", "Number of training steps per epoch", least=1
     )
-    epochs: int = _setting(
+    epochs: int = setting(
         20,
         "Optimisation",
         "Number of epochs to train",
         more="With --resume it can be raised.",
         least=1,
     )
-    patience: int | None = _setting(
+    patience: int | None = setting(
         None,
         "Optimisation",
         "Stop after this many epochs without a better val_map@r",
@@ -240,7 +199,7 @@ class Fields:
         default="train all epochs",
         least=1,
     )
-    learning_rate: float | None = _setting(
+    learning_rate: float | None = setting(
         None,
         "Optimisation",
         "The highest learning rate, after a warm-up over the first tenth of the steps and before a "
@@ -251,14 +210,14 @@ class Fields:
         above=0.0,
         below=math.inf,
     )
-    seed: int = _setting(
+    seed: int = setting(
         0,
         "Optimisation",
         "Seed of the weights, the batches and the augmentation",
         least=0,
         below=2**32,
     )
-    tensorboard: bool = _setting(False, "Run", "Also write logs for TensorBoard")
+    tensorboard: bool = setting(False, "Run", "Also write logs for TensorBoard")
 
     def check_values(self) -> None:
         """Raise ValueError for a setting of the wrong type or out of its bounds."""
@@ -269,47 +228,6 @@ class Fields:
 def settings() -> tuple[Field, ...]:
     """The fields, in the order of the command line."""
     return tuple(sorted(fields(Fields), key=lambda one: GROUPS.index(about(one).group)))
-
-
-def about(one: Field) -> About:
-    """What is known of a field."""
-    return one.metadata["about"]
-
-
-def option(one: Field) -> str:
-    """The option of a field: --image-size; of the data, which is an argument, DATA."""
-    if one.default is MISSING:
-        return about(one).metavar
-    return about(one).option or "--" + one.name.replace("_", "-")
-
-
-@cache
-def _types() -> dict[str, Any]:
-    return get_type_hints(Fields)
-
-
-def read(text: str, one: Field) -> Any:
-    """Read a setting from the command line; ValueError if its text is not of its type."""
-    return parse(text, _types()[one.name], option(one))
-
-
-def check(value: Any, one: Field) -> None:
-    """Raise ValueError for a value that is not of a setting's type or out of its bounds."""
-    it, name, kind = about(one), one.name, _types()[one.name]
-    unknown = it.choices and isinstance(value, str) and value not in it.choices
-    if unknown or not is_of(value, kind):
-        expected = in_words(kind, it.choices)
-        near = did_you_mean(value, it.choices) if isinstance(value, str) else ""
-        raise ValueError(f"`{name}` must be {expected}.{near} Received: {name}={value!r}.")
-    if not isinstance(value, (int, float)):
-        return
-    if it.least is not None and value < it.least:
-        raise ValueError(f"`{name}` must be at least {it.least}. Received: {name}={value}.")
-    if it.above is not None and not value > it.above:
-        raise ValueError(f"`{name}` must be a number above {it.above:g}. Received: {name}={value}.")
-    if it.below is not None and not value < it.below:
-        limit = "2^32" if it.below == 2**32 else f"{it.below:g}"
-        raise ValueError(f"`{name}` must be below {limit}. Received: {name}={value}.")
 
 
 def arguments(indent: str = " " * 4) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""The command line: parsing, the choice of the backend, and messages; the work is in `training`.
+"""The command line: parsing and the choice of the backend; the work is in `training`.
 
 It stands beside the package because importing anything of `kinfold` imports Keras, which fixes the
 backend, and `--backend` chooses that.
@@ -9,13 +9,11 @@ from __future__ import annotations
 import contextlib
 import importlib.metadata
 import inspect
-import json
 import os
 import platform
 import shlex
 import sys
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -23,12 +21,13 @@ import _kinfold_backend
 
 try:
     import typer
-    from typer.core import TyperGroup
 except ImportError:
     raise SystemExit("error: the command line needs typer: pip install kinfold[train]") from None
 
-from _kinfold_settings import about, option, read, settings
-from _kinfold_text import DATA_FORMS, did_you_mean, printable
+from _kinfold_about import about, option, read
+from _kinfold_messages import Commands, messages
+from _kinfold_settings import settings
+from _kinfold_text import DATA_FORMS
 
 if TYPE_CHECKING:
     from kinfold.training.progress import Progress
@@ -44,50 +43,8 @@ kinfold train x.npz --out runs/x --loss triplet --loss-option margin=0.1
 kinfold train --resume runs/x --epochs 40"""
 
 
-class _Commands(TyperGroup):
-    """The commands; what is typed wrong is answered in one line, with exit code 2."""
-
-    def main(self, *args: Any, **kwargs: Any) -> Any:
-        standalone_mode = kwargs.pop("standalone_mode", True)
-        try:
-            code = super().main(*args, **{**kwargs, "standalone_mode": False})
-        except Exception as error:
-            # Click's errors of usage, whatever copy of Click they come from.
-            if not hasattr(error, "format_message") or not standalone_mode:
-                raise
-            _say(f"error: {_usage(error)}")
-            sys.exit(2)
-        if standalone_mode:
-            sys.exit(code if isinstance(code, int) else 0)
-        return code
-
-    def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        command = super().get_command(ctx, cmd_name)
-        if command is None:
-            names = self.list_commands(ctx)
-            _say(
-                f"error: There is no command {cmd_name!r}.{did_you_mean(cmd_name, names)} The "
-                f"commands are {', '.join(names)}."
-            )
-            raise typer.Exit(2)
-        return command
-
-
-def _usage(error: Any) -> str:
-    """Say what was typed wrong in one line."""
-    wrong = getattr(error, "option_name", None)
-    if wrong is None or not type(error).__name__.startswith("NoSuch"):
-        said = error.format_message()
-        return f"{said} See: {error.ctx.command_path} --help" if error.ctx else said
-    known = [one for p in error.ctx.command.params for one in p.opts if one.startswith("--")]
-    return (
-        f"There is no option {wrong}.{did_you_mean(wrong, known)} See: "
-        f"{error.ctx.command_path} --help"
-    )
-
-
 app = typer.Typer(
-    cls=_Commands,
+    cls=Commands,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
@@ -186,7 +143,7 @@ def train(
     30% of the classes are kept out of training. How well the model finds those is the result.
     """
     given = {name: value for name, value in given.items() if value not in (None, False, [])}
-    with _messages(resume or out):
+    with messages(resume or out):
         values = {
             one.name: read(given[one.name], one)
             if isinstance(given[one.name], str)
@@ -205,7 +162,7 @@ def train(
                     "--resume takes everything from the run, except that --epochs can be raised "
                     f"and --patience changed: leave out {', '.join(others)}."
                 )
-            _use_backend(_backend_of(resume))
+            _use_backend(_kinfold_backend.of_run(resume))
             from kinfold import training
 
             training.resume(resume, values.get("epochs"), _progress(), values.get("patience"))
@@ -248,7 +205,7 @@ def evaluate(
     backend: Annotated[str | None, BackendOption] = None,
 ) -> None:
     """Measure the model of RUN on DATA: how well each example finds the others of its class."""
-    with _messages(None):
+    with messages(None):
         _use_backend_of(run, backend)
         from kinfold import training
 
@@ -271,7 +228,7 @@ def compare(
     backend: Annotated[str | None, BackendOption] = None,
 ) -> None:
     """Compare the models of two runs on the same classes, with an interval of the difference."""
-    with _messages(None):
+    with messages(None):
         _use_backend_of(first, backend)
         from kinfold import training
 
@@ -308,37 +265,6 @@ def _progress() -> Progress:
     return Bar() if sys.stdout.isatty() else Lines()
 
 
-@contextlib.contextmanager
-def _messages(run: Path | None) -> Iterator[None]:
-    """Tell warnings and errors in a line each; exit with 2 for the user's, 1 for the machine's."""
-    go_on = f"Go on: kinfold train --resume {shlex.quote(str(run))}"
-    with warnings.catch_warnings():
-        warnings.showwarning = _show_warning
-        try:
-            yield
-        except KeyboardInterrupt:
-            begun = run is not None and (run / "config.json").exists()
-            _say(f"Stopped. {go_on}" if begun else "Stopped.")
-            raise typer.Exit(130) from None
-        except (ValueError, FileNotFoundError, ImportError) as error:
-            _say(f"error: {error}")
-            raise typer.Exit(2) from None
-        except OSError as error:
-            from kinfold.training.files import WriteError
-
-            _say(f"error: {error} {go_on}" if isinstance(error, WriteError) else f"error: {error}")
-            raise typer.Exit(1) from None
-
-
-def _say(text: str) -> None:
-    print(printable(text), file=sys.stderr, flush=True)
-
-
-def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
-    if issubclass(category, UserWarning):  # others are for those who write programs
-        _say("warning: " + str(message).replace("\n", "\\n"))
-
-
 def _use_backend(asked: str | None) -> None:
     """Choose the backend and set it for Keras, which reads it once, when it is imported."""
     _kinfold_backend.use(asked)
@@ -346,21 +272,7 @@ def _use_backend(asked: str | None) -> None:
 
 
 def _use_backend_of(run: Path, asked: str | None) -> None:
-    """Choose the backend for the model of a run: its own, unless another is asked for."""
-    own = _backend_of(run)
-    free = asked is None and "KERAS_BACKEND" not in os.environ
-    if free and own and _kinfold_backend.is_installed(own):
-        asked = own
-    _use_backend(asked)
-
-
-def _backend_of(run: Path) -> str | None:
-    """The backend of a run, or None where there is none to read; `training` then says so."""
-    try:
-        name = json.loads((run / "config.json").read_text(encoding="utf-8"))["backend"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return name if name in _kinfold_backend.BACKENDS else None
+    _use_backend(_kinfold_backend.for_run(run, asked))
 
 
 if __name__ == "__main__":

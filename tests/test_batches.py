@@ -147,12 +147,12 @@ def test_labels_of_any_integer_type():
 @pytest.mark.parametrize(
     ("labels", "counts", "error", "message"),
     [
-        (np.array([0.0, 0.0]), (1, 2), TypeError, "Labels must be integers. Received the type fl"),
-        (np.array([True, True]), (1, 2), TypeError, "Received the type bool"),
-        (["a", "a"], (1, 2), TypeError, "Received the type <U1"),
-        ([], (1, 2), ValueError, "Received the shape (0,)"),
-        (np.zeros((2, 2), int), (1, 2), ValueError, "Received the shape (2, 2)"),
-        (5, (1, 2), ValueError, "Received the shape ()"),
+        (np.array([0.0, 0.0]), (1, 2), TypeError, "`labels` must hold integer class ids. Re"),
+        (np.array([True, True]), (1, 2), TypeError, "Received dtype bool; pass labels.astype"),
+        (["a", "a"], (1, 2), TypeError, "Received dtype <U1; pass np.unique(labels,"),
+        ([], (1, 2), ValueError, "Received shape (0,)"),
+        (np.zeros((2, 2), int), (1, 2), ValueError, "Received shape (2, 2)"),
+        (5, (1, 2), ValueError, "Received shape ()"),
         ([0, 0, 1, 1], (3, 2), ValueError, "classes_per_batch is 3, but 2 of the 2 classes"),
         ([0, 0, 1], (2, 2), ValueError, "classes_per_batch is 2, but 1 of the 2 classes"),
         ([0, 0], (0, 2), ValueError, "classes_per_batch must be 1 or more. Received 0"),
@@ -217,7 +217,7 @@ def test_bad_batches():
         ClassBalancedBatches(EXAMPLES[:-1], LABELS, 4, 2)
     with pytest.raises(ValueError, match=r"an array of shape \(\) in x"):
         ClassBalancedBatches(3.0, LABELS, 4, 2)
-    with pytest.raises(TypeError, match="Labels must be integers"):
+    with pytest.raises(TypeError, match="`y` must hold integer class ids"):
         ClassBalancedBatches(EXAMPLES, LABELS.astype("float32"), 4, 2)
     with pytest.raises(ValueError, match="use_multiprocessing must be False"):
         ClassBalancedBatches(EXAMPLES, LABELS, 4, 2, use_multiprocessing=True)

@@ -9,7 +9,8 @@ from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-from _kinfold_settings import GROUPS, LOSSES, about, option, settings
+from _kinfold_about import about, option
+from _kinfold_settings import GROUPS, LOSSES, settings
 from kinfold.training import run_losses
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "training.md"

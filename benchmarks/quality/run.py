@@ -2,11 +2,36 @@
 
 import os
 import sys
+from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from time import perf_counter
 
-from benchmarks import machine, measure
+from benchmarks import machine, measure, options
 from benchmarks.quality import picture, recipes, results
+
+HELP = "unseen characters found, ours and the peer's"
+STEPS, SEEDS = 150, 3
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Add the options of the command."""
+    parser.add_argument("--steps", type=int, default=STEPS, help=f"of a training ({STEPS})")
+    parser.add_argument(
+        "--seeds", type=int, default=SEEDS, help=f"trainings of each loss ({SEEDS})"
+    )
+    parser.add_argument("--losses", help="comma-separated (all)")
+    options.add_out(parser)
+
+
+def main(arguments: Namespace, parser: ArgumentParser) -> None:
+    """Run the command; `parser` tells what is wrong with the options."""
+    names = arguments.losses.split(",") if arguments.losses else list(recipes.LOSSES)
+    if unknown := set(names) - set(recipes.LOSSES):
+        known = ", ".join(recipes.LOSSES)
+        parser.error(f"unknown loss {sorted(unknown)[0]!r}; known: {known}")
+    if min(arguments.steps, arguments.seeds) < 1:
+        parser.error("--steps and --seeds must be at least 1")
+    run(names, arguments.steps, arguments.seeds, arguments.out)
 
 
 def run(names: list[str], steps: int, seeds: int, out: Path) -> None:

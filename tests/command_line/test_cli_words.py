@@ -12,7 +12,8 @@ import pytest
 from typer.testing import CliRunner, Result
 
 import kinfold_cli as cli
-from _kinfold_settings import GROUPS, LOSSES, about, option, settings
+from _kinfold_about import about, option
+from _kinfold_settings import GROUPS, LOSSES, settings
 from kinfold import training
 
 pytestmark = pytest.mark.once

@@ -413,6 +413,7 @@ X, Y = np.eye(4), np.array([0, 0, 1, 1])
         ({"distance": "cosin"}, ValueError, "cosin"),
         ({"query_labels": Y.astype("float32")}, TypeError, "integer class ids. Received.*float32"),
         ({"query_labels": np.array(list("aabb"))}, TypeError, "integer class ids"),
+        ({"query_labels": Y == 1}, TypeError, "integer class ids. Received dtype bool"),
         ({"query_labels": np.array([2**63] * 4, "uint64")}, ValueError, "64-bit signed"),
         ({"query_labels": Y[:3]}, ValueError, "Received 4 and 3"),
         ({"query_labels": Y.reshape(2, 2)}, ValueError, r"shape \[n\] or \[n, 1\].*\(2, 2\)"),

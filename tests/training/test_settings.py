@@ -9,7 +9,8 @@ import pytest
 from tools import settings_table
 
 import _kinfold_settings as definition
-from _kinfold_settings import GROUPS, LOSSES, about, option
+from _kinfold_about import about, option
+from _kinfold_settings import GROUPS, LOSSES
 from _kinfold_text import did_you_mean, is_of, parse, printable
 from kinfold import losses
 from kinfold.training import run_losses

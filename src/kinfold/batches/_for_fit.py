@@ -12,6 +12,7 @@ import numpy as np
 
 from kinfold.batches._indices import ClassBalancedIndices, check_count
 from kinfold.core import batch_labels
+from kinfold.core.labels import integer_labels
 
 
 class ClassBalancedBatches(keras.utils.PyDataset):
@@ -79,6 +80,7 @@ class ClassBalancedBatches(keras.utils.PyDataset):
             )
         super().__init__(workers=1, max_queue_size=check_count("max_queue_size", max_queue_size))
         self._y = np.asarray(y)
+        integer_labels(self._y, "y")  # here too, to name what was passed in an error
         batch_labels.check(self._y)
         self.indices = ClassBalancedIndices(
             y, classes_per_batch, examples_per_class, batches_per_epoch, seed

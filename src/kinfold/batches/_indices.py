@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from kinfold.core.labels import integer_labels
+
 
 class ClassBalancedIndices:
     """Row numbers of class-balanced batches; iterating yields one epoch of lists of ints.
@@ -65,7 +67,7 @@ class ClassBalancedIndices:
         seed: int | None = None,
     ) -> None:
         classes, class_of, counts = np.unique(
-            _check_labels(labels), return_inverse=True, return_counts=True
+            integer_labels(labels, "labels"), return_inverse=True, return_counts=True
         )
         self.classes_per_batch = check_count("classes_per_batch", classes_per_batch)
         self.examples_per_class = check_count("examples_per_class", examples_per_class)
@@ -196,23 +198,6 @@ def _decks(
 
     # The last deck of each k is dealt only as far as needed.
     return item[(nth * size)[deck] + place < needed[deck_k][deck]]
-
-
-def _check_labels(labels: Any) -> np.ndarray:
-    """Labels as an integer array `[n]`."""
-    labels = np.asarray(labels)
-    if labels.ndim == 2 and labels.shape[1] == 1:
-        labels = labels[:, 0]
-    if labels.ndim != 1 or not len(labels):
-        raise ValueError(
-            f"Labels must be [n] or [n, 1], with n at least 1. Received the shape {labels.shape}."
-        )
-    if labels.dtype.kind not in "iu":
-        raise TypeError(
-            f"Labels must be integers. Received the type {labels.dtype}; convert whole numbers "
-            "with labels.astype('int32')."
-        )
-    return labels
 
 
 def check_count(name: str, value: Any, lowest: int = 1) -> int:

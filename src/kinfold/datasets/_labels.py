@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from kinfold.core.labels import INTEGERS, as_vector
 from kinfold.datasets._names import as_class_names, shown
 
 
@@ -64,13 +65,12 @@ def number(
 
 def check_labels(y: np.ndarray, count: int, path: object) -> np.ndarray:
     """Labels as `[n]`, refused where they are no integers or strings or not of `count` examples."""
-    if y.ndim == 2 and y.shape[1] == 1:
-        y = y[:, 0]
+    y = as_vector(y)
     if y.ndim != 1:
         raise ValueError(f"{shown(path)}: y must be [n] or [n, 1]. Received the shape {y.shape}.")
     if len(y) != count:
         raise ValueError(f"{shown(path)}: x holds {count} examples but y holds {len(y)} labels.")
-    if y.dtype.kind not in "iuUS":
+    if y.dtype.kind not in INTEGERS + "US":
         raise ValueError(
             f"{shown(path)}: y must hold integers or strings. Received the type {y.dtype}; convert "
             "labels with y.astype(int) if they are whole numbers."

@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from kinfold.core.labels import integer_labels
+
 _AT_K = ("recall", "precision", "map", "ndcg", "mrr")
 
 # Names without a number: their kind, and the ranks they look at (None for R, 0 for all or none).
@@ -90,21 +92,9 @@ def _kinds(metrics: Sequence[str]) -> dict[str, tuple[str, int | None]]:
     return kinds
 
 
-def _labels(labels: Any, name: str) -> np.ndarray:
+def _labels(value: Any, name: str) -> np.ndarray:
     """int64 [n], every bit kept."""
-    labels = to_numpy(labels)
-    if labels.ndim == 2 and labels.shape[1] == 1:
-        labels = labels[:, 0]
-    if labels.ndim != 1 or len(labels) == 0:
-        raise ValueError(
-            f"`{name}` must have shape [n] or [n, 1], with n at least 1. "
-            f"Received shape {labels.shape}."
-        )
-    if labels.dtype.kind not in "iub":
-        raise TypeError(
-            f"`{name}` must hold integer class ids. Received dtype {labels.dtype}; pass "
-            "np.unique(labels, return_inverse=True)[1], for example."
-        )
+    labels = integer_labels(to_numpy(value), name)
     if labels.dtype == np.uint64 and labels.max() >= 2**63:
         raise ValueError(f"`{name}` must fit 64-bit signed integers. Received {labels.max()}.")
     return labels.astype(np.int64)

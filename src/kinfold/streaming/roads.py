@@ -141,7 +141,9 @@ def _no_tiles(loss: Any, problem: Problem) -> str | None:
     if loss.family().extra != "none":
         return f"{type(loss).__name__} has a statistic beside two log-sum-exps."
     if not problem.with_itself():
-        return "the tiles compare a batch of class ids with itself alone, without a mask or a memory."
+        return (
+            "the tiles compare a batch of class ids with itself alone, without a mask or a memory."
+        )
     if not hasattr(loss.distance, "of_dot"):
         return f"distance={loss.distance.name!r} is no function of the dot product alone."
     if problem.x.shape[0] == 0:

@@ -136,7 +136,9 @@ def _of_tensors(x: Tensor) -> str | None:
     if d is None or d > LARGEST:
         return f"the kernels take embeddings of at most {LARGEST} numbers. Received: {d}."
     if dtype not in ("float32", "bfloat16", "float16"):
-        return f"the kernels compute in float32, bfloat16 or float16. Received embeddings of {dtype}."
+        return (
+            f"the kernels compute in float32, bfloat16 or float16. Received embeddings of {dtype}."
+        )
     if keras.backend.backend() == "tensorflow":
         return "there are none for TensorFlow, whose streamed road runs under XLA."
     if not (asked() or _on_gpu(x)):  # then the kernels are not even loaded
