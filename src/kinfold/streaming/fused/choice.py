@@ -23,8 +23,8 @@ def cannot(loss: Any, problem: Problem) -> str | None:
     alone = alone and not (problem.extra or part.extra)
     if not (alone and problem.of_class_ids and part.offset == 0):
         return (
-            "the kernels compare class ids with one set of references, without `ref_mask` or a memory; "
-            "pass `y_true` as integers [batch]."
+            "the kernels compare class ids with one set of references, without `ref_mask` or a "
+            "memory; pass `y_true` as integers [batch]."
         )
     family = loss.family()
     if family.positive.numbers is None or family.negative.numbers is None:
