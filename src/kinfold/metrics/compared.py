@@ -51,11 +51,24 @@ class Problem(NamedTuple):
     def distances_of(self, anchors: Tensor, references: Tensor) -> np.ndarray:
         """[rows, columns] of tensors. Under cosine, those near 0 are half the square of a chord."""
         block = to_numpy(self.kind(anchors, references))
-        if type(self.kind).pairwise is distances.Cosine.pairwise:
-            near = block < _NEAR
-            if near.any():
-                block = np.where(near, to_numpy(_CHORDS(anchors, references)), block)
+        if type(self.kind).pairwise is not distances.Cosine.pairwise:
+            return block
+        near = np.nonzero(block < _NEAR)
+        if len(near[0]) > block.size // _FEW:
+            return np.where(block < _NEAR, to_numpy(_CHORDS(anchors, references)), block)
+        return _with_chords(block, near, to_numpy(anchors), to_numpy(references))
+
+
+def _with_chords(block: np.ndarray, near: Any, x: np.ndarray, r: np.ndarray) -> np.ndarray:
+    """`block`, its few `near` pairs computed again from their differences."""
+    if not len(near[0]):
         return block
+    block, step = block.copy(), max(1, _ELEMENTS // x.shape[1])
+    for start in range(0, len(near[0]), step):
+        i, j = (side[start : start + step] for side in near)
+        apart = x[i] - r[j]
+        block[i, j] = 0.5 * np.einsum("id,id->i", apart, apart)
+    return block
 
 
 class _Chords(distances.SquaredEuclidean):
@@ -71,6 +84,9 @@ _CHORDS = _Chords()
 
 # Cosine distances below this one are rounded by a thousandth or more.
 _NEAR = 2.0**-13
+
+# More pairs than one in so many are computed again as a whole block.
+_FEW = 64
 
 
 def _checked(value: Any, name: str) -> np.ndarray:
