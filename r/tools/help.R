@@ -20,6 +20,7 @@ escape <- function(text) {
 # The parts of a docstring of Google's style: what stands before its first section, by name.
 sections <- function(class) {
   lines <- strsplit(clean(losses[[class]]$`__doc__`), "\n")[[1L]]
+  lines <- lines[!grepl("^The (other )?arguments are those of ", lines)]
   heads <- grep("^(Args|Raises|Reference|References|Example|Examples|Returns):$", lines)
   part <- findInterval(seq_along(lines), heads)
   parts <- split(lines, part)
@@ -29,6 +30,9 @@ sections <- function(class) {
 
 # Its arguments: a name, then a text that may go on in lines further in.
 arguments <- function(lines) {
+  if (is.null(lines)) {
+    return(NULL)
+  }
   lines <- sub("^    ", "", lines[nzchar(lines)])
   starts <- grep("^[a-z_]+: ", lines)
   texts <- tapply(lines, findInterval(seq_along(lines), starts), function(part) {
@@ -36,6 +40,12 @@ arguments <- function(lines) {
   })
   stats::setNames(as.vector(texts), sub(":.*", "", lines[starts]))
 }
+
+# Those that a loss has of its base, which says what they are.
+SHARED <- lapply(
+  list(pairs = "PairLoss", classes = "PrototypeLoss"),
+  function(class) arguments(sections(class)$Args)
+)
 
 # Paragraphs; those further in are equations.
 about <- function(lines) {
@@ -128,7 +138,7 @@ page <- function(name, entry) {
   called <- paste0("loss_", name)
   made <- package[[called]]
   said <- sections(entry$class)
-  texts <- arguments(said$Args)
+  texts <- c(arguments(said$Args), SHARED[[entry$data]])
   describe <- function(argument) {
     text <- OWN[[name]][[argument]]
     if (is.null(text)) text <- WHAT[[argument]]

@@ -29,12 +29,10 @@ class ArcFaceLoss(PrototypeLoss):
         embedding_size: dimensions of the embeddings.
         margin: angle in radians, from 0 to pi.
         scale: of the logits, greater than 0.
-        block_size: classes that are compared at once; see `PrototypeLoss`.
-        reduction: see `PrototypeLoss`.
-        name: optional name of the loss.
-        dtype: dtype of the computation; None means `keras.config.floatx()`.
         sub_centers: prototypes per class. With more than one, theta_c is the angle to the nearest
             of class c, so that its noisy examples gather around prototypes of their own.
+
+    The other arguments are those of `PrototypeLoss`.
 
     Raises:
         TypeError: the margin or the scale is not a number.

@@ -73,13 +73,9 @@ class CircleLoss(LogSumExpLoss):
             1 - margin, in units of the distance.
         distance: a name, instance or config; see `kinfold.distances.get`. "cosine" takes
             embeddings of unit norm.
-        remove_diagonal: whether the reference at an anchor's own position is no positive of it.
         detach_weights: whether no gradient flows through the relu(...) weights.
-        block_size: see `PairLoss`.
-        reduction: see `PairLoss`.
-        name: optional name of the loss.
-        dtype: dtype of the computation; None means `keras.config.floatx()`.
-        normalize: whether to scale embeddings and references to unit norm first.
+
+    The other arguments are those of `PairLoss`.
 
     Raises:
         ValueError: gamma <= 0, an unknown distance or reduction.

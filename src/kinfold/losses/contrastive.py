@@ -147,13 +147,8 @@ class PairContrastiveLoss(PairLoss):
     Args:
         positive_margin: distance below which a positive costs nothing.
         negative_margin: distance above which a negative costs nothing.
-        distance: a name, instance or config; see `kinfold.distances.get`.
-        remove_diagonal: whether the reference at an anchor's own position is no positive of it.
-        block_size: see `PairLoss`.
-        reduction: see `PairLoss`.
-        name: optional name of the loss.
-        dtype: dtype of the computation; None means `keras.config.floatx()`.
-        normalize: whether to scale embeddings and references to unit norm first.
+
+    The other arguments are those of `PairLoss`.
 
     Raises:
         TypeError: a margin is not a number.

@@ -22,10 +22,8 @@ class CosFaceLoss(PrototypeLoss):
         embedding_size: dimensions of the embeddings.
         margin: taken off the cosine.
         scale: of the logits, greater than 0.
-        block_size: classes that are compared at once; see `PrototypeLoss`.
-        reduction: see `PrototypeLoss`.
-        name: optional name of the loss.
-        dtype: dtype of the computation; None means `keras.config.floatx()`.
+
+    The other arguments are those of `PrototypeLoss`.
 
     Raises:
         TypeError: the margin or the scale is not a number.

@@ -22,13 +22,9 @@ class FastAPLoss(PairLoss):
 
     Args:
         bins: number of bins.
-        remove_diagonal: whether the reference at an anchor's own position is no positive of it.
-        block_size: see `PairLoss`.
-        reduction: see `PairLoss`.
-        name: optional name of the loss.
-        dtype: dtype of the computation; None means `keras.config.floatx()`.
         distance: a distance with values in [0, 4].
-        normalize: whether to scale embeddings and references to unit norm first.
+
+    The other arguments are those of `PairLoss`.
 
     Raises:
         ValueError: bins that are no positive whole number, an unknown distance or reduction.

@@ -30,13 +30,8 @@ class LiftedStructureLoss(PairLoss):
     Args:
         negative_margin: distance that negatives are pushed to.
         positive_margin: distance that positives are pulled to.
-        distance: a name, instance or config; see `kinfold.distances.get`.
-        remove_diagonal: whether the reference at an anchor's own position is no positive of it.
-        block_size: see `PairLoss`.
-        reduction: see `PairLoss`.
-        name: optional name of the loss.
-        dtype: dtype of the computation; None means `keras.config.floatx()`.
-        normalize: whether to scale embeddings and references to unit norm first.
+
+    The other arguments are those of `PairLoss`.
 
     Raises:
         TypeError: a margin is not a number.
@@ -141,13 +136,8 @@ class GeneralizedLiftedStructureLoss(LogSumExpLoss):
     Args:
         negative_margin: distance that negatives are pushed to.
         positive_margin: distance that positives are pulled to.
-        distance: a name, instance or config; see `kinfold.distances.get`.
-        remove_diagonal: whether the reference at an anchor's own position is no positive of it.
-        block_size: see `PairLoss`.
-        reduction: see `PairLoss`.
-        name: optional name of the loss.
-        dtype: dtype of the computation; None means `keras.config.floatx()`.
-        normalize: whether to scale embeddings and references to unit norm first.
+
+    The other arguments are those of `PairLoss`.
 
     Raises:
         TypeError: a margin is not a number.

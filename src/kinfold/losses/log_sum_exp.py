@@ -9,7 +9,30 @@ class LogSumExpLoss(PairLoss):
     """A pair loss combine(LSE_P(positive_logit(d)), LSE_N(negative_logit(d))), per anchor.
 
     A subclass defines the three short functions, and the row equation follows from them. One that
-    returns them as its `family` too, with the logits' slopes, takes the faster roads.
+    returns them as its `family` too, with the logits' slopes, takes the faster roads; see
+    `kinfold.streaming.explain`.
+
+    The arguments are those of `PairLoss`.
+
+    Example:
+
+    >>> import numpy as np
+    >>> from keras import ops
+    >>> from kinfold.losses import LogSumExpLoss
+    >>> from kinfold.streaming import Family, Linear
+    >>> near, far = Linear(4.0, at=0.2), Linear(-4.0, at=0.8)
+    >>> class PullAndPush(LogSumExpLoss):
+    ...     def positive_logit(self, distance):
+    ...         return near.value(distance)
+    ...     def negative_logit(self, distance):
+    ...         return far.value(distance)
+    ...     def combine(self, positive, negative):
+    ...         return ops.relu(positive) + ops.relu(negative)
+    ...     def family(self):
+    ...         return Family(PullAndPush, self.distance, near, far, self.combine)
+    >>> x = np.array([[1, 0], [0.6, 0.8], [0.8, 0.6]], "float32")
+    >>> print(f"{float(PullAndPush()(np.array([0, 0, 1]), x)):.4f}")
+    3.5200
     """
 
     def positive_logit(self, distance: Tensor) -> Tensor:

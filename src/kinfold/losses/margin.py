@@ -24,13 +24,8 @@ class MarginLoss(PairLoss):
     Args:
         margin: how far from the boundary a pair must be.
         beta: the boundary, in units of the distance.
-        distance: a name, instance or config; see `kinfold.distances.get`.
-        remove_diagonal: whether the reference at an anchor's own position is no positive of it.
-        block_size: see `PairLoss`.
-        reduction: see `PairLoss`.
-        name: optional name of the loss.
-        dtype: dtype of the computation; None means `keras.config.floatx()`.
-        normalize: whether to scale embeddings and references to unit norm first.
+
+    The other arguments are those of `PairLoss`.
 
     Raises:
         TypeError: a parameter is not a number.

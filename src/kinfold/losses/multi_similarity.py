@@ -30,13 +30,8 @@ class MultiSimilarityLoss(LogSumExpLoss):
         beta: scale of the negatives' logits, greater than 0.
         threshold: the distance between what is near and what is far.
         epsilon: margin of the pairs that count, in units of the distance; None counts all pairs.
-        distance: a name, instance or config; see `kinfold.distances.get`.
-        remove_diagonal: whether the reference at an anchor's own position is no positive of it.
-        block_size: see `PairLoss`.
-        reduction: see `PairLoss`.
-        name: optional name of the loss.
-        dtype: dtype of the computation; None means `keras.config.floatx()`.
-        normalize: whether to scale embeddings and references to unit norm first.
+
+    The other arguments are those of `PairLoss`.
 
     Raises:
         TypeError: a parameter is not a number.

@@ -23,14 +23,7 @@ class NPairsLoss(PairLoss):
 
     Any further examples of a class take no part. A mean is over classes with two examples.
 
-    Args:
-        distance: a name, instance or config; see `kinfold.distances.get`.
-        remove_diagonal: whether the reference at an anchor's own position is no positive of it.
-        block_size: see `PairLoss`.
-        reduction: see `PairLoss`.
-        name: optional name of the loss.
-        dtype: dtype of the computation; None means `keras.config.floatx()`.
-        normalize: whether to scale embeddings and references to unit norm first.
+    The arguments are those of `PairLoss`.
 
     Raises:
         ValueError: an unknown distance or reduction; references or labels other than class ids,

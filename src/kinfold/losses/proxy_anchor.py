@@ -33,10 +33,9 @@ class ProxyAnchorLoss(PrototypeLoss):
         embedding_size: dimensions of the embeddings.
         margin: added to the cosines of negatives and taken off those of positives.
         alpha: scale of the cosines, greater than 0.
-        block_size: classes that are compared at once; see `PrototypeLoss`.
         reduction: "sum_over_batch_size" or "mean", which are the same here.
-        name: optional name of the loss.
-        dtype: dtype of the computation; None means `keras.config.floatx()`.
+
+    The other arguments are those of `PrototypeLoss`.
 
     Raises:
         TypeError: the margin or alpha is not a number.

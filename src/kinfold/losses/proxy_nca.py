@@ -22,10 +22,8 @@ class ProxyNCALoss(PrototypeLoss):
         num_classes: number of classes; labels are ids from 0 up to it.
         embedding_size: dimensions of the embeddings.
         temperature: scale of the distances, greater than 0.
-        block_size: classes that are compared at once; see `PrototypeLoss`.
-        reduction: see `PrototypeLoss`.
-        name: optional name of the loss.
-        dtype: dtype of the computation; None means `keras.config.floatx()`.
+
+    The other arguments are those of `PrototypeLoss`.
 
     Raises:
         TypeError: the temperature is not a number.

@@ -23,13 +23,8 @@ class SoftNearestNeighborLoss(LogSumExpLoss):
 
     Args:
         temperature: scale of the distances, greater than 0.
-        distance: a name, instance or config; see `kinfold.distances.get`.
-        remove_diagonal: whether the reference at an anchor's own position is no positive of it.
-        block_size: see `PairLoss`.
-        reduction: see `PairLoss`.
-        name: optional name of the loss.
-        dtype: dtype of the computation; None means `keras.config.floatx()`.
-        normalize: whether to scale embeddings and references to unit norm first.
+
+    The other arguments are those of `PairLoss`.
 
     Raises:
         TypeError: the temperature is not a number.

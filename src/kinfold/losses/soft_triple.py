@@ -34,10 +34,9 @@ class SoftTripleLoss(PrototypeLoss):
         gamma: temperature of the softmax over centers, greater than 0.
         margin: taken off the similarity to the own class.
         regularization: weight of the second term, at least 0.
-        block_size: classes that are compared at once; see `PrototypeLoss`.
         reduction: see `PrototypeLoss`; the second term is part of each example's loss.
-        name: optional name of the loss.
-        dtype: dtype of the computation; None means `keras.config.floatx()`.
+
+    The other arguments are those of `PrototypeLoss`.
 
     Raises:
         TypeError: a parameter is not a number.

@@ -38,13 +38,8 @@ class TripletLoss(PairLoss):
         negatives: how to choose negatives.
         swap: whether a negative counts with its distance to the positive where that is smaller
             than the one to the anchor (the PN loss); for one triplet an anchor.
-        distance: a name, instance or config; see `kinfold.distances.get`.
-        remove_diagonal: whether the reference at an anchor's own position is no positive of it.
-        block_size: see `PairLoss`.
-        reduction: see `PairLoss`.
-        name: optional name of the loss.
-        dtype: dtype of the computation; None means `keras.config.floatx()`.
-        normalize: whether to scale embeddings and references to unit norm first.
+
+    The other arguments are those of `PairLoss`.
 
     Raises:
         TypeError: the margin is not a number.
