@@ -13,7 +13,7 @@ from kinfold.metrics.ranking import to_numpy
 _ELEMENTS = 1 << 20
 
 
-class Problem(NamedTuple):
+class Comparison(NamedTuple):
     """Queries and gallery, ready for their distances; one and the same array without a gallery."""
 
     x: np.ndarray  # float32 [n, d]
@@ -22,7 +22,7 @@ class Problem(NamedTuple):
     zeros: tuple[np.ndarray, np.ndarray] | None  # which rows are zero, where `kind` is _Chords
 
     @classmethod
-    def of(cls, query: Tensor, gallery: Tensor | None, distance: Any) -> "Problem":
+    def of(cls, query: Tensor, gallery: Tensor | None, distance: Any) -> "Comparison":
         kind = distances.get(distance)
         x = _checked(query, "query")
         r = x if gallery is None else _checked(gallery, "gallery")

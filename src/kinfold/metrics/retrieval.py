@@ -7,7 +7,7 @@ import numpy as np
 from keras import ops
 
 from kinfold.core.checks import Tensor
-from kinfold.metrics.compared import Problem
+from kinfold.metrics.compared import Comparison
 from kinfold.metrics.ranking import Task, score, smallest
 
 __all__ = ["neighbours", "retrieval_metrics"]
@@ -130,8 +130,8 @@ def neighbours(
     >>> indices.tolist(), values[3].tolist()
     ([[1, 2], [2, 0], [1, 0], [2, 1]], [7.5, 8.0])
     """
-    problem = Problem.of(query, gallery, distance)
-    n, available = len(problem.x), len(problem.r) - problem.own_gallery
+    compared = Comparison.of(query, gallery, distance)
+    n, available = len(compared.x), len(compared.r) - compared.own_gallery
     if isinstance(k, bool) or not isinstance(k, (int, np.integer)):
         raise TypeError(f"`k` must be a whole number. Received: k={k!r}.")
     if not 1 <= k <= available:
@@ -141,7 +141,7 @@ def neighbours(
         )
     indices = np.empty((n, k), np.int64)
     values = np.empty((n, k), np.float32)
-    for rows, block in _blocks(problem, np.arange(n)):
+    for rows, block in _blocks(compared, np.arange(n)):
         nearest = np.sort(smallest(block, k), axis=1)
         found = np.take_along_axis(block, nearest, axis=1)
         # Where more items tie at the last place than fit, `smallest` keeps any: keep the first.
@@ -154,7 +154,7 @@ def neighbours(
         order = np.argsort(found, axis=1, kind="stable")
         indices[rows] = np.take_along_axis(nearest, order, axis=1)
         values[rows] = np.take_along_axis(found, order, axis=1)
-    return indices, -values if problem.kind.similarity else values
+    return indices, -values if compared.kind.similarity else values
 
 
 def measure(task: Task, query: Tensor, gallery: Tensor | None, distance: Any) -> dict[str, float]:
@@ -169,10 +169,10 @@ def score_queries(
     task: Task, query: Tensor, gallery: Tensor | None, distance: Any
 ) -> dict[str, np.ndarray]:
     """The metrics that `task` asks for, of each query [n]; 0 where there is nothing to find."""
-    problem = Problem.of(query, gallery, distance)
+    compared = Comparison.of(query, gallery, distance)
     for name, rows, labels in (
-        ("query", problem.x, task.query_classes),
-        ("gallery", problem.r, task.gallery_classes),
+        ("query", compared.x, task.query_classes),
+        ("gallery", compared.r, task.gallery_classes),
     ):
         if len(rows) != len(labels):
             raise ValueError(
@@ -182,20 +182,20 @@ def score_queries(
     # Queries with few relevant items first, so that blocks of them need only a shallow ranking.
     order = np.argsort(task.relevant, kind="stable")
     order = order[task.relevant[order] > 0]
-    scores = {name: np.zeros(len(problem.x)) for name in task.asked}
-    for rows, block in _blocks(problem, order):
+    scores = {name: np.zeros(len(compared.x)) for name in task.asked}
+    for rows, block in _blocks(compared, order):
         for name, values in score(task, rows, block).items():
             scores[name][rows] = values
     return scores
 
 
-def _blocks(problem: Problem, order: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def _blocks(compared: Comparison, order: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Rows of `x`, in the given order, and their distances [rows, m] to all of `r`.
 
     Smaller is closer, also for a similarity; a query's own entry is infinite where `r` is `x`.
     """
-    x, kind = problem.x, problem.kind
-    r, copies = _without_copies(problem.r)
+    x, kind = compared.x, compared.kind
+    r, copies = _without_copies(compared.r)
     m, d = r.shape
     height = min(_BLOCK_ELEMENTS // len(copies), _WORK_ELEMENTS // (min(m, 256) * d))
     height = max(1, min(height, len(order)))
@@ -204,7 +204,7 @@ def _blocks(problem: Problem, order: np.ndarray) -> Iterator[tuple[np.ndarray, n
     for start in range(0, len(order), height):
         rows = order[start : start + height]
         anchors = ops.convert_to_tensor(x[rows])
-        block = np.concatenate([problem.distances_of(anchors, piece) for piece in pieces], axis=1)
+        block = np.concatenate([compared.distances_of(anchors, piece) for piece in pieces], axis=1)
         if not (np.isfinite(block.min()) and np.isfinite(block.max())):
             largest = max(np.abs(x).max(), np.abs(r).max())
             raise ValueError(
@@ -215,10 +215,10 @@ def _blocks(problem: Problem, order: np.ndarray) -> Iterator[tuple[np.ndarray, n
             block = -block
         if m < len(copies):
             block = np.take(block, copies, axis=1)
-        if problem.zeros is not None:  # a zero row is at 1 from all
-            block[problem.zeros[0][rows]] = 1.0
-            block[:, problem.zeros[1]] = 1.0
-        if problem.own_gallery:
+        if compared.zeros is not None:  # a zero row is at 1 from all
+            block[compared.zeros[0][rows]] = 1.0
+            block[:, compared.zeros[1]] = 1.0
+        if compared.own_gallery:
             block[np.arange(len(rows)), rows] = np.inf
         yield rows, block
 

@@ -21,7 +21,7 @@ def _not_combined(*_: Any) -> Any:
 PAIRS = Family(object, None, Linear(1.0), Linear(1.0), _not_combined)
 
 
-class Problem(NamedTuple):
+class Setup(NamedTuple):
     """What a compiled graph is for; hashable."""
 
     family: Family
@@ -39,19 +39,17 @@ class Side(NamedTuple):
     squares: Any
 
 
-def plan_of(problem: Problem, x: Any, kernel: int) -> Plan:
+def plan_of(setup: Setup, x: Any, kernel: int) -> Plan:
     sizes = tiles(x.shape[1], x.dtype.name, "ieee", 0)
-    family = problem.family
+    family = setup.family
     both = family.positive, family.negative
     logits = Logits(*(logit.value for logit in both), *(logit.slope for logit in both))
     tile: Tile = (sizes.forward, sizes.backward)[kernel]
     scaled = family is PAIRS
-    return Plan(
-        logits, problem.distance, problem.diagonal, scaled, family.extra, problem.tf32, tile
-    )
+    return Plan(logits, setup.distance, setup.diagonal, scaled, family.extra, setup.tf32, tile)
 
 
-def sides_of(problem: Problem, plan: Plan, primals: Any) -> tuple[Side, Side]:
+def sides_of(setup: Setup, plan: Plan, primals: Any) -> tuple[Side, Side]:
     x, r, _, classes, ref_classes = primals
     width = tiles(x.shape[1], x.dtype.name, "ieee", 0).width
     whole = max(plan.tile.rows, plan.tile.columns)
@@ -92,7 +90,7 @@ def _arrays(side: Side) -> tuple[Any, ...]:
     return side.x, side.classes, positions, side.squares
 
 
-def forward(problem: Problem, plan: Plan, sides: tuple[Side, Side], scale: Any) -> Any:
+def forward(setup: Setup, plan: Plan, sides: tuple[Side, Side], scale: Any) -> Any:
     refs, rows, (own, other) = _refs(plan, sides, scale), plan.tile.rows, sides
     m = len(other.order)
 
@@ -104,7 +102,7 @@ def forward(problem: Problem, plan: Plan, sides: tuple[Side, Side], scale: Any) 
         grid=(len(own.x) // rows,),
         out_shape=[jax.ShapeDtypeStruct((len(own.x),), jnp.float32)] * 6,
         out_specs=[pl.BlockSpec((rows,), lambda i: (i,))] * 6,
-        **_options(problem, plan),
+        **_options(setup, plan),
     )(*refs)
     return [
         jnp.zeros(len(own.order), jnp.float32).at[own.order].set(o[: len(own.order)]) for o in out
@@ -112,7 +110,7 @@ def forward(problem: Problem, plan: Plan, sides: tuple[Side, Side], scale: Any) 
 
 
 def backward(
-    problem: Problem,
+    setup: Setup,
     plan: Plan,
     sides: tuple[Side, Side],
     terms: tuple[Any, Any],
@@ -139,12 +137,12 @@ def backward(
         grid=(len(own.x) // tile.rows, width // tile.part),
         out_shape=jax.ShapeDtypeStruct(own.x.shape, jnp.float32),
         out_specs=pl.BlockSpec((tile.rows, tile.part), lambda i, j: (i, j)),
-        **_options(problem, plan),
+        **_options(setup, plan),
     )(*refs, *arrays)
     gradient = (out[:n] * factor).astype(own.x.dtype)
     return jnp.zeros_like(gradient).at[own.order].set(gradient)
 
 
-def _options(problem: Problem, plan: Plan) -> dict[str, Any]:
+def _options(setup: Setup, plan: Plan) -> dict[str, Any]:
     params = plgpu.CompilerParams(num_warps=plan.tile.warps, num_stages=plan.tile.stages)
-    return {"interpret": problem.interpret, "compiler_params": params}
+    return {"interpret": setup.interpret, "compiler_params": params}

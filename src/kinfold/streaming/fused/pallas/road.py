@@ -16,7 +16,7 @@ from jax.experimental.pallas import triton as plgpu
 
 from kinfold.streaming.fused import trial
 from kinfold.streaming.fused.pallas import launch
-from kinfold.streaming.fused.pallas.launch import PAIRS, Problem
+from kinfold.streaming.fused.pallas.launch import PAIRS, Setup
 from kinfold.streaming.fused.statistics import Counts, scaled, terms, values
 from kinfold.streaming.jax import on_gpu
 
@@ -65,44 +65,44 @@ def _tf32() -> bool:
 
 def rows(loss: Any, x: Any, r: Any, labels: Any, diagonal: bool) -> tuple[Any, Any]:
     """Loss and validity of each anchor; without `r` the anchors are the references."""
-    problem = Problem(loss.family(), loss.distance.name, diagonal, False, _tf32(), _interpreted(x))
-    return _rows(problem, x, r, *labels)
+    setup = Setup(loss.family(), loss.distance.name, diagonal, False, _tf32(), _interpreted(x))
+    return _rows(setup, x, r, *labels)
 
 
 @partial(jax.jit, static_argnums=0)
-def _rows(problem: Problem, x: Any, r: Any, y: Any, ref_y: Any) -> tuple[Any, Any]:
+def _rows(setup: Setup, x: Any, r: Any, y: Any, ref_y: Any) -> tuple[Any, Any]:
     every = y if ref_y is None else jnp.concatenate([y, ref_y])
     order = jnp.argsort(every)
     new = jnp.concatenate([jnp.zeros(1, bool), every[order][1:] != every[order][:-1]])
     ranks = jnp.zeros(len(every), jnp.int32).at[order].set(jnp.cumsum(new).astype(jnp.int32))
     classes, ref_classes = ranks[: len(y)], None if ref_y is None else ranks[len(y) :]
-    p, n, extra = _statistics(problem, x, r, None, classes, ref_classes)
-    _, valid = _counts(problem, classes, ref_classes)
-    losses = problem.family.combined(p, n, extra)
+    p, n, extra = _statistics(setup, x, r, None, classes, ref_classes)
+    _, valid = _counts(setup, classes, ref_classes)
+    losses = setup.family.combined(p, n, extra)
     return jnp.where(valid, losses, 0.0), valid
 
 
 def pairs(x: Any, r: Any, scale: Any, both: bool) -> Any:
     """-log softmax of each pair among its row and, where `both`, among its column."""
-    problem = Problem(PAIRS, "inner_product", True, both, _tf32(), _interpreted(x))
-    return _paired(problem, x, r, scale)
+    setup = Setup(PAIRS, "inner_product", True, both, _tf32(), _interpreted(x))
+    return _paired(setup, x, r, scale)
 
 
 @partial(jax.jit, static_argnums=0)
-def _paired(problem: Problem, x: Any, r: Any, scale: Any) -> Any:
+def _paired(setup: Setup, x: Any, r: Any, scale: Any) -> Any:
     at = jnp.arange(len(x), dtype=jnp.int32)
-    p, n, _, *of_columns = _statistics(problem, x, r, scale, at, at)
-    sums = [(p, n), tuple(of_columns)][: 1 + problem.both]
+    p, n, _, *of_columns = _statistics(setup, x, r, scale, at, at)
+    sums = [(p, n), tuple(of_columns)][: 1 + setup.both]
     return tuple(jax.nn.softplus(n - p) if len(x) > 1 else p * 0.0 for p, n in sums)
 
 
-def _counts(problem: Problem, classes: Any, ref_classes: Any) -> Counts:
+def _counts(setup: Setup, classes: Any, ref_classes: Any) -> Counts:
     """How many positives each anchor has, and whether it has some and negatives."""
     other = classes if ref_classes is None else ref_classes
     run = jnp.sort(other)
     same = jnp.searchsorted(run, classes, side="right") - jnp.searchsorted(run, classes)
     positives = same
-    if not problem.diagonal:
+    if not setup.diagonal:
         k = min(len(classes), len(other))
         own = (classes[:k] == other[:k]).astype(same.dtype)
         positives = same - jnp.pad(own, (0, len(classes) - k))
@@ -110,42 +110,42 @@ def _counts(problem: Problem, classes: Any, ref_classes: Any) -> Counts:
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _statistics(problem: Problem, x: Any, r: Any, scale: Any, classes: Any, ref: Any) -> Any:
-    return _statistics_forward(problem, x, r, scale, classes, ref)[0]
+def _statistics(setup: Setup, x: Any, r: Any, scale: Any, classes: Any, ref: Any) -> Any:
+    return _statistics_forward(setup, x, r, scale, classes, ref)[0]
 
 
-def _statistics_forward(problem: Problem, *primals: Any) -> Any:
+def _statistics_forward(setup: Setup, *primals: Any) -> Any:
     x, _, scale, classes, ref_classes = primals
-    plan = launch.plan_of(problem, x, 0)
-    sides = launch.sides_of(problem, plan, primals)
-    counts = _counts(problem, classes, ref_classes)
-    stats = launch.forward(problem, plan, sides, scale)
+    plan = launch.plan_of(setup, x, 0)
+    sides = launch.sides_of(setup, plan, primals)
+    counts = _counts(setup, classes, ref_classes)
+    stats = launch.forward(setup, plan, sides, scale)
     same = counts, plan.extra, 1.0
     out = values(stats, *same)
     ref_stats = None
-    if problem.both:
-        ref_stats = launch.forward(problem, plan, sides[::-1], scale)
+    if setup.both:
+        ref_stats = launch.forward(setup, plan, sides[::-1], scale)
         out += values(ref_stats, *same)[:2]
     return out, (primals, stats, ref_stats)
 
 
-def _statistics_backward(problem: Problem, saved: Any, gradients: Any) -> Any:
+def _statistics_backward(setup: Setup, saved: Any, gradients: Any) -> Any:
     (x, r, scale, classes, ref_classes), stats, ref_stats = saved
-    plan = launch.plan_of(problem, x, 1)
-    sides = launch.sides_of(problem, plan, (x, r, scale, classes, ref_classes))
-    counts = _counts(problem, classes, ref_classes)
+    plan = launch.plan_of(setup, x, 1)
+    sides = launch.sides_of(setup, plan, (x, r, scale, classes, ref_classes))
+    counts = _counts(setup, classes, ref_classes)
     factor, (gp, gn, ge, *of_columns) = scaled(gradients, counts)
     same = counts, plan.extra, 1.0
     of_anchors = ref_terms = terms(stats, *same, (gp, gn, ge))
-    if problem.both:
+    if setup.both:
         ref_terms = terms(ref_stats, *same, (*of_columns, jnp.zeros_like(ge)))
     symmetric = r is None
-    both = symmetric or problem.both
-    dx = launch.backward(problem, plan, sides, (of_anchors, ref_terms), (True, both), scale, factor)
+    both = symmetric or setup.both
+    dx = launch.backward(setup, plan, sides, (of_anchors, ref_terms), (True, both), scale, factor)
     dr = ds = None
     if not symmetric:
-        of = (ref_terms, of_anchors), (problem.both, True)
-        dr = launch.backward(problem, plan, sides[::-1], *of, scale, factor)
+        of = (ref_terms, of_anchors), (setup.both, True)
+        dr = launch.backward(setup, plan, sides[::-1], *of, scale, factor)
     dx = dx[:, : x.shape[1]]
     dr = None if dr is None else dr[:, : x.shape[1]]
     if scale is not None:

@@ -93,9 +93,9 @@ def rows(
     """Loss and validity of each anchor; without `r` the anchors are the references."""
     classes, ref_classes = launch.classes_of(*labels)
     family = loss.family()
-    problem = problem_of_classes(family, family.distance.name, diagonal, classes, ref_classes)
-    p, n, extra = _Statistics.apply(problem, x, r, None)
-    valid = problem.counts.valid
+    setup = setup_of_classes(family, family.distance.name, diagonal, classes, ref_classes)
+    p, n, extra = _Statistics.apply(setup, x, r, None)
+    valid = setup.counts.valid
     losses = family.combined(p, n, extra)
     return torch.where(valid, losses, 0.0).float(), valid
 
@@ -104,7 +104,7 @@ def rows(
 @full_precision
 def pairs(x: torch.Tensor, r: torch.Tensor, scale: torch.Tensor, both: bool) -> Any:
     """-log softmax of each pair among its row and, where `both`, among its column."""
-    p, n, _, *of_columns = _Statistics.apply(problem_of_pairs(x, both), x, r, scale)
+    p, n, _, *of_columns = _Statistics.apply(setup_of_pairs(x, both), x, r, scale)
     sums = n, *of_columns[1:]
     if x.dtype == torch.float32:  # a pair's own product leads its gradient: not in TF32
         p = scale * torch.linalg.vecdot(x, r).double()
@@ -115,7 +115,7 @@ def pairs(x: torch.Tensor, r: torch.Tensor, scale: torch.Tensor, both: bool) -> 
     )
 
 
-class Problem(NamedTuple):
+class Setup(NamedTuple):
     """What does not change from the first kernel to the last."""
 
     family: Family
@@ -128,13 +128,13 @@ class Problem(NamedTuple):
     both: bool = False  # whether P and N of the references are wanted too
 
 
-def problem_of_classes(
+def setup_of_classes(
     family: Family,
     distance: str,
     diagonal: bool,
     classes: torch.Tensor,
     ref_classes: torch.Tensor | None,
-) -> Problem:
+) -> Setup:
     own, other = classes, classes if ref_classes is None else ref_classes
     run = torch.sort(other)[0]
     first, last = (torch.searchsorted(run, own, right=right) for right in (False, True))
@@ -144,16 +144,16 @@ def problem_of_classes(
         shared = min(len(own), len(other))
         positives[:shared] -= (own[:shared] == other[:shared]).to(same.dtype)
     valid = (positives > 0) & (same < len(other))
-    return Problem(family, distance, diagonal, classes, ref_classes, Counts(positives, valid))
+    return Setup(family, distance, diagonal, classes, ref_classes, Counts(positives, valid))
 
 
-def problem_of_pairs(x: torch.Tensor, both: bool) -> Problem:
+def setup_of_pairs(x: torch.Tensor, both: bool) -> Setup:
     """A pair's own reference is its positive, and the logits are the dot products."""
     at = torch.arange(len(x), dtype=torch.int32, device=x.device)
     family = Family(object, None, Linear(1.0), Linear(1.0), _not_combined)
     valid = torch.full_like(at, len(x) > 1, dtype=torch.bool)
     counts = Counts(torch.ones_like(at), valid)
-    return Problem(family, "inner_product", True, at, at, counts, in_order=True, both=both)
+    return Setup(family, "inner_product", True, at, at, counts, in_order=True, both=both)
 
 
 def _not_combined(*_: Any) -> Any:
@@ -164,23 +164,23 @@ class _Statistics(torch.autograd.Function):
     """P, N and the extra statistic of the anchors, and P and N of the references where `both`."""
 
     @staticmethod
-    def forward(ctx: Any, problem: Problem, x: Any, r: Any, scale: Any) -> Any:
+    def forward(ctx: Any, setup: Setup, x: Any, r: Any, scale: Any) -> Any:
         precision = precision_of(x.dtype)
         chosen = tiles(x.shape[1], x.dtype, precision, launch.shared_memory(x))
-        same = problem.distance, chosen, problem.in_order
-        ctx.anchors = launch.side_of(x, problem.classes, *same)
+        same = setup.distance, chosen, setup.in_order
+        ctx.anchors = launch.side_of(x, setup.classes, *same)
         ctx.references = ctx.anchors
         if r is not None:
-            ctx.references = launch.side_of(r, problem.ref_classes, *same)
+            ctx.references = launch.side_of(r, setup.ref_classes, *same)
         one = torch.ones(1, dtype=torch.float32, device=x.device)
         ctx.scale = one if scale is None else scale.detach().reshape(1).float()
-        ctx.problem, family = problem, problem.family
-        ctx.plan = Plan(family, problem.distance, problem.diagonal, scale is not None, chosen)
+        ctx.setup, family = setup, setup.family
+        ctx.plan = Plan(family, setup.distance, setup.diagonal, scale is not None, chosen)
         sides = ctx.anchors, ctx.references
         ctx.stats = launch.forward(ctx.plan, ctx.scale, *sides, family.extra)
-        how = problem.counts, family.extra, LN2
+        how = setup.counts, family.extra, LN2
         outputs = values(ctx.stats.double(), *how)
-        if problem.both:
+        if setup.both:
             ctx.ref_stats = launch.forward(ctx.plan, ctx.scale, sides[1], sides[0], "none")
             outputs += values(ctx.ref_stats.double(), *how)[:2]
         ctx.save_for_backward(x, scale)
@@ -189,24 +189,22 @@ class _Statistics(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gp: Any, gn: Any, ge: Any, *ref: Any) -> Any:
         refuse_again("the fused kernels; compute the loss within `fused_kernels(False)`")
-        problem, (x, scale) = ctx.problem, ctx.saved_tensors
-        factor, (gp, gn, ge, *ref_g) = scaled((gp, gn, ge, *ref), problem.counts)
+        setup, (x, scale) = ctx.setup, ctx.saved_tensors
+        factor, (gp, gn, ge, *ref_g) = scaled((gp, gn, ge, *ref), setup.counts)
         symmetric = ctx.references is ctx.anchors
-        how = problem.counts, problem.family.extra, LN2
+        how = setup.counts, setup.family.extra, LN2
         of_anchors = ref_terms = _terms(ctx.stats, how, (gp, gn, ge))
-        if problem.both:
+        if setup.both:
             ref_terms = _terms(ctx.ref_stats, how, (*ref_g, torch.zeros_like(ge)))
         factor = factor.float().reshape(1)
         dx: Any = None
         dr = ds = None
         if ctx.needs_input_grad[1] or ctx.needs_input_grad[3]:
             sides = ctx.anchors, ctx.references, of_anchors, ref_terms
-            dx = launch.backward(
-                ctx.plan, ctx.scale, *sides, True, symmetric or problem.both, factor
-            )
+            dx = launch.backward(ctx.plan, ctx.scale, *sides, True, symmetric or setup.both, factor)
         if ctx.needs_input_grad[2] and not symmetric:
             sides = ctx.references, ctx.anchors, ref_terms, of_anchors
-            dr = launch.backward(ctx.plan, ctx.scale, *sides, problem.both, True, factor)
+            dr = launch.backward(ctx.plan, ctx.scale, *sides, setup.both, True, factor)
         if ctx.needs_input_grad[3]:
             parts = zip(dx.split(2**16), x.split(2**16), strict=True)
             ds = sum((a.double() * b.double()).sum() for a, b in parts) / ctx.scale.double()
