@@ -34,6 +34,16 @@ def test_streamed_references(case: Case, reduction: str, size: int) -> None:
 
 
 @every_loss
+def test_labels_of_references_that_are_the_batch(case: Case) -> None:
+    """The batch's own embeddings under other labels, whether they are one object or a copy."""
+    y, x = batch(17)
+    loss, other = case.build(), batch(17, seed=1)[0]
+    rows = ops.convert_to_numpy(loss.call(y, x, ref_labels=other))
+    expected = expected_rows(case, y, x, other, x)[0]
+    assert_close(rows, expected, 2e-5)
+
+
+@every_loss
 def test_streamed_against_float64(case: Case) -> None:
     y, x = batch(41, dtype="float64")
     with float64():

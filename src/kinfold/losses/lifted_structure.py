@@ -11,6 +11,7 @@ from kinfold.core.numerics import any_in_row, log_sum_exp
 from kinfold.losses.base import PairLoss
 from kinfold.losses.log_sum_exp import LogSumExpLoss
 from kinfold.streaming import Family, Linear, Part, Problem, roads
+from kinfold.streaming.problem import snapshot
 
 NONE = -1e30  # the log-sum-exp of no negatives; an infinity would meet a gradient
 
@@ -71,7 +72,7 @@ class LiftedStructureLoss(PairLoss):
     def problem(self, *args: Any, **kwargs: Any) -> Problem:
         # Each embedding takes the log-sum-exp over its own negatives along, so that gradients reach
         # it from both ends of a pair.
-        problem = super().problem(*args, **kwargs)
+        problem = snapshot(super().problem(*args, **kwargs))
         if problem.parts[0].labels is None:
             raise ValueError(
                 "LiftedStructureLoss needs the negatives of the references too, which a boolean "
@@ -88,7 +89,7 @@ class LiftedStructureLoss(PairLoss):
     def _negatives_of(self, problem: Problem, part: Part | None = None) -> Tensor:
         """The log-sum-exp over the negatives of each anchor, or of each reference of a part."""
         if part is not None:
-            problem = problem._replace(x=part.held(), labels=part.labels)
+            problem = problem._replace(x=part.embeddings, labels=part.labels)
         return roads.streamed_rows(self, problem, self._negatives)[0]
 
     def _negatives(

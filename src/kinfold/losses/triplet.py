@@ -12,6 +12,7 @@ from kinfold.core.numerics import any_in_row, count_in_row, softplus
 from kinfold.losses import mining
 from kinfold.losses.base import PairLoss
 from kinfold.streaming import Problem
+from kinfold.streaming.problem import snapshot
 
 POSITIVES = ("hard", "easy", "all")
 NEGATIVES = ("hard", "semi-hard", "easy", "all")
@@ -90,7 +91,8 @@ class TripletLoss(PairLoss):
         problem = super().problem(*args, **kwargs)
         if not self.swap:
             return problem
-        parts = (part._replace(extra=(part.held(),)) for part in problem.parts)
+        problem = snapshot(problem)
+        parts = (part._replace(extra=(part.embeddings,)) for part in problem.parts)
         return problem._replace(parts=tuple(parts))
 
     def per_anchor(

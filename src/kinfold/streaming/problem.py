@@ -34,10 +34,6 @@ class Part(NamedTuple):
     constant: bool = False
     extra: tuple[Tensor, ...] = ()
 
-    def held(self) -> Tensor:
-        """Its embeddings, for what a loss computes of them; a copy of what may be written over."""
-        return _copies(self.embeddings)[0] if self.constant else self.embeddings
-
 
 class Problem(NamedTuple):
     """Anchors, and the references that each is compared with.
@@ -74,7 +70,7 @@ class Problem(NamedTuple):
         if len(self.parts) == 1:
             return first
         like = first.embeddings
-        rest = (ops.cast(part.held(), like.dtype) for part in self.parts[1:])
+        rest = (ops.cast(part.embeddings, like.dtype) for part in self.parts[1:])
         masks = (
             ops.ones_like(p.labels, dtype="bool") if p.mask is None else p.mask for p in self.parts
         )
@@ -185,19 +181,19 @@ class Streamed(NamedTuple):
 
 
 def snapshot(problem: Problem) -> Problem:
-    """`problem` with copies, where the backend writes in place, of what may be written over."""
+    """`problem` with copies, where the backend writes in place, of what may be written over.
+
+    For a loss that computes more of its parts than the roads do, whose backward pass looks at them.
+    """
+    copied = backends.module("kinfold.streaming").snapshot
 
     def kept(part: Part) -> Part:
         if not part.constant:
             return part
-        embeddings, labels = _copies(part.embeddings, part.labels)
+        embeddings, labels = copied((part.embeddings, part.labels))
         return part._replace(embeddings=embeddings, labels=labels)
 
     return problem._replace(parts=tuple(map(kept, problem.parts)))
-
-
-def _copies(*tensors: Tensor | None) -> Any:
-    return backends.module("kinfold.streaming").snapshot(tensors)
 
 
 def _there(*tensors: Tensor | None) -> tuple[Tensor, ...]:
