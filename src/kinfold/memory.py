@@ -19,7 +19,7 @@ class CrossBatchMemory(keras.layers.Layer):
 
     The references of an anchor are the current batch, with gradient, and then what the memory
     holds, without: the last `size` examples of the batches before. Then the batch is written over
-    the oldest. Slots that are still empty are left out by their number, whatever their contents.
+    the oldest. Slots that are still empty are left out by their number, whatever numbers they hold.
 
     Call it where you would call the loss, in PyTorch as it is. In JAX, whose functions have no
     state, call `stateless_call([], state, y, x)`, beginning with `state = [v.value for v in

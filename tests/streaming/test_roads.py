@@ -101,7 +101,13 @@ def test_explain() -> None:
     told = dict(streaming.explain(losses.MarginLoss(), np.zeros(2**12, "int32"), many))
     assert told["one_block"] == "4,096 x 4,096 pairs would take too much memory at once."
     with streaming.fused_kernels(False):
-        assert dict(streaming.explain(loss, y, x))["fused"] == "it was asked to be left alone."
+        assert (
+            dict(streaming.explain(loss, y, x))["fused"] == "`fused_kernels(False)` leaves it out."
+        )
+    with road("one_block"):
+        told = dict(streaming.explain(loss, y, x))
+    assert told["one_block"] is None
+    assert told["symmetric"] == "the road 'one_block' is forced."
     with pytest.raises(TypeError, match="a PairLoss or a CrossBatchMemory"):
         streaming.explain(losses.InfoNCELoss(), None, x)
 

@@ -127,8 +127,8 @@ class PairLoss(keras.losses.Loss):
             ref_embeddings: references [m, d]; None means `y_pred`.
             ref_mask: boolean [m], the references that count; None means all. Where a shape is
                 fixed, such as that of a memory, others fill it up.
-            memory: further references, beside the batch or those given; see `CrossBatchMemory`,
-                which fills it.
+            memory: further references, beside the batch or those given, of unit norm where the loss
+                normalises; `CrossBatchMemory` fills it.
 
         Returns:
             A scalar, or [batch] where the reduction is "none" or None.
@@ -216,13 +216,19 @@ class PairLoss(keras.losses.Loss):
         if ref_mask is not None:
             counts = checks.mask(ref_mask, r, "ref_mask", pairs.are_pairs(y))
             r = only(r, counts)
-        parts = Part(r, ref_y, counts), *(() if memory is None else (memory,))
-        return Problem(x, y, parts)
+        batch = Part(r, ref_y, counts, offset=0)
+        if memory is None:
+            return Problem(x, y, (batch,))
+        checks.one_class_each(y, f"{type(self).__name__} with a memory")
+        return Problem(x, y, (batch, memory))
 
     def row(
         self, distance: Tensor, positive: Tensor, negative: Tensor, *extra: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """As `per_anchor`: 0 for invalid anchors; and what a mean counts of each [t]."""
+        """`per_anchor` with 0 for invalid anchors, and what a mean counts of each, [t] both.
+
+        The roads call this one; override `per_anchor`.
+        """
         of_row: Callable[..., Any] = self.per_anchor
         loss = of_row(distance, positive, negative, *extra)
         valid = self.valid_anchors(positive, negative)

@@ -79,11 +79,12 @@ class LiftedStructureLoss(PairLoss):
                 "`y_true` [batch, m] does not tell. Pass class ids, or integers 0 and 1."
             )
         own = self._negatives_of(problem)
-        alone = problem.with_itself()
-        parts = (
-            part._replace(extra=(own,) if alone else (self._negatives_of(problem, part),))
-            for part in problem.parts
-        )
+
+        def of_part(part: Part) -> Tensor:
+            itself = part.embeddings is problem.x and part.labels is problem.labels
+            return own if itself else self._negatives_of(problem, part)
+
+        parts = (part._replace(extra=(of_part(part),)) for part in problem.parts)
         return problem._replace(extra=(own,), parts=tuple(parts))
 
     def _negatives_of(self, problem: Problem, part: Part | None = None) -> Tensor:

@@ -66,7 +66,6 @@ class PairedLoss(TrainableLoss):
         with keras.name_scope(self.name):
             sides = self._sides(y_pred, ref_embeddings)
             weights = anchor_weights(sample_weight, like=at_least_float32(sides[0][:, 0]))
-            forced.refuse_roads_of_pair_losses(self, "symmetric")
             rows = self._fused(*sides)
             if self.reduction in (None, "none"):
                 rows = self._rows(*self._wide(*sides)) if rows is None else rows
@@ -87,6 +86,7 @@ class PairedLoss(TrainableLoss):
 
     def _sides(self, y_pred: Any, ref_embeddings: Any) -> tuple[Tensor, Tensor]:
         refuse_replicas()
+        forced.refuse_roads_of_pair_losses(self, "symmetric")
         x = ops.convert_to_tensor(y_pred, dtype=self.dtype)
         if ref_embeddings is None:
             if len(checks.known_shape(x, "y_pred")) != 3 or x.shape[1] not in (None, 2):

@@ -113,6 +113,7 @@ class PrototypeLoss(TrainableLoss):
         return ops.cast(self._rows(*self._checked(y_true, y_pred)), self.dtype)
 
     def _checked(self, y_true: Any, y_pred: Any) -> tuple[Tensor, Tensor]:
+        forced.refuse_roads_of_pair_losses(self, "fused", "symmetric")
         y = checks.labels(y_true, "y_true")
         x = checks.embeddings(y_pred, "y_pred", self.dtype)
         checks.same_count(y, x, ("y_true", "y_pred"))
@@ -121,7 +122,6 @@ class PrototypeLoss(TrainableLoss):
         return y, unit_rows(at_least_float32(x))
 
     def _rows(self, y: Tensor, x: Tensor) -> Tensor:
-        forced.refuse_roads_of_pair_losses(self, "fused", "symmetric")
         prototypes = current(self.prototypes)
         own, other = streaming.sum_and_log_sum(
             self._block,

@@ -189,6 +189,11 @@ def _size(x: Tensor, r: Tensor, rule: BlockSizeRule, whole: bool | None) -> Any:
     n, m = keras.ops.shape(x)[0], keras.ops.shape(r)[0]
     if whole is None:
         whole = forced.one_block()
+    if whole is False and transformed():
+        raise RuntimeError(
+            "The road 'blocks' was asked for, and the transforms of torch.func take plain "
+            "operations alone. Leave the choice to the loss, or take 'one_block'."
+        )
     if whole is None:
         whole = transformed() or rule.why_not_one_block(n, m) is None
     if whole:

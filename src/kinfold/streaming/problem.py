@@ -19,18 +19,18 @@ class Part(NamedTuple):
     Attributes:
         embeddings: floating [m, d].
         labels: integers [m] or floating [m, labels]; None where the anchors' say which pairs match.
-        mask: boolean [m], those that count; None for all. In the first part, those that do not are
-            copies of one that does.
-        offset: where the first anchor's own row lies; None for nowhere.
+        mask: boolean [m], those that count; None for all. In the first part, rows that do not count
+            hold copies of one that does, unless the loss looks at masks alone.
+        offset: where the first anchor's own row lies, which is no positive of it; None for nowhere.
         constant: whether they get no gradient, and may be written over later. Not the first part.
-        extra: floating tensors [m, ...] that the loss takes of a reference beside its distance.
-            They get a gradient, in a constant part too.
+        extra: floating tensors [m, ...] that the loss takes of a reference beside its distance, as
+            many in every part. These get a gradient even where the embeddings do not.
     """
 
     embeddings: Tensor
     labels: Tensor | None
     mask: Tensor | None = None
-    offset: int | None = 0
+    offset: int | None = None
     constant: bool = False
     extra: tuple[Tensor, ...] = ()
 

@@ -68,7 +68,11 @@ def chosen(loss: Any, problem: Problem) -> Road:
 def why_not(road: Road, loss: Any, problem: Problem) -> str | None:
     """Why a road is not taken, in a sentence; None where it would be."""
     if forced.without(road.name):
-        return "it was asked to be left alone."
+        return "`fused_kernels(False)` leaves it out."
+    if forced.only() == road.name:
+        return road.cannot(loss, problem)
+    if forced.only():
+        return f"the road {forced.only()!r} is forced."
     return road.cannot(loss, problem) or road.rather_not(loss, problem)
 
 
@@ -144,8 +148,9 @@ def _no_tiles(loss: Any, problem: Problem) -> str | None:
         return (
             "the tiles compare a batch of class ids with itself alone, without a mask or a memory."
         )
-    if not hasattr(loss.distance, "of_dot"):
-        return f"distance={loss.distance.name!r} is no function of the dot product alone."
+    distance = loss.family().distance
+    if not hasattr(distance, "of_dot"):
+        return f"distance={distance.name!r} is no function of the dot product alone."
     if problem.x.shape[0] == 0:
         return "the batch is empty."
     return _no_loops(loss, problem)
@@ -187,6 +192,7 @@ def _blocks(whole: bool) -> Any:
     )
 
 
+# The last one is taken where all others say no; what it says counts only where it is forced.
 ROADS = (
     Road("fused", fused.cannot, fused.rather_not, fused.rows, _summed(fused.rows)),
     Road("symmetric", _no_tiles, _nothing_against, _tiles, _summed(_tiles)),

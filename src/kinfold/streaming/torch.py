@@ -129,7 +129,8 @@ class _WeightedSum(torch.autograd.Function):
             rows.put(cut, on)
         loss, valid = rows.parts
         ctx.gradients, ctx.run = gradients.finished(), run
-        ctx.versions = [t._version for t in (*run.anchors, *run.references)]
+        if any(ctx.needs_input_grad):  # tensors of inference have no version
+            ctx.versions = [t._version for t in (*run.anchors, *run.references)]
         ctx.save_for_backward(weights, loss, *tensors)
         ctx.mark_non_differentiable(valid)
         return (loss * weights).sum(), valid
@@ -236,7 +237,11 @@ class _Gradients:
             ]
             loss, valid = self.run.block(*at, *self.run.data(cut))
             inputs = [t for t in at if t.requires_grad]
-            parts = iter(torch.autograd.grad(loss, inputs, g.to(loss.dtype)))
+            parts = iter(
+                torch.autograd.grad(
+                    loss, inputs, g.to(loss.dtype), allow_unused=True, materialize_grads=True
+                )
+            )
         for i, total in enumerate(self.sums):
             if total is None:
                 continue

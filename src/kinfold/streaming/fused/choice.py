@@ -21,11 +21,10 @@ def cannot(loss: Any, problem: Problem) -> str | None:
     part = problem.parts[0]
     alone = len(problem.parts) == 1 and problem.mask is None and part.mask is None
     alone = alone and not (problem.extra or part.extra)
-    if not (alone and problem.of_class_ids and part.offset == 0):
-        return (
-            "the kernels compare class ids with one set of references, without `ref_mask` or a "
-            "memory; pass `y_true` as integers [batch]."
-        )
+    if not (alone and part.offset == 0):
+        return "the kernels take one set of references, without `ref_mask` or a memory."
+    if not problem.of_class_ids:
+        return "the kernels compare class ids; pass `y_true` as integers [batch]."
     family = loss.family()
     if family.positive.numbers is None or family.negative.numbers is None:
         return "its logits have no form for the kernels; see `kinfold.streaming.family`."
@@ -63,7 +62,7 @@ def _kernels(loss: Any) -> Any:
 
 def _dense(loss: Any) -> Any:
     def dense(sides: Any, labels: Any) -> Tensor:
-        problem = Problem(sides[0], labels[0], (Part(sides[-1], labels[-1]),))
+        problem = Problem(sides[0], labels[0], (Part(sides[-1], labels[-1], offset=0),))
         block, *tensors = Streamed.of(loss, problem, loss.row)
         return block(*(tensor for side in tensors for tensor in side))[0]
 
