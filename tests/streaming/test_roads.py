@@ -101,9 +101,8 @@ def test_explain() -> None:
     told = dict(streaming.explain(losses.MarginLoss(), np.zeros(2**12, "int32"), many))
     assert told["one_block"] == "4,096 x 4,096 pairs would take too much memory at once."
     with streaming.fused_kernels(False):
-        assert (
-            dict(streaming.explain(loss, y, x))["fused"] == "`fused_kernels(False)` leaves it out."
-        )
+        told = dict(streaming.explain(loss, y, x))
+    assert told["fused"] == "`fused_kernels(False)` leaves it out."
     with road("one_block"):
         told = dict(streaming.explain(loss, y, x))
     assert told["one_block"] is None
@@ -128,6 +127,37 @@ def test_the_road_of_a_loss_with_a_memory() -> None:
     with road("symmetric"), pytest.raises(RuntimeError, match="cannot serve CircleLoss: the tiles"):
         memory(y, x)
     assert not int(ops.convert_to_numpy(memory.filled.value))
+
+
+def test_forced_roads_that_overlap() -> None:
+    """As in two threads: the first to begin is the first to end."""
+    first, second = road("blocks"), road("one_block")
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert streaming.forced.only() == "one_block"
+    with streaming.fused_kernels(False):
+        assert streaming.forced.only() == "one_block"
+    second.__exit__(None, None, None)
+    assert streaming.forced.only() is None
+
+
+def test_extras_that_get_no_gradient() -> None:
+    class Gated(losses.PairLoss):
+        def problem(self, *args, **kwargs):
+            problem = super().problem(*args, **kwargs)
+            return problem._replace(extra=(ops.sum(problem.x, axis=1),))
+
+        def per_anchor(self, distance, positive, negative, side):
+            near = ops.sum(ops.where(positive, distance, 0.0), axis=1)
+            return ops.where(side > 0, near, 2.0 * near)
+
+    y, x = batch(14)
+    loss = Gated(block_size=4)
+    expected, (dx,) = value_and_gradients(on("one_block", lambda x: loss(y, x)), x)
+    got, (found,) = value_and_gradients(on("blocks", lambda x: loss(y, x)), x)
+    assert_close(got, expected, 1e-6)
+    assert_close(found, dx, 1e-6)
 
 
 def test_roads_that_a_loss_does_not_have() -> None:

@@ -14,8 +14,8 @@ class _Told(NamedTuple):
     without: str | None = None
 
 
-# What blocks of code have told, in the order in which they began. The last rules, and each takes its
-# own away, so that blocks of several threads may overlap.
+# What blocks of code have told, in the order in which they began. The last rules, and each takes
+# its own away, so that blocks of several threads may overlap.
 _told = [_Told()]
 
 
