@@ -51,7 +51,7 @@ class Distance:
         return None
 
     def numbers_a_pair(self, dimension: int) -> int:
-        """How many numbers `pairwise` holds for each pair, which bounds the size of a block."""
+        """Numbers that `pairwise` holds per pair. The more there are, the smaller a block is."""
         return 1
 
     def get_config(self) -> dict[str, Any]:

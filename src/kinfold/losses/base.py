@@ -182,7 +182,7 @@ class PairLoss(keras.losses.Loss):
         return roads.weighted_sum(self, problem, weights)
 
     def numbers_a_pair(self, dimension: int) -> int:
-        """How many numbers a block holds for each pair, which bounds the anchors of a block."""
+        """Numbers held in memory per pair. The more there are, the fewer anchors are in a block."""
         return self.distance.numbers_a_pair(dimension)
 
     def problem(

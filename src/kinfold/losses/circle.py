@@ -115,18 +115,11 @@ class CircleLoss(LogSumExpLoss):
         self.detach_weights = bool(detach_weights)
 
     def family(self) -> Family:
-        return Family(
-            CircleLoss, self.distance, self._logit(True), self._logit(False), self.combine
-        )
+        return Family(CircleLoss, self.distance, *self.logits(), self.combine)
 
-    def _logit(self, positive: bool) -> "CircleLogit":
-        return CircleLogit(positive, self.gamma, self.margin, self.detach_weights)
-
-    def positive_logit(self, distance: Tensor) -> Tensor:
-        return self._logit(True).value(distance)
-
-    def negative_logit(self, distance: Tensor) -> Tensor:
-        return self._logit(False).value(distance)
+    def logits(self) -> tuple[CircleLogit, CircleLogit]:
+        numbers = self.gamma, self.margin, self.detach_weights
+        return CircleLogit(True, *numbers), CircleLogit(False, *numbers)
 
     def combine(self, positive: Tensor, negative: Tensor) -> Tensor:
         return softplus(positive + negative)

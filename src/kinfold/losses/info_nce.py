@@ -13,8 +13,7 @@ from kinfold.core.numerics import log_sum_exp, unit_rows
 from kinfold.losses.paired import PairedLoss
 from kinfold.losses.reduction import reduced
 from kinfold.losses.trainable import current
-from kinfold.streaming import forced
-from kinfold.streaming.blocks import PAIRS
+from kinfold.streaming.blocks import PAIRS, takes_one_block
 from kinfold.streaming.fused import choice as fused
 
 
@@ -101,11 +100,8 @@ class InfoNCELoss(PairedLoss):
     def _reduced(self, x: Tensor, r: Tensor, weights: Tensor, reduction: str) -> Tensor:
         if not self.both_directions or 0 in x.shape:
             return super()._reduced(x, r, weights, reduction)
-        whole = forced.one_block()
-        if whole is None:
-            few = None not in (x.shape[0], r.shape[0]) and x.shape[0] * r.shape[0] <= PAIRS
-            whole = self.block_size is None and few
-        if whole:
+        few = None not in (x.shape[0], r.shape[0]) and x.shape[0] * r.shape[0] <= PAIRS
+        if takes_one_block(self.block_size is None and few):
             total = self._whole(x, r, weights)
         else:
             total = streaming.with_equation(self._streamed, self._whole, (x, r, weights))

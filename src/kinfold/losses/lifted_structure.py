@@ -177,16 +177,10 @@ class GeneralizedLiftedStructureLoss(LogSumExpLoss):
         self.positive_margin = checks.number(positive_margin, "positive_margin")
 
     def family(self) -> Family:
-        return Family(GeneralizedLiftedStructureLoss, self.distance, *self._logits(), self.combine)
+        return Family(GeneralizedLiftedStructureLoss, self.distance, *self.logits(), self.combine)
 
-    def _logits(self) -> tuple[Linear, Linear]:
+    def logits(self) -> tuple[Linear, Linear]:
         return Linear(1.0, self.positive_margin), Linear(-1.0, self.negative_margin)
-
-    def positive_logit(self, distance: Tensor) -> Tensor:
-        return self._logits()[0].value(distance)
-
-    def negative_logit(self, distance: Tensor) -> Tensor:
-        return self._logits()[1].value(distance)
 
     def combine(self, positive: Tensor, negative: Tensor) -> Tensor:
         return ops.relu(positive + negative)

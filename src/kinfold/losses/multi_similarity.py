@@ -76,16 +76,10 @@ class MultiSimilarityLoss(LogSumExpLoss):
     def family(self) -> Family | None:
         if self.epsilon is not None:  # then it also chooses pairs
             return None
-        return Family(MultiSimilarityLoss, self.distance, *self._logits(), self.combine)
+        return Family(MultiSimilarityLoss, self.distance, *self.logits(), self.combine)
 
-    def _logits(self) -> tuple[Linear, Linear]:
+    def logits(self) -> tuple[Linear, Linear]:
         return Linear(self.alpha, self.threshold), Linear(-self.beta, self.threshold)
-
-    def positive_logit(self, distance: Tensor) -> Tensor:
-        return self._logits()[0].value(distance)
-
-    def negative_logit(self, distance: Tensor) -> Tensor:
-        return self._logits()[1].value(distance)
 
     def combine(self, positive: Tensor, negative: Tensor) -> Tensor:
         return softplus(positive) / self.alpha + softplus(negative) / self.beta

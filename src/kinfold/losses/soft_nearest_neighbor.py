@@ -60,16 +60,13 @@ class SoftNearestNeighborLoss(LogSumExpLoss):
         self.temperature = checks.number(temperature, "temperature", above=0.0)
 
     def family(self) -> Family:
-        logit = self._logit()
-        return Family(SoftNearestNeighborLoss, self.distance, logit, logit, self.combine)
+        return Family(SoftNearestNeighborLoss, self.distance, *self.logits(), self.combine)
 
-    def _logit(self) -> Linear:
-        return Linear((1.0 if self.distance.similarity else -1.0) / self.temperature)
+    def logits(self) -> tuple[Linear, Linear]:
+        logit = Linear((1.0 if self.distance.similarity else -1.0) / self.temperature)
+        return logit, logit
 
-    def positive_logit(self, distance: Tensor) -> Tensor:
-        return self._logit().value(distance)
-
-    negative_logit = positive_logit
+    negative_logit = LogSumExpLoss.positive_logit  # computed once for both
 
     def combine(self, positive: Tensor, negative: Tensor) -> Tensor:
         return softplus(negative - positive)

@@ -53,10 +53,10 @@ class Comparison(NamedTuple):
         block = to_numpy(self.kind(anchors, references))
         if type(self.kind).pairwise is not distances.Cosine.pairwise:
             return block
-        near = np.nonzero(block < _NEAR)
-        if len(near[0]) > block.size // _FEW:
-            return np.where(block < _NEAR, to_numpy(_CHORDS(anchors, references)), block)
-        return _with_chords(block, near, to_numpy(anchors), to_numpy(references))
+        near = block < _NEAR
+        if np.count_nonzero(near) > block.size // _FEW:
+            return np.where(near, to_numpy(_CHORDS(anchors, references)), block)
+        return _with_chords(block, np.nonzero(near), to_numpy(anchors), to_numpy(references))
 
 
 def _with_chords(block: np.ndarray, near: Any, x: np.ndarray, r: np.ndarray) -> np.ndarray:

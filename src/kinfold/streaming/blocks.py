@@ -43,7 +43,7 @@ class BlockSizeRule(NamedTuple):
     more: int = 0
 
     def anchors(self, m: Any) -> Any:
-        """Anchors a block for `m` references, or the reverse; a number or a tensor."""
+        """Anchors per block for `m` references, or the reverse; a number or a tensor."""
         if self.block_size is not None:
             return self.block_size
         numbers = (m + self.more) * self.cost + 1  # of an anchor
@@ -89,7 +89,7 @@ def per_anchor(
             begins with them.
         anchors: tensors [n, ...] that are cut into blocks with `x`.
         references: tensors that every block sees whole.
-        rule: says how many anchors a block has.
+        rule: sets the number of anchors per block.
         whole: whether to take one block, or never to; None leaves it to the rule.
 
     Returns:
@@ -159,7 +159,7 @@ def sum_and_log_sum(
         r: references [m, ...], of the dtype of `x`.
         anchors: tensors [n, ...].
         references: tensors [m, ...] that are cut into blocks with `r`.
-        rule: says how many references a block has, by the number of anchors.
+        rule: sets the number of references per block, from the number of anchors.
 
     Returns:
         The sum [n], and the log-sum-exp [n], -inf for no logit, in float32 at least; differentiable
@@ -168,15 +168,27 @@ def sum_and_log_sum(
     n, m = keras.ops.shape(x)[0], r.shape[0]
     size = rule.anchors(n) if isinstance(n, int) else rule
     largest = size * ONE_BLOCK if rule.block_size is None and isinstance(size, int) else size
-    whole = forced.one_block()
-    if whole is None:
-        fits = isinstance(largest, int) and m is not None and largest >= m
-        whole = transformed() or fits
-    if whole:
+    if takes_one_block(isinstance(largest, int) and m is not None and largest >= m):
         found = _backend().one_block(block, (x,), (r,), tuple(anchors), tuple(references))
         terms, logits = map(at_least_float32, found)
         return keras.ops.sum(terms, axis=1), log_sum_exp(logits)
     return _backend().sum_and_log_sum(block, size, x, r, tuple(anchors), tuple(references))
+
+
+def takes_one_block(fits: bool, whole: bool | None = None) -> bool:
+    """Whether to take one block: as `whole` or a forced road says, or else where it `fits`.
+
+    Raises:
+        RuntimeError: several are asked for under a transform of torch.func.
+    """
+    if whole is None:
+        whole = forced.one_block()
+    if whole is False and transformed():
+        raise RuntimeError(
+            "The road 'blocks' was asked for, and the transforms of torch.func take plain "
+            "operations alone. Leave the choice to the loss, or take 'one_block'."
+        )
+    return transformed() or fits if whole is None else whole
 
 
 def _nothing(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -187,16 +199,7 @@ def _nothing(x: Tensor) -> tuple[Tensor, Tensor]:
 def _size(x: Tensor, r: Tensor, rule: BlockSizeRule, whole: bool | None) -> Any:
     """Anchors per block, None for one block, or the rule where a size is not known yet."""
     n, m = keras.ops.shape(x)[0], keras.ops.shape(r)[0]
-    if whole is None:
-        whole = forced.one_block()
-    if whole is False and transformed():
-        raise RuntimeError(
-            "The road 'blocks' was asked for, and the transforms of torch.func take plain "
-            "operations alone. Leave the choice to the loss, or take 'one_block'."
-        )
-    if whole is None:
-        whole = transformed() or rule.why_not_one_block(n, m) is None
-    if whole:
+    if takes_one_block(rule.why_not_one_block(n, m) is None, whole):
         return None
     if not isinstance(n, int) or not isinstance(m, int):
         return rule

@@ -57,12 +57,19 @@ class Problem(NamedTuple):
     def of_class_ids(self) -> bool:
         return len(self.labels.shape) == 1
 
+    def with_one_set(self) -> bool:
+        """Whether there is one part, from its first row on, and nothing is left out or added."""
+        part = self.parts[0]
+        every = self.mask is None and part.mask is None
+        return (
+            len(self.parts) == 1 and part.offset == 0 and every and not (self.extra or part.extra)
+        )
+
     def with_itself(self) -> bool:
         """Whether it is a batch of class ids, compared with itself and nothing more."""
         part = self.parts[0]
-        whole = len(self.parts) == 1 and self.mask is None and part.mask is None
-        same = part.embeddings is self.x and part.labels is self.labels and part.offset == 0
-        return whole and same and self.of_class_ids and not (self.extra or part.extra)
+        same = part.embeddings is self.x and part.labels is self.labels
+        return same and self.of_class_ids and self.with_one_set()
 
     def joined(self) -> Part:
         """All references as one part, for a loss that is no function of a row of distances."""

@@ -142,15 +142,15 @@ def _rule(loss: Any, problem: Problem) -> BlockSizeRule:
 def _no_tiles(loss: Any, problem: Problem) -> str | None:
     if why := refusal(loss):
         return why
-    if loss.family().extra != "none":
+    family = loss.family()
+    if family.extra != "none":
         return f"{type(loss).__name__} has a statistic beside two log-sum-exps."
     if not problem.with_itself():
         return (
             "the tiles compare a batch of class ids with itself alone, without a mask or a memory."
         )
-    distance = loss.family().distance
-    if not hasattr(distance, "of_dot"):
-        return f"distance={distance.name!r} is no function of the dot product alone."
+    if not hasattr(family.distance, "of_dot"):
+        return f"distance={family.distance.name!r} is no function of the dot product alone."
     if problem.x.shape[0] == 0:
         return "the batch is empty."
     return _no_loops(loss, problem)

@@ -18,10 +18,7 @@ def cannot(loss: Any, problem: Problem) -> str | None:
     """Why the kernels cannot serve, in a sentence; None where they can."""
     if why := refusal(loss):
         return why
-    part = problem.parts[0]
-    alone = len(problem.parts) == 1 and problem.mask is None and part.mask is None
-    alone = alone and not (problem.extra or part.extra)
-    if not (alone and part.offset == 0):
+    if not problem.with_one_set():
         return "the kernels take one set of references, without `ref_mask` or a memory."
     if not problem.of_class_ids:
         return "the kernels compare class ids; pass `y_true` as integers [batch]."
@@ -31,7 +28,7 @@ def cannot(loss: Any, problem: Problem) -> str | None:
     name = family.distance.name
     if name not in DISTANCES:
         return f"distance={name!r} is none of theirs, which are {', '.join(DISTANCES)}."
-    if 0 in (*problem.x.shape, *part.embeddings.shape):
+    if 0 in (*problem.x.shape, *problem.parts[0].embeddings.shape):
         return "there is nothing to compare."
     return _of_tensors(problem.x)
 

@@ -5,6 +5,10 @@ TensorFlow keeps the streamed road, under XLA.
 """
 
 import importlib.util
+from typing import Any
+
+from kinfold import distances
+from kinfold.streaming.family import Family, Linear
 
 # Numbers of an embedding: a row's part of a tile lies in shared memory.
 LARGEST = 1024
@@ -14,3 +18,11 @@ DISTANCES = ("cosine", "inner_product", "euclidean", "squared_euclidean")
 
 def installed(package: str) -> bool:
     return importlib.util.find_spec(package) is not None
+
+
+def _not_combined(*_: Any) -> Any:
+    raise NotImplementedError
+
+
+# A pair's own reference is its positive, and the logits are the dot products.
+PAIRS = Family(object, distances.get("inner_product"), Linear(1.0), Linear(1.0), _not_combined)

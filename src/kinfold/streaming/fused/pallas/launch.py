@@ -7,25 +7,17 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plgpu
 
-from kinfold.streaming.family import Family, Linear
+from kinfold.streaming.family import Family
+from kinfold.streaming.fused.kernel import PAIRS
 from kinfold.streaming.fused.pallas import kernels
 from kinfold.streaming.fused.pallas.kernels import INF, Logits, Plan, Refs
 from kinfold.streaming.fused.tiles import Tile, tiles
-
-
-def _not_combined(*_: Any) -> Any:
-    raise NotImplementedError
-
-
-# A pair's own reference is its positive, and the logits are the dot products.
-PAIRS = Family(object, None, Linear(1.0), Linear(1.0), _not_combined)
 
 
 class Setup(NamedTuple):
     """What a compiled graph is for; hashable."""
 
     family: Family
-    distance: str
     diagonal: bool
     both: bool
     tf32: bool
@@ -46,7 +38,9 @@ def plan_of(setup: Setup, x: Any, kernel: int) -> Plan:
     logits = Logits(*(logit.value for logit in both), *(logit.slope for logit in both))
     tile: Tile = (sizes.forward, sizes.backward)[kernel]
     scaled = family is PAIRS
-    return Plan(logits, setup.distance, setup.diagonal, scaled, family.extra, setup.tf32, tile)
+    return Plan(
+        logits, family.distance.name, setup.diagonal, scaled, family.extra, setup.tf32, tile
+    )
 
 
 def sides_of(setup: Setup, plan: Plan, primals: Any) -> tuple[Side, Side]:

@@ -15,8 +15,9 @@ import numpy as np
 from jax.experimental.pallas import triton as plgpu
 
 from kinfold.streaming.fused import trial
+from kinfold.streaming.fused.kernel import PAIRS
 from kinfold.streaming.fused.pallas import launch
-from kinfold.streaming.fused.pallas.launch import PAIRS, Setup
+from kinfold.streaming.fused.pallas.launch import Setup
 from kinfold.streaming.fused.statistics import Counts, scaled, terms, values
 from kinfold.streaming.jax import on_gpu
 
@@ -65,7 +66,7 @@ def _tf32() -> bool:
 
 def rows(loss: Any, x: Any, r: Any, labels: Any, diagonal: bool) -> tuple[Any, Any]:
     """Loss and validity of each anchor; without `r` the anchors are the references."""
-    setup = Setup(loss.family(), loss.distance.name, diagonal, False, _tf32(), _interpreted(x))
+    setup = Setup(loss.family(), diagonal, False, _tf32(), _interpreted(x))
     return _rows(setup, x, r, *labels)
 
 
@@ -84,7 +85,7 @@ def _rows(setup: Setup, x: Any, r: Any, y: Any, ref_y: Any) -> tuple[Any, Any]:
 
 def pairs(x: Any, r: Any, scale: Any, both: bool) -> Any:
     """-log softmax of each pair among its row and, where `both`, among its column."""
-    setup = Setup(PAIRS, "inner_product", True, both, _tf32(), _interpreted(x))
+    setup = Setup(PAIRS, True, both, _tf32(), _interpreted(x))
     return _paired(setup, x, r, scale)
 
 

@@ -17,7 +17,6 @@ class Plan(NamedTuple):
     """What every launch of a loss has in common."""
 
     family: Family
-    distance: str
     diagonal: bool  # whether the reference at an anchor's own position may be its positive
     scaled: bool
     tiles: Tiles
@@ -169,7 +168,7 @@ def _functions(family: Family) -> tuple[Functions, tuple[float, ...], tuple[floa
 
 def _constants(plan: Plan, tile: Tile) -> dict[str, Any]:
     return {
-        "DISTANCE": plan.distance,
+        "DISTANCE": plan.family.distance.name,
         "SCALED": plan.scaled,
         "DIAGONAL": plan.diagonal,
         "D": plan.tiles.width,

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from kinfold.core.torch_numerics import full_precision, refuse_again
-from kinfold.streaming.family import Family, Linear
+from kinfold.streaming.family import Family
 from kinfold.streaming.fused import kernel, trial
 from kinfold.streaming.fused.statistics import Counts, scaled, terms, values
 from kinfold.streaming.fused.tiles import tiles
@@ -93,7 +93,7 @@ def rows(
     """Loss and validity of each anchor; without `r` the anchors are the references."""
     classes, ref_classes = launch.classes_of(*labels)
     family = loss.family()
-    setup = setup_of_classes(family, family.distance.name, diagonal, classes, ref_classes)
+    setup = setup_of_classes(family, diagonal, classes, ref_classes)
     p, n, extra = _Statistics.apply(setup, x, r, None)
     valid = setup.counts.valid
     losses = family.combined(p, n, extra)
@@ -119,7 +119,6 @@ class Setup(NamedTuple):
     """What does not change from the first kernel to the last."""
 
     family: Family
-    distance: str
     diagonal: bool
     classes: torch.Tensor
     ref_classes: torch.Tensor | None
@@ -130,7 +129,6 @@ class Setup(NamedTuple):
 
 def setup_of_classes(
     family: Family,
-    distance: str,
     diagonal: bool,
     classes: torch.Tensor,
     ref_classes: torch.Tensor | None,
@@ -144,20 +142,15 @@ def setup_of_classes(
         shared = min(len(own), len(other))
         positives[:shared] -= (own[:shared] == other[:shared]).to(same.dtype)
     valid = (positives > 0) & (same < len(other))
-    return Setup(family, distance, diagonal, classes, ref_classes, Counts(positives, valid))
+    return Setup(family, diagonal, classes, ref_classes, Counts(positives, valid))
 
 
 def setup_of_pairs(x: torch.Tensor, both: bool) -> Setup:
     """A pair's own reference is its positive, and the logits are the dot products."""
     at = torch.arange(len(x), dtype=torch.int32, device=x.device)
-    family = Family(object, None, Linear(1.0), Linear(1.0), _not_combined)
     valid = torch.full_like(at, len(x) > 1, dtype=torch.bool)
     counts = Counts(torch.ones_like(at), valid)
-    return Setup(family, "inner_product", True, at, at, counts, in_order=True, both=both)
-
-
-def _not_combined(*_: Any) -> Any:
-    raise NotImplementedError
+    return Setup(kernel.PAIRS, True, at, at, counts, in_order=True, both=both)
 
 
 class _Statistics(torch.autograd.Function):
@@ -167,7 +160,7 @@ class _Statistics(torch.autograd.Function):
     def forward(ctx: Any, setup: Setup, x: Any, r: Any, scale: Any) -> Any:
         precision = precision_of(x.dtype)
         chosen = tiles(x.shape[1], x.dtype, precision, launch.shared_memory(x))
-        same = setup.distance, chosen, setup.in_order
+        same = setup.family.distance.name, chosen, setup.in_order
         ctx.anchors = launch.side_of(x, setup.classes, *same)
         ctx.references = ctx.anchors
         if r is not None:
@@ -175,7 +168,7 @@ class _Statistics(torch.autograd.Function):
         one = torch.ones(1, dtype=torch.float32, device=x.device)
         ctx.scale = one if scale is None else scale.detach().reshape(1).float()
         ctx.setup, family = setup, setup.family
-        ctx.plan = Plan(family, setup.distance, setup.diagonal, scale is not None, chosen)
+        ctx.plan = Plan(family, setup.diagonal, scale is not None, chosen)
         sides = ctx.anchors, ctx.references
         ctx.stats = launch.forward(ctx.plan, ctx.scale, *sides, family.extra)
         how = setup.counts, family.extra, LN2
