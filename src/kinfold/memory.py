@@ -5,6 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from kinfold import distributed
 from kinfold.core import checks
 from kinfold.core.checks import Tensor
 from kinfold.core.numerics import transformed, unit_rows
@@ -117,7 +118,10 @@ class CrossBatchMemory(keras.layers.Layer):
             return self.loss(y_true, y_pred, sample_weight)
         y, x = self._checked(y_true, y_pred)
         value = self.loss(y, x, sample_weight, memory=self._part())
-        self._remember(y, ops.stop_gradient(unit_rows(x) if self.loss.normalize else x))
+        x = ops.stop_gradient(unit_rows(x) if self.loss.normalize else x)
+        if ranks := distributed.ranks(self.loss, x):  # each holds the same memory, of all rows
+            y, x = ranks.meet({}, x)[0].each(y, x)
+        self._remember(y, x)
         return value
 
     def problem(self, y_true: Any, y_pred: Any) -> Problem:

@@ -57,8 +57,10 @@ class AngularLoss(PairLoss):
         dtype: Any = None,
         *,
         normalize: bool = False,
+        gather_across_devices: bool = True,
     ) -> None:
-        super().__init__("cosine", remove_diagonal, normalize, block_size, reduction, name, dtype)
+        shared = normalize, block_size, reduction, name, dtype, gather_across_devices
+        super().__init__("cosine", remove_diagonal, *shared)
         self.alpha = checks.number(alpha, "alpha", above=0.0)
         if self.alpha >= 90:
             raise ValueError(f"`alpha` must be below 90 degrees. Received: alpha={alpha}.")
@@ -75,7 +77,7 @@ class AngularLoss(PairLoss):
         roads.chosen(self, problem)  # raises where one is forced that is not for this loss
         y = problem.labels
         checks.one_class_each(y, type(self).__name__)
-        positions = ops.arange(ops.shape(y)[0], dtype="int32")
+        positions = problem.positions
         r, ref_y, mask = problem.joined()[:3]
         x = problem.x
         x, r = at_least_float32(x), at_least_float32(r)

@@ -68,6 +68,7 @@ class ArcFaceLoss(PrototypeLoss):
         dtype: Any = None,
         *,
         sub_centers: int = 1,
+        gather_across_devices: bool = True,
     ) -> None:
         super().__init__(
             num_classes,
@@ -76,6 +77,7 @@ class ArcFaceLoss(PrototypeLoss):
             reduction,
             name,
             dtype,
+            gather_across_devices,
             prototypes_per_class=checks.count(sub_centers, "sub_centers"),
         )
         self.margin = checks.number(margin, "margin")

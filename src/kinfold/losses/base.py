@@ -6,11 +6,10 @@ from typing import Any
 import keras
 from keras import ops
 
-from kinfold import distances
+from kinfold import distances, distributed
 from kinfold.core import checks, pairs
 from kinfold.core.checks import Tensor
 from kinfold.core.numerics import at_least_float32, or_nan, unit_rows
-from kinfold.core.replicas import refuse_replicas
 from kinfold.losses.reduction import anchor_weights, reduced
 from kinfold.losses.references import only, reference_labels, warn_unless_unit
 from kinfold.streaming import roads
@@ -38,6 +37,9 @@ class PairLoss(keras.losses.Loss):
         dtype: dtype that embeddings are taken in and losses returned in; None means
             `keras.config.floatx()`, also for embeddings of half precision. Distances, logits and
             sums are in float32 at least.
+        gather_across_devices: whether the loss is that of the batch of all ranks of a distributed
+            run, each anchor being compared with the references of all; False for the loss of each
+            rank's rows alone.
 
     Raises:
         ValueError: an unknown distance or reduction.
@@ -67,12 +69,14 @@ class PairLoss(keras.losses.Loss):
         reduction: str | None = "sum_over_batch_size",
         name: str | None = None,
         dtype: Any = None,
+        gather_across_devices: bool = True,
     ) -> None:
         super().__init__(name=checks.text(name, "name"), reduction=reduction, dtype=dtype)
         self.distance = distances.get(distance)
         self.remove_diagonal = bool(remove_diagonal)
         self.normalize = bool(normalize)
         self.block_size = checks.block_size(block_size)
+        self.gather_across_devices = bool(gather_across_devices)
         self._norms_checked = False
 
     def per_anchor(self, distance: Tensor, positive: Tensor, negative: Tensor) -> Any:
@@ -145,7 +149,8 @@ class PairLoss(keras.losses.Loss):
                 loss = self._rows(problem) * weights
             else:
                 total, counted = self._weighted_sum(problem, weights)
-                loss = reduced(total, self.counted(counted), weights, self.reduction)
+                counted, ranks = self.counted(counted), problem.rows and problem.rows.ranks
+                loss = reduced(total, counted, weights, self.reduction, ranks)
             return ops.cast(_or_nan(loss, problem), self.dtype)
 
     def closeness(self, distance: Tensor) -> Tensor:
@@ -195,7 +200,6 @@ class PairLoss(keras.losses.Loss):
         memory: Part | None = None,
     ) -> Problem:
         """Check the arguments of a call; return what is to be compared."""
-        refuse_replicas()
         y = checks.supervision(y_true, "y_true")
         x = checks.embeddings(y_pred, "y_pred", self.dtype)
         checks.same_count(y, x, ("y_true", "y_pred"))
@@ -215,12 +219,22 @@ class PairLoss(keras.losses.Loss):
         counts = None
         if ref_mask is not None:
             counts = checks.mask(ref_mask, r, "ref_mask", pairs.are_pairs(y))
+        rows = of_references = None
+        if ranks := distributed.ranks(self, x):
+            facts = distributed.facts(self, y_pred, y, ref_embeddings, ref_mask, memory)
+            rows, of_references = ranks.meet(facts, x, r)
+            if r is x and ref_y is y:
+                of_references = rows
+            r, ref_y, counts = of_references.each(r, ref_y, counts)
+        if ref_y is None:
+            checks.columns(y, r, ("y_true", ref_name))
+        if counts is not None:
             r = only(r, counts)
-        batch = Part(r, ref_y, counts, offset=0)
+        batch = Part(r, ref_y, counts, offset=0, rows=of_references)
         if memory is None:
-            return Problem(x, y, (batch,))
+            return Problem(x, y, (batch,), rows=rows)
         checks.one_class_each(y, f"{type(self).__name__} with a memory")
-        return Problem(x, y, (batch, memory))
+        return Problem(x, y, (batch, memory), rows=rows)
 
     def row(
         self, distance: Tensor, positive: Tensor, negative: Tensor, *extra: Tensor
@@ -246,6 +260,7 @@ class PairLoss(keras.losses.Loss):
             "reduction": self.reduction,
             "name": self.name,
             "dtype": self.dtype,
+            "gather_across_devices": self.gather_across_devices,
         }
 
 

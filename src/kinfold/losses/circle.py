@@ -108,8 +108,10 @@ class CircleLoss(LogSumExpLoss):
         dtype: Any = None,
         *,
         normalize: bool = False,
+        gather_across_devices: bool = True,
     ) -> None:
-        super().__init__(distance, remove_diagonal, normalize, block_size, reduction, name, dtype)
+        shared = normalize, block_size, reduction, name, dtype, gather_across_devices
+        super().__init__(distance, remove_diagonal, *shared)
         self.gamma = checks.number(gamma, "gamma", above=0.0)
         self.margin = checks.number(margin, "margin")
         self.detach_weights = bool(detach_weights)

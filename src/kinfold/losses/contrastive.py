@@ -5,6 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from kinfold import distributed
 from kinfold.core import checks
 from kinfold.core.checks import Tensor
 from kinfold.core.numerics import at_least_float32, count_in_row, divide, rows_or_nan
@@ -26,6 +27,7 @@ class ContrastiveLoss(keras.losses.Loss):
             weight.
         name: optional name of the loss.
         dtype: dtype of the computation; None means `keras.config.floatx()`.
+        gather_across_devices: see `PairLoss`.
 
     Raises:
         TypeError: the margin is not a number, or the name not a string.
@@ -49,9 +51,12 @@ class ContrastiveLoss(keras.losses.Loss):
         reduction: str | None = "sum_over_batch_size",
         name: str | None = "contrastive_loss",
         dtype: Any = None,
+        *,
+        gather_across_devices: bool = True,
     ) -> None:
         super().__init__(name=checks.text(name, "name"), reduction=reduction, dtype=dtype)
         self.margin = checks.number(margin, "margin")
+        self.gather_across_devices = bool(gather_across_devices)
 
     def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Tensor:
         """Compute the loss.
@@ -75,7 +80,8 @@ class ContrastiveLoss(keras.losses.Loss):
             rows = rows * weights
             if self.reduction not in (None, "none"):
                 every = ops.ones_like(rows, dtype="bool")
-                rows = reduced(ops.sum(rows), every, weights, self.reduction)
+                ranks = distributed.ranks(self, rows)
+                rows = reduced(ops.sum(rows), every, weights, self.reduction, ranks)
             return ops.cast(rows, self.dtype)
 
     def call(self, y_true: Any, y_pred: Any) -> Tensor:
@@ -88,6 +94,7 @@ class ContrastiveLoss(keras.losses.Loss):
             "reduction": self.reduction,
             "name": self.name,
             "dtype": self.dtype,
+            "gather_across_devices": self.gather_across_devices,
         }
 
 
@@ -179,8 +186,10 @@ class PairContrastiveLoss(PairLoss):
         dtype: Any = None,
         *,
         normalize: bool = False,
+        gather_across_devices: bool = True,
     ) -> None:
-        super().__init__(distance, remove_diagonal, normalize, block_size, reduction, name, dtype)
+        shared = normalize, block_size, reduction, name, dtype, gather_across_devices
+        super().__init__(distance, remove_diagonal, *shared)
         self.refuse_similarity()
         self.positive_margin = checks.number(positive_margin, "positive_margin")
         self.negative_margin = checks.number(negative_margin, "negative_margin")

@@ -56,8 +56,11 @@ class CosFaceLoss(PrototypeLoss):
         reduction: str | None = "sum_over_batch_size",
         name: str | None = "cos_face_loss",
         dtype: Any = None,
+        *,
+        gather_across_devices: bool = True,
     ) -> None:
-        super().__init__(num_classes, embedding_size, block_size, reduction, name, dtype)
+        shared = block_size, reduction, name, dtype, gather_across_devices
+        super().__init__(num_classes, embedding_size, *shared)
         self.margin = checks.number(margin, "margin")
         self.scale = checks.number(scale, "scale", above=0.0)
 

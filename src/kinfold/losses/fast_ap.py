@@ -52,8 +52,10 @@ class FastAPLoss(PairLoss):
         dtype: Any = None,
         *,
         normalize: bool = True,
+        gather_across_devices: bool = True,
     ) -> None:
-        super().__init__(distance, remove_diagonal, normalize, block_size, reduction, name, dtype)
+        shared = normalize, block_size, reduction, name, dtype, gather_across_devices
+        super().__init__(distance, remove_diagonal, *shared)
         self.refuse_similarity()
         self.bins = checks.count(bins, "bins")
 

@@ -37,6 +37,7 @@ class InfoNCELoss(PairedLoss):
         reduction: as in Keras; "mean_with_sample_weight" divides by the weights.
         name: optional name of the loss.
         dtype: dtype of the computation; None means `keras.config.floatx()`.
+        gather_across_devices: see `PairLoss`.
 
     Raises:
         TypeError: the temperature is not a number.
@@ -69,8 +70,10 @@ class InfoNCELoss(PairedLoss):
         reduction: str | None = "sum_over_batch_size",
         name: str | None = "info_nce_loss",
         dtype: Any = None,
+        *,
+        gather_across_devices: bool = True,
     ) -> None:
-        super().__init__(normalize, block_size, reduction, name, dtype)
+        super().__init__(normalize, block_size, reduction, name, dtype, gather_across_devices)
         self.temperature = checks.number(temperature, "temperature", above=0.0)
         self.both_directions = bool(both_directions)
         self.train_temperature = bool(train_temperature)
@@ -92,6 +95,9 @@ class InfoNCELoss(PairedLoss):
         if self.train_temperature:
             scale = ops.exp(current(self.log_scale))
         return fused.pairs(self, x, r, scale, self.both_directions)
+
+    def _directions(self, x: Tensor, r: Tensor) -> list[tuple[Tensor, Tensor]]:
+        return [(x, r), (r, x)] if self.both_directions else [(x, r)]
 
     def _rows(self, x: Tensor, r: Tensor) -> Tensor:
         rows = super()._rows(x, r)

@@ -63,8 +63,10 @@ class LiftedStructureLoss(PairLoss):
         dtype: Any = None,
         *,
         normalize: bool = False,
+        gather_across_devices: bool = True,
     ) -> None:
-        super().__init__(distance, remove_diagonal, normalize, block_size, reduction, name, dtype)
+        shared = normalize, block_size, reduction, name, dtype, gather_across_devices
+        super().__init__(distance, remove_diagonal, *shared)
         self.refuse_similarity()
         self.negative_margin = checks.number(negative_margin, "negative_margin")
         self.positive_margin = checks.number(positive_margin, "positive_margin")
@@ -81,8 +83,13 @@ class LiftedStructureLoss(PairLoss):
         own = self._negatives_of(problem)
 
         def of_part(part: Part) -> Tensor:
-            itself = part.embeddings is problem.x and part.labels is problem.labels
-            return own if itself else self._negatives_of(problem, part)
+            if part.embeddings is problem.x and part.labels is problem.labels:
+                return own
+            if part.rows is None:
+                return self._negatives_of(problem, part)
+            # Of all ranks, each of which computes its own.
+            of_batch = part.rows is problem.rows
+            return part.rows.gathered(own if of_batch else self._negatives_of(problem, part))
 
         parts = (part._replace(extra=(of_part(part),)) for part in problem.parts)
         return problem._replace(extra=(own,), parts=tuple(parts))
@@ -90,7 +97,9 @@ class LiftedStructureLoss(PairLoss):
     def _negatives_of(self, problem: Problem, part: Part | None = None) -> Tensor:
         """The log-sum-exp over the negatives of each anchor, or of each reference of a part."""
         if part is not None:
-            problem = problem._replace(x=part.embeddings, labels=part.labels)
+            x, y, rows = part.embeddings, part.labels, part.rows
+            x, y = (rows.own(x), rows.own(y)) if rows else (x, y)
+            problem = problem._replace(x=x, labels=y, rows=rows)
         return roads.streamed_rows(self, problem, self._negatives)[0]
 
     def _negatives(
@@ -170,8 +179,10 @@ class GeneralizedLiftedStructureLoss(LogSumExpLoss):
         dtype: Any = None,
         *,
         normalize: bool = False,
+        gather_across_devices: bool = True,
     ) -> None:
-        super().__init__(distance, remove_diagonal, normalize, block_size, reduction, name, dtype)
+        shared = normalize, block_size, reduction, name, dtype, gather_across_devices
+        super().__init__(distance, remove_diagonal, *shared)
         self.refuse_similarity()
         self.negative_margin = checks.number(negative_margin, "negative_margin")
         self.positive_margin = checks.number(positive_margin, "positive_margin")

@@ -56,8 +56,10 @@ class MarginLoss(PairLoss):
         dtype: Any = None,
         *,
         normalize: bool = False,
+        gather_across_devices: bool = True,
     ) -> None:
-        super().__init__(distance, remove_diagonal, normalize, block_size, reduction, name, dtype)
+        shared = normalize, block_size, reduction, name, dtype, gather_across_devices
+        super().__init__(distance, remove_diagonal, *shared)
         self.refuse_similarity()
         self.margin = checks.number(margin, "margin")
         self.beta = checks.number(beta, "beta")

@@ -65,8 +65,10 @@ class MultiSimilarityLoss(LogSumExpLoss):
         dtype: Any = None,
         *,
         normalize: bool = False,
+        gather_across_devices: bool = True,
     ) -> None:
-        super().__init__(distance, remove_diagonal, normalize, block_size, reduction, name, dtype)
+        shared = normalize, block_size, reduction, name, dtype, gather_across_devices
+        super().__init__(distance, remove_diagonal, *shared)
         self.refuse_similarity()
         self.alpha = checks.number(alpha, "alpha", above=0.0)
         self.beta = checks.number(beta, "beta", above=0.0)

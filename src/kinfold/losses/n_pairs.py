@@ -53,8 +53,10 @@ class NPairsLoss(PairLoss):
         dtype: Any = None,
         *,
         normalize: bool = False,
+        gather_across_devices: bool = True,
     ) -> None:
-        super().__init__(distance, remove_diagonal, normalize, block_size, reduction, name, dtype)
+        shared = normalize, block_size, reduction, name, dtype, gather_across_devices
+        super().__init__(distance, remove_diagonal, *shared)
 
     def problem(self, y_true: Any, y_pred: Any, *references: Any, **more: Any) -> Problem:
         if any(part is not None for part in (*references, *more.values())):
@@ -64,9 +66,10 @@ class NPairsLoss(PairLoss):
             )
         problem = super().problem(y_true, y_pred)
         checks.one_class_each(problem.labels, type(self).__name__)
-        turn = _turns(problem.labels)
-        part = problem.parts[0]._replace(mask=ops.equal(turn, 1))
-        return problem._replace(parts=(part,), mask=ops.equal(turn, 0))
+        part, rows = problem.parts[0], problem.rows
+        turn = _turns(part.labels)
+        first = ops.equal(rows.own(turn) if rows else turn, 0)
+        return problem._replace(parts=(part._replace(mask=ops.equal(turn, 1)),), mask=first)
 
     def _weighted_sum(self, problem: Problem, weights: Tensor) -> tuple[Tensor, Tensor]:
         """Where labels can be looked at, of the first and second examples of each class alone."""
@@ -77,8 +80,9 @@ class NPairsLoss(PairLoss):
             np.flatnonzero(ops.convert_to_numpy(mask)).astype("int32")
             for mask in (is_first, is_second)
         )
-        x, y = problem.x, problem.labels
-        part = Part(ops.take(x, second, axis=0), ops.take(y, second), offset=None)
+        x, y, every = problem.x, problem.labels, problem.parts[0]
+        of_second = (ops.take(side, second, axis=0) for side in (every.embeddings, every.labels))
+        part = Part(*of_second)
         few = Problem(ops.take(x, first, axis=0), ops.take(y, first), (part,))
         total, valid = super()._weighted_sum(few, ops.take(weights, first))
         place = np.full(y.shape[0], len(first), "int32")  # that of the False added behind

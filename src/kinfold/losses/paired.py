@@ -5,11 +5,10 @@ from typing import Any
 import keras
 from keras import ops
 
-from kinfold import streaming
+from kinfold import distributed, streaming
 from kinfold.core import checks
 from kinfold.core.checks import Tensor
 from kinfold.core.numerics import at_least_float32, or_nan, unit_rows
-from kinfold.core.replicas import refuse_replicas
 from kinfold.losses.reduction import anchor_weights, reduced
 from kinfold.losses.trainable import TrainableLoss
 from kinfold.streaming import BlockSizeRule, forced
@@ -28,8 +27,10 @@ class PairedLoss(TrainableLoss):
         reduction: str | None,
         name: str | None,
         dtype: Any,
+        gather_across_devices: bool = True,
     ) -> None:
         super().__init__(checks.text(name, "name"), reduction, dtype)
+        self.gather_across_devices = bool(gather_across_devices)
         self.normalize = bool(normalize)
         self.block_size = checks.block_size(block_size)
 
@@ -66,6 +67,8 @@ class PairedLoss(TrainableLoss):
         with keras.name_scope(self.name):
             sides = self._sides(y_pred, ref_embeddings)
             weights = anchor_weights(sample_weight, like=at_least_float32(sides[0][:, 0]))
+            if ranks := distributed.ranks(self, sides[0]):
+                return ops.cast(self._of_ranks(ranks, sides, y_pred, weights), self.dtype)
             rows = self._fused(*sides)
             if self.reduction in (None, "none"):
                 rows = self._rows(*self._wide(*sides)) if rows is None else rows
@@ -80,12 +83,13 @@ class PairedLoss(TrainableLoss):
     def call(self, y_true: Any, y_pred: Any, ref_embeddings: Any = None) -> Tensor:
         """Return the loss of each pair [batch], neither weighted nor reduced."""
         sides = self._sides(y_pred, ref_embeddings)
+        if ranks := distributed.ranks(self, sides[0]):
+            return ops.cast(self._of_ranks(ranks, sides, y_pred), self.dtype)
         rows = self._fused(*sides)
         rows = self._rows(*self._wide(*sides)) if rows is None else rows
         return ops.cast(or_nan(rows, *sides), self.dtype)
 
     def _sides(self, y_pred: Any, ref_embeddings: Any) -> tuple[Tensor, Tensor]:
-        refuse_replicas()
         forced.refuse_roads_of_pair_losses(self, "symmetric")
         x = ops.convert_to_tensor(y_pred, dtype=self.dtype)
         if ref_embeddings is None:
@@ -125,6 +129,33 @@ class PairedLoss(TrainableLoss):
         )
         return reduced(total, counted, weights, reduction)
 
+    def _of_ranks(
+        self, ranks: Any, sides: tuple[Tensor, Tensor], y_pred: Any, weights: Tensor | None = None
+    ) -> Tensor:
+        """The loss where each rank holds some of the pairs, or, without weights, of each pair."""
+        forced.refuse_roads_of_pair_losses(self, "fused")
+        rows = ranks.meet(distributed.facts(self, y_pred, sides[0]), sides[0])[0]
+        x, r = self._wide(*sides)
+        at, rule = self._at(x) + rows.first, self._rule()
+        every = [(a, rows.gathered(b)) for a, b in self._directions(x, r)]
+        if weights is None or self.reduction in (None, "none"):
+            found = [streaming.per_anchor(self._block, *each, (at,), rule=rule) for each in every]
+        else:
+            found = [
+                streaming.weighted_sum(self._block, *each, weights, (at,), rule=rule)
+                for each in every
+            ]
+        mean = or_nan(sum(part[0] for part in found) / len(found), *sides)
+        if weights is None:
+            return mean
+        if self.reduction in (None, "none"):
+            return mean * weights
+        return reduced(mean, found[0][1], weights, self.reduction, ranks)
+
+    def _directions(self, x: Tensor, r: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Who looks for a partner among whom; the loss is the mean over them."""
+        return [(x, r)]
+
     def _rule(self) -> BlockSizeRule:
         return BlockSizeRule(self.block_size)
 
@@ -142,4 +173,5 @@ class PairedLoss(TrainableLoss):
             "reduction": self.reduction,
             "name": self.name,
             "dtype": self.dtype,
+            "gather_across_devices": self.gather_across_devices,
         }

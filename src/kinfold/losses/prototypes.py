@@ -5,7 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from kinfold import streaming
+from kinfold import distributed, streaming
 from kinfold.core import checks
 from kinfold.core.checks import Tensor
 from kinfold.core.numerics import at_least_float32, or_nan, rows_or_nan, softplus, unit_rows
@@ -33,6 +33,7 @@ class PrototypeLoss(TrainableLoss):
         name: optional name of the loss.
         dtype: dtype that embeddings are taken in and losses returned in; None means
             `keras.config.floatx()`. Similarities, logits and sums are in float32 at least.
+        gather_across_devices: see `PairLoss`.
         prototypes_per_class: how many each class has.
     """
 
@@ -44,10 +45,12 @@ class PrototypeLoss(TrainableLoss):
         reduction: str | None,
         name: str | None,
         dtype: Any,
+        gather_across_devices: bool = True,
         *,
         prototypes_per_class: int = 1,
     ) -> None:
         super().__init__(checks.text(name, "name"), reduction, dtype)
+        self.gather_across_devices = bool(gather_across_devices)
         self.num_classes = checks.count(num_classes, "num_classes", least=2)
         self.embedding_size = checks.count(embedding_size, "embedding_size")
         self.block_size = checks.block_size(block_size)
@@ -105,7 +108,8 @@ class PrototypeLoss(TrainableLoss):
             if self.reduction in (None, "none"):
                 return ops.cast(rows * weights, self.dtype)
             counted = ops.ones_like(rows, dtype="bool")
-            loss = reduced(ops.sum(rows * weights), counted, weights, self.reduction)
+            ranks = distributed.ranks(self, x)
+            loss = reduced(ops.sum(rows * weights), counted, weights, self.reduction, ranks)
             return ops.cast(loss, self.dtype)
 
     def call(self, y_true: Any, y_pred: Any) -> Tensor:
@@ -154,6 +158,7 @@ class PrototypeLoss(TrainableLoss):
             "reduction": self.reduction,
             "name": self.name,
             "dtype": self.dtype,
+            "gather_across_devices": self.gather_across_devices,
         }
 
 

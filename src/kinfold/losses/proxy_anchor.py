@@ -5,11 +5,10 @@ from typing import Any
 import keras
 from keras import ops
 
-from kinfold import streaming
+from kinfold import distributed, streaming
 from kinfold.core import checks
 from kinfold.core.checks import Tensor
 from kinfold.core.numerics import any_in_row, divide, log_sum_exp, or_nan, softplus, unit_rows
-from kinfold.core.replicas import refuse_replicas
 from kinfold.losses.prototypes import PrototypeLoss
 from kinfold.losses.reduction import anchor_weights
 from kinfold.losses.trainable import current
@@ -68,13 +67,16 @@ class ProxyAnchorLoss(PrototypeLoss):
         reduction: str | None = "sum_over_batch_size",
         name: str | None = "proxy_anchor_loss",
         dtype: Any = None,
+        *,
+        gather_across_devices: bool = True,
     ) -> None:
         if reduction not in ("sum_over_batch_size", "mean"):
             raise ValueError(
                 "ProxyAnchorLoss is one number per batch, so `reduction` must be "
                 f"'sum_over_batch_size' or 'mean'. Received: reduction={reduction!r}."
             )
-        super().__init__(num_classes, embedding_size, block_size, reduction, name, dtype)
+        shared = block_size, reduction, name, dtype, gather_across_devices
+        super().__init__(num_classes, embedding_size, *shared)
         self.margin = checks.number(margin, "margin")
         self.alpha = checks.number(alpha, "alpha", above=0.0)
 
@@ -89,9 +91,12 @@ class ProxyAnchorLoss(PrototypeLoss):
         return ops.cast(self._loss(y_true, y_pred, None), self.dtype)
 
     def _loss(self, y_true: Any, y_pred: Any, sample_weight: Any) -> Tensor:
-        refuse_replicas()
         y, x = self._checked(y_true, y_pred)
         weight = anchor_weights(sample_weight, like=x[:, 0])
+        ranks = distributed.ranks(self, x)
+        if ranks:  # a proxy looks at the examples of all ranks, and each rank takes its proxies
+            rows = ranks.meet(distributed.facts(self, y_pred, y, sample_weight), x)[0]
+            y, x, weight = rows.each(y, x, weight)
         ids = ops.arange(self.num_classes, dtype=y.dtype)
         prototypes = current(self.prototypes)
         known = self._known(y)
@@ -101,16 +106,20 @@ class ProxyAnchorLoss(PrototypeLoss):
             num_segments=self.num_classes,
         )
         here = ops.cast(here > 0, x.dtype)
+        share = divide(here, ops.sum(here))
+        own = slice(*ranks.share(self.num_classes)) if ranks else slice(None)
         total, _ = streaming.weighted_sum(
             self._proxies,
-            prototypes,
+            prototypes[own],
             x,
-            ops.ones_like(prototypes[:, 0]),
-            (ids, divide(here, ops.sum(here))),
+            ops.ones_like(prototypes[own, 0]),
+            (ids[own], share[own]),
             (y, weight),
             BlockSizeRule(self.block_size),
         )
         total = or_nan(total, x, prototypes)
+        if ranks:
+            total = ranks.reported(total, None)
         return ops.where(ops.all(known), total, ops.full_like(total, float("nan")))
 
     def _proxies(

@@ -55,8 +55,11 @@ class ProxyNCALoss(PrototypeLoss):
         reduction: str | None = "sum_over_batch_size",
         name: str | None = "proxy_nca_loss",
         dtype: Any = None,
+        *,
+        gather_across_devices: bool = True,
     ) -> None:
-        super().__init__(num_classes, embedding_size, block_size, reduction, name, dtype)
+        shared = block_size, reduction, name, dtype, gather_across_devices
+        super().__init__(num_classes, embedding_size, *shared)
         self.temperature = checks.number(temperature, "temperature", above=0.0)
 
     def positive_logit(self, similarity: Tensor) -> Tensor:

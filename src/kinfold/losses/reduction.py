@@ -32,7 +32,9 @@ def anchor_weights(sample_weight: Any, like: Tensor) -> Tensor:
     return ones * weight
 
 
-def reduced(total: Tensor, counted: Tensor, weights: Tensor, reduction: str) -> Tensor:
+def reduced(
+    total: Tensor, counted: Tensor, weights: Tensor, reduction: str, ranks: Any = None
+) -> Tensor:
     """Divide a weighted sum of losses by what the reduction divides by; 0 where that is 0.
 
     Args:
@@ -41,9 +43,11 @@ def reduced(total: Tensor, counted: Tensor, weights: Tensor, reduction: str) -> 
         weights: w, floating [n].
         reduction: "sum" divides by nothing, "mean_with_sample_weight" by the weight of the counted
             anchors, "mean" and "sum_over_batch_size" by their number.
+        ranks: those whose sums are added; see `kinfold.distributed.ranks`.
     """
     if reduction == "sum":
-        return total
+        return ranks.reported(total, None) if ranks else total
     counted = ops.cast(counted, keras.backend.standardize_dtype(weights.dtype))
     by_weight = reduction == "mean_with_sample_weight"
-    return divide(total, ops.sum(counted * weights if by_weight else counted))
+    count = ops.sum(counted * weights if by_weight else counted)
+    return ranks.reported(total, count) if ranks else divide(total, count)

@@ -17,7 +17,6 @@ def reference_labels(y: Tensor, ref_labels: Any, r: Tensor, ref_name: str) -> Te
                 "A boolean `y_true` [batch, m] says itself which pairs are of one kind, so "
                 "`ref_labels` must be None; for labels [batch, labels] pass integers 0 and 1."
             )
-        checks.columns(y, r, ("y_true", ref_name))
         return None
     ref_y = y if ref_labels is None else checks.supervision(ref_labels, "ref_labels")
     name = "y_true" if ref_labels is None else "ref_labels"

@@ -30,6 +30,7 @@ class SigLIPLoss(PairedLoss):
         reduction: as in Keras; "mean_with_sample_weight" divides by the weights.
         name: optional name of the loss.
         dtype: dtype of the computation; None means `keras.config.floatx()`.
+        gather_across_devices: see `PairLoss`.
 
     Raises:
         TypeError: the scale or the bias is not a number.
@@ -62,8 +63,10 @@ class SigLIPLoss(PairedLoss):
         reduction: str | None = "sum_over_batch_size",
         name: str | None = "sig_lip_loss",
         dtype: Any = None,
+        *,
+        gather_across_devices: bool = True,
     ) -> None:
-        super().__init__(normalize, block_size, reduction, name, dtype)
+        super().__init__(normalize, block_size, reduction, name, dtype, gather_across_devices)
         self.scale = checks.number(scale, "scale", above=0.0)
         self.bias = checks.number(bias, "bias")
         self.train_scale_and_bias = bool(train_scale_and_bias)

@@ -72,6 +72,8 @@ class SoftTripleLoss(PrototypeLoss):
         reduction: str | None = "sum_over_batch_size",
         name: str | None = "soft_triple_loss",
         dtype: Any = None,
+        *,
+        gather_across_devices: bool = True,
     ) -> None:
         centers = checks.count(centers_per_class, "centers_per_class", least=2)
         super().__init__(
@@ -81,6 +83,7 @@ class SoftTripleLoss(PrototypeLoss):
             reduction,
             name,
             dtype,
+            gather_across_devices,
             prototypes_per_class=centers,
         )
         self.scale = checks.number(scale, "scale", above=0.0)

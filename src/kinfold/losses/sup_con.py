@@ -53,8 +53,10 @@ class SupConLoss(PairLoss):
         dtype: Any = None,
         *,
         normalize: bool = False,
+        gather_across_devices: bool = True,
     ) -> None:
-        super().__init__(distance, remove_diagonal, normalize, block_size, reduction, name, dtype)
+        shared = normalize, block_size, reduction, name, dtype, gather_across_devices
+        super().__init__(distance, remove_diagonal, *shared)
         self.temperature = checks.number(temperature, "temperature", above=0.0)
 
     def per_anchor(self, distance: Tensor, positive: Tensor, negative: Tensor) -> Any:

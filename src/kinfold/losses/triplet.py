@@ -75,8 +75,10 @@ class TripletLoss(PairLoss):
         dtype: Any = None,
         *,
         normalize: bool = False,
+        gather_across_devices: bool = True,
     ) -> None:
-        super().__init__(distance, remove_diagonal, normalize, block_size, reduction, name, dtype)
+        shared = normalize, block_size, reduction, name, dtype, gather_across_devices
+        super().__init__(distance, remove_diagonal, *shared)
         self.margin = None if margin is None else checks.number(margin, "margin")
         self.positives = checks.choice(positives, "positives", POSITIVES)
         self.negatives = checks.choice(negatives, "negatives", NEGATIVES)

@@ -97,7 +97,10 @@ def per_anchor(
     """
     xs, rs = _tuple(x), _tuple(r)
     if 0 in (xs[0].shape[0], rs[0].shape[0]):
-        return _nothing(xs[0])
+        return _nothing(xs[0], rs)
+    if (devices := _backend().devices(xs[0])) is not None:
+        each = _OnDevice(per_anchor, block, rule, _told(whole))
+        return _backend().on_devices(each, devices, (xs, (), anchors), rs, references)
     size = _size(xs[0], rs[0], rule, whole)
     data = tuple(anchors), tuple(references)
     if size is None:
@@ -129,8 +132,11 @@ def weighted_sum(
     """
     xs, rs = _tuple(x), _tuple(r)
     if 0 in (xs[0].shape[0], rs[0].shape[0]):
-        loss, valid = _nothing(xs[0])
-        return keras.ops.sum(loss * weights), valid
+        loss, valid = _nothing(xs[0], rs)
+        return keras.ops.sum(loss * weights) + _zero(rs), valid
+    if (devices := _backend().devices(xs[0])) is not None:
+        each = _OnDevice(weighted_sum, block, rule, _told(whole))
+        return _backend().on_devices(each, devices, (xs, (weights,), anchors), rs, references)
     size = _size(xs[0], rs[0], rule, whole)
     data = tuple(anchors), tuple(references)
     if size is None:
@@ -181,8 +187,7 @@ def takes_one_block(fits: bool, whole: bool | None = None) -> bool:
     Raises:
         RuntimeError: several are asked for under a transform of torch.func.
     """
-    if whole is None:
-        whole = forced.one_block()
+    whole = _told(whole)
     if whole is False and transformed():
         raise RuntimeError(
             "The road 'blocks' was asked for, and the transforms of torch.func take plain "
@@ -191,9 +196,31 @@ def takes_one_block(fits: bool, whole: bool | None = None) -> bool:
     return transformed() or fits if whole is None else whole
 
 
-def _nothing(x: Tensor) -> tuple[Tensor, Tensor]:
-    loss = keras.ops.sum(at_least_float32(x), axis=1) * 0.0
+class _OnDevice(NamedTuple):
+    """`per_anchor` or `weighted_sum` of a device's own anchors."""
+
+    of: Callable[..., tuple[Tensor, Tensor]]
+    block: Block
+    rule: BlockSizeRule
+    whole: bool | None
+
+    def __call__(self, rows: Any, rs: Any, references: Any) -> tuple[Tensor, Tensor]:
+        xs, weights, anchors = rows
+        return self.of(self.block, xs, rs, *weights, anchors, references, self.rule, self.whole)
+
+
+def _told(whole: bool | None) -> bool | None:
+    return forced.one_block() if whole is None else whole
+
+
+def _nothing(x: Tensor, rs: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
+    loss = keras.ops.sum(at_least_float32(x), axis=1) * 0.0 + _zero(rs)
     return loss, keras.ops.zeros_like(loss, dtype="bool")
+
+
+def _zero(rs: tuple[Tensor, ...]) -> Tensor:
+    """0 with a gradient of 0: a rank without anchors must take part in the backward pass too."""
+    return sum(keras.ops.sum(at_least_float32(r)) * 0.0 for r in rs)
 
 
 def _size(x: Tensor, r: Tensor, rule: BlockSizeRule, whole: bool | None) -> Any:

@@ -8,10 +8,19 @@ import jax.numpy as jnp
 
 from kinfold.core.checks import is_concrete
 from kinfold.core.numerics import at_least_float32
+from kinfold.streaming import devices as over_devices
 from kinfold.streaming import log_sums
 from kinfold.streaming.log_sums import LogSum
 
 Data = tuple[jax.Array, ...]
+
+
+def devices(x: jax.Array) -> Any:
+    """The devices over which the rows of `x` are to be shared; None for one."""
+    return over_devices.of(x)
+
+
+on_devices = over_devices.shared
 
 
 def on_gpu(x: jax.Array) -> bool:

@@ -25,6 +25,7 @@ class Part(NamedTuple):
         constant: whether they get no gradient, and may be written over later. Not the first part.
         extra: floating tensors [m, ...] that the loss takes of a reference beside its distance, as
             many in every part. These get a gradient even where the embeddings do not.
+        rows: how they lie on the ranks that they come from; None where every rank holds all.
     """
 
     embeddings: Tensor
@@ -33,6 +34,7 @@ class Part(NamedTuple):
     offset: int | None = None
     constant: bool = False
     extra: tuple[Tensor, ...] = ()
+    rows: Any = None
 
 
 class Problem(NamedTuple):
@@ -45,6 +47,8 @@ class Problem(NamedTuple):
         parts: the references.
         mask: boolean [n], the anchors that have pairs at all; None for all.
         extra: floating tensors [n, ...] that the loss takes of an anchor beside its distances.
+        rows: how the rows of all ranks lie, where the anchors are one rank's and the references
+            are of all; see `kinfold.distributed`.
     """
 
     x: Tensor
@@ -52,13 +56,20 @@ class Problem(NamedTuple):
     parts: tuple[Part, ...]
     mask: Tensor | None = None
     extra: tuple[Tensor, ...] = ()
+    rows: Any = None
+
+    @property
+    def positions(self) -> Tensor:
+        """Where the anchors lie in the whole batch, integers [n]."""
+        positions = ops.arange(ops.shape(self.labels)[0], dtype="int32")
+        return positions + self.rows.first if self.rows else positions
 
     @property
     def of_class_ids(self) -> bool:
         return len(self.labels.shape) == 1
 
     def with_one_set(self) -> bool:
-        """Whether there is one part, from its first row on, and nothing is left out or added."""
+        """Whether there is one part, in which anchors lie, and nothing is left out or added."""
         part = self.parts[0]
         every = self.mask is None and part.mask is None
         return (
@@ -68,7 +79,7 @@ class Problem(NamedTuple):
     def with_itself(self) -> bool:
         """Whether it is a batch of class ids, compared with itself and nothing more."""
         part = self.parts[0]
-        same = part.embeddings is self.x and part.labels is self.labels
+        same = part.embeddings is self.x and part.labels is self.labels and self.rows is None
         return same and self.of_class_ids and self.with_one_set()
 
     def joined(self) -> Part:
@@ -163,8 +174,7 @@ class Streamed(NamedTuple):
 
     @classmethod
     def of(cls, loss: Any, problem: Problem, row: Row) -> "Streamed":
-        positions = ops.arange(ops.shape(problem.labels)[0], dtype="int32")
-        anchors = _there(problem.labels, positions, problem.mask)
+        anchors = _there(problem.labels, problem.positions, problem.mask)
         r: list[Tensor] = []
         extras: list[Tensor] = []
         references: list[Tensor] = []

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from keras import ops
 
+from kinfold.core import backends
 from kinfold.core.checks import Tensor
 from kinfold.core.numerics import at_least_float32, transformed
 from kinfold.streaming import blocks, forced
@@ -153,6 +154,8 @@ def _no_tiles(loss: Any, problem: Problem) -> str | None:
         return f"distance={family.distance.name!r} is no function of the dot product alone."
     if problem.x.shape[0] == 0:
         return "the batch is empty."
+    if backends.module("kinfold.streaming").devices(problem.x) is not None:
+        return "the rows lie on several devices, each of which takes its own."
     return _no_loops(loss, problem)
 
 

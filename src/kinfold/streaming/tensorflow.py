@@ -17,6 +17,10 @@ from kinfold.streaming.log_sums import LogSum
 Data = tuple[tf.Tensor, ...]
 
 
+def devices(x: tf.Tensor) -> None:
+    """No tensor lies on several devices; see `kinfold.distributed`."""
+
+
 def on_gpu(x: tf.Tensor) -> bool:
     """Whether fused kernels serve what is computed of `x`: there are none."""
     return False

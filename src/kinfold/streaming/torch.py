@@ -16,6 +16,10 @@ from kinfold.streaming.log_sums import LogSum
 Data = tuple[torch.Tensor, ...]
 
 
+def devices(x: torch.Tensor) -> None:
+    """No tensor lies on several devices; see `kinfold.distributed`."""
+
+
 def on_gpu(x: torch.Tensor) -> bool:
     """Whether what is computed of `x` runs on a GPU, which fused kernels serve."""
     return x.is_cuda

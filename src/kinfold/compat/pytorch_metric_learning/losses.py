@@ -9,7 +9,7 @@ from typing import Any
 
 from keras import ops
 
-from kinfold import losses
+from kinfold import distributed, losses
 from kinfold.compat.pytorch_metric_learning import terms
 from kinfold.core import checks
 from kinfold.core.checks import Tensor
@@ -89,6 +89,9 @@ class Loss:
         if not self._needs_negatives:
             return total
         y, ref_y = (checks.labels(v, "labels") for v in (labels, ref_labels if refs else labels))
+        if ranks := distributed.ranks(self._built[key][0], y):
+            rows = ranks.meet({}, y, ref_y)
+            y, ref_y = (of.gathered(part) for of, part in zip(rows, (y, ref_y), strict=True))
         return ops.where(_some_pair_apart(y, ref_y), total, ops.zeros_like(total))
 
 

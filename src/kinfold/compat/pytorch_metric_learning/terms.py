@@ -123,6 +123,11 @@ class LiftedToReferences(Lifted):
 
     def problem(self, *args: Any, **kwargs: Any) -> Problem:
         problem = super(losses.LiftedStructureLoss, self).problem(*args, **kwargs)
+        if problem.rows:
+            raise NotImplementedError(
+                "LiftedStructureLoss with references takes the negatives of the anchor of the same "
+                "index, which is no rule for several ranks. Use kinfold.losses.LiftedStructureLoss."
+            )
         own = self._negatives_of(problem)
         (part,) = problem.parts
         n, m = ops.shape(own)[0], ops.shape(part.embeddings)[0]

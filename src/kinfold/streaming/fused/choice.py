@@ -46,13 +46,15 @@ def rows(loss: Any, problem: Problem) -> tuple[Tensor, Tensor]:
     part = problem.parts[0]
     if problem.with_itself():
         return _kernels(loss)((problem.x,), (problem.labels,))
-    return _kernels(loss)((problem.x, part.embeddings), (problem.labels, part.labels))
+    first = problem.rows.first if problem.rows else 0
+    return _kernels(loss, first)((problem.x, part.embeddings), (problem.labels, part.labels))
 
 
-def _kernels(loss: Any) -> Any:
+def _kernels(loss: Any, first: int = 0) -> Any:
     def kernels(sides: Any, labels: Any) -> Any:
         other, ref_y = (sides[1], labels[1]) if len(sides) > 1 else (None, None)
-        return _backend().rows(loss, sides[0], other, (labels[0], ref_y), not loss.remove_diagonal)
+        ids, diagonal = (labels[0], ref_y), not loss.remove_diagonal
+        return _backend().rows(loss, sides[0], other, ids, diagonal, first)
 
     return kernels
 

@@ -5,6 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from kinfold import distributed
 from kinfold.compat.tensorflow_similarity.losses.views import (
     base_config,
     centred,
@@ -16,7 +17,6 @@ from kinfold.compat.tensorflow_similarity.losses.views import (
 from kinfold.core import checks
 from kinfold.core.checks import Tensor
 from kinfold.core.numerics import divide, or_nan, square_root
-from kinfold.core.replicas import refuse_replicas
 
 
 @keras.saving.register_keras_serializable("kinfold.tensorflow_similarity")
@@ -70,8 +70,8 @@ class Barlow(keras.losses.Loss):
 
     def call(self, y_true: Any, y_pred: Any) -> Tensor:
         """Return the loss of the batch, a scalar."""
-        refuse_replicas()
         views = two_views(y_true, y_pred, self.dtype)
+        distributed.refuse(self, views[0])
         a, b = (_standardised(z) for z in views)
         correlation = ops.transpose(a) @ b / count(b)
         diagonal = ops.diagonal(correlation)

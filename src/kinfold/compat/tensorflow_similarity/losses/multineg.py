@@ -5,13 +5,12 @@ from typing import Any
 import keras
 from keras import ops
 
-from kinfold import distances, streaming
+from kinfold import distances, distributed, streaming
 from kinfold.compat.tensorflow_similarity.distances import get
 from kinfold.compat.tensorflow_similarity.losses.views import base_config, options, two_views
 from kinfold.core import checks
 from kinfold.core.checks import Tensor
 from kinfold.core.numerics import divide, or_nan
-from kinfold.core.replicas import refuse_replicas
 from kinfold.losses.reduction import anchor_weights, reduced
 
 
@@ -107,8 +106,9 @@ class MultiNegativesRankLoss(keras.losses.Loss):
         return ops.expand_dims(totals, 1) - ops.expand_dims(self._own(queries, keys), 0)
 
     def _views(self, y_true: Any, y_pred: Any) -> Any:
-        refuse_replicas()
-        return two_views(y_true, y_pred, self.dtype)
+        views = two_views(y_true, y_pred, self.dtype)
+        distributed.refuse(self, views[0])
+        return views
 
     def _own(self, queries: Tensor, keys: Tensor) -> Tensor:
         return self.scale * ops.sum(queries * keys, axis=1)

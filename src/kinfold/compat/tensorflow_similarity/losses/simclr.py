@@ -5,12 +5,11 @@ from typing import Any
 import keras
 from keras import ops
 
-from kinfold import streaming
+from kinfold import distributed, streaming
 from kinfold.compat.tensorflow_similarity.losses.views import base_config, options, two_views
 from kinfold.core import checks
 from kinfold.core.checks import Tensor
 from kinfold.core.numerics import or_nan, softplus, unit_rows
-from kinfold.core.replicas import refuse_replicas
 from kinfold.losses.reduction import anchor_weights, reduced
 
 
@@ -76,6 +75,7 @@ class SimCLRLoss(keras.losses.Loss):
         """
         with keras.name_scope(self.name):
             za, zb = two_views(y_true, y_pred, self.dtype)
+            distributed.refuse(self, za)
             weights = anchor_weights(sample_weight, like=za[:, 0])
             if self.reduction in (None, "none"):
                 return ops.cast(or_nan(self._rows(za, zb) * weights, za, zb), self.dtype)
@@ -91,6 +91,7 @@ class SimCLRLoss(keras.losses.Loss):
     def call(self, y_true: Any, y_pred: Any) -> Tensor:
         """Return the loss of each example [batch], neither weighted nor reduced."""
         views = two_views(y_true, y_pred, self.dtype)
+        distributed.refuse(self, views[0])
         return ops.cast(or_nan(self._rows(*views), *views), self.dtype)
 
     def _rows(self, za: Tensor, zb: Tensor) -> Tensor:
@@ -123,7 +124,6 @@ class SimCLRLoss(keras.losses.Loss):
 
 def _joined(za: Tensor, zb: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """All views as unit rows [2n, d], their examples, and where their other views are."""
-    refuse_replicas()
     n = ops.shape(za)[0]
     first = ops.arange(n, dtype="int32")
     return (

@@ -5,6 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from kinfold import distributed
 from kinfold.compat.tensorflow_similarity.losses.views import (
     base_config,
     centred,
@@ -15,7 +16,6 @@ from kinfold.compat.tensorflow_similarity.losses.views import (
 from kinfold.core import checks
 from kinfold.core.checks import Tensor
 from kinfold.core.numerics import or_nan, square_root
-from kinfold.core.replicas import refuse_replicas
 
 
 @keras.saving.register_keras_serializable("kinfold.tensorflow_similarity")
@@ -78,8 +78,8 @@ class VicReg(keras.losses.Loss):
 
     def call(self, y_true: Any, y_pred: Any) -> Tensor:
         """Return the loss of each example [batch], neither weighted nor reduced."""
-        refuse_replicas()
         a, b = two_views(y_true, y_pred, self.dtype)
+        distributed.refuse(self, a)
         apart = ops.sum(ops.square(a - b), axis=1) / a.shape[1]
         a, b = (centred(z) for z in (a, b))
         variance = self._variance(a) + self._variance(b)

@@ -29,6 +29,7 @@ class Side(NamedTuple):
     classes: Any
     order: Any
     squares: Any
+    first: Any = 0  # where the first of them lies in the whole batch
 
 
 def plan_of(setup: Setup, x: Any, kernel: int) -> Plan:
@@ -44,19 +45,19 @@ def plan_of(setup: Setup, x: Any, kernel: int) -> Plan:
 
 
 def sides_of(setup: Setup, plan: Plan, primals: Any) -> tuple[Side, Side]:
-    x, r, _, classes, ref_classes = primals
+    x, r, _, classes, ref_classes, first = primals
     width = tiles(x.shape[1], x.dtype.name, "ieee", 0).width
     whole = max(plan.tile.rows, plan.tile.columns)
 
-    def side(x: Any, classes: Any) -> Side:
+    def side(x: Any, classes: Any, first: Any = 0) -> Side:
         order = jnp.argsort(classes, stable=True).astype(jnp.int32)
         more = -len(x) % whole
         rows = jnp.pad(x[order], ((0, more), (0, width - x.shape[1])))
         last = jnp.pad(classes[order], (0, more), constant_values=2**31 - 1)
         squares = jnp.sum(jnp.square(rows.astype(jnp.float32)), axis=1)
-        return Side(rows, last, order, squares)
+        return Side(rows, last, order, squares, first)
 
-    anchors = side(x, classes)
+    anchors = side(x, classes, 0 if first is None else first)
     return anchors, anchors if r is None else side(r, ref_classes)
 
 
@@ -80,7 +81,7 @@ def _refs(plan: Plan, sides: tuple[Side, Side], scale: Any) -> Refs:
 
 
 def _arrays(side: Side) -> tuple[Any, ...]:
-    positions = jnp.pad(side.order, (0, len(side.x) - len(side.order)))
+    positions = jnp.pad(side.order + side.first, (0, len(side.x) - len(side.order)))
     return side.x, side.classes, positions, side.squares
 
 

@@ -7,13 +7,15 @@ are the small ones which fit any GPU.
 import os
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.experimental.pallas import triton as plgpu
 
+from kinfold.core.checks import is_concrete
+from kinfold.streaming import devices as over_devices
 from kinfold.streaming.fused import trial
 from kinfold.streaming.fused.kernel import PAIRS
 from kinfold.streaming.fused.pallas import launch
@@ -51,9 +53,19 @@ def refusal(x: Any) -> str | None:
             "JAX computes with these embeddings on no GPU, and they run on one (elsewhere only in "
             "Pallas's interpreter, for tests: TRITON_INTERPRET=1)."
         )
-    if on_gpu(x) and jax.device_count() > 1:
-        return f"there are {jax.device_count()} GPUs, and they take no arrays that may be sharded."
+    if on_gpu(x) and jax.device_count() > 1 and not _on_one_device(x):
+        return (
+            f"there are {jax.device_count()} GPUs, and the compiled function does not tell on "
+            "which the arrays lie. Compile it within `jax.set_mesh`."
+        )
     return None
+
+
+def _on_one_device(x: Any) -> bool:
+    """Whether `x` lies on one device, or each of several can be given its part."""
+    if over_devices.of(x) is not None or jax.sharding.get_abstract_mesh().manual_axes:
+        return True
+    return is_concrete(x) and len(x.devices()) == 1
 
 
 def _interpreted(x: Any) -> bool:
@@ -64,21 +76,41 @@ def _tf32() -> bool:
     return jax.config.jax_default_matmul_precision not in EXACT
 
 
-def rows(loss: Any, x: Any, r: Any, labels: Any, diagonal: bool) -> tuple[Any, Any]:
-    """Loss and validity of each anchor; without `r` the anchors are the references."""
+def rows(loss: Any, x: Any, r: Any, labels: Any, diagonal: bool, first: Any = 0) -> tuple[Any, Any]:
+    """Loss and validity of each anchor; without `r` the anchors are the references.
+
+    The reference at place `first` is the first anchor itself.
+    """
     setup = Setup(loss.family(), diagonal, False, _tf32(), _interpreted(x))
-    return _rows(setup, x, r, *labels)
+    y, ref_y = labels
+    if (found := over_devices.of(x)) is None:
+        return _rows(setup, x, r, y, ref_y, None if r is None else jnp.int32(first))
+    y, ref_y = ((a if a is None else a.astype(jnp.int32)) for a in labels)
+    ref = (x, y) if r is None else (r, ref_y)
+    at = jnp.arange(len(x), dtype=jnp.int32)
+    return over_devices.shared(_OnDevice(setup), found, (x, y, at), ref, ())
+
+
+class _OnDevice(NamedTuple):
+    """The kernels on the anchors of one device."""
+
+    setup: Setup
+
+    def __call__(self, rows: Any, references: Any, _: Any) -> tuple[Any, Any]:
+        x, y, at = rows
+        r, ref_y = references
+        return _rows(self.setup, x, r, y, ref_y, at[0])
 
 
 @partial(jax.jit, static_argnums=0)
-def _rows(setup: Setup, x: Any, r: Any, y: Any, ref_y: Any) -> tuple[Any, Any]:
+def _rows(setup: Setup, x: Any, r: Any, y: Any, ref_y: Any, first: Any) -> tuple[Any, Any]:
     every = y if ref_y is None else jnp.concatenate([y, ref_y])
     order = jnp.argsort(every)
     new = jnp.concatenate([jnp.zeros(1, bool), every[order][1:] != every[order][:-1]])
     ranks = jnp.zeros(len(every), jnp.int32).at[order].set(jnp.cumsum(new).astype(jnp.int32))
     classes, ref_classes = ranks[: len(y)], None if ref_y is None else ranks[len(y) :]
-    p, n, extra = _statistics(setup, x, r, None, classes, ref_classes)
-    _, valid = _counts(setup, classes, ref_classes)
+    p, n, extra = _statistics(setup, x, r, None, classes, ref_classes, first)
+    _, valid = _counts(setup, classes, ref_classes, first)
     losses = setup.family.combined(p, n, extra)
     return jnp.where(valid, losses, 0.0), valid
 
@@ -92,34 +124,36 @@ def pairs(x: Any, r: Any, scale: Any, both: bool) -> Any:
 @partial(jax.jit, static_argnums=0)
 def _paired(setup: Setup, x: Any, r: Any, scale: Any) -> Any:
     at = jnp.arange(len(x), dtype=jnp.int32)
-    p, n, _, *of_columns = _statistics(setup, x, r, scale, at, at)
+    p, n, _, *of_columns = _statistics(setup, x, r, scale, at, at, jnp.int32(0))
     sums = [(p, n), tuple(of_columns)][: 1 + setup.both]
     return tuple(jax.nn.softplus(n - p) if len(x) > 1 else p * 0.0 for p, n in sums)
 
 
-def _counts(setup: Setup, classes: Any, ref_classes: Any) -> Counts:
+def _counts(setup: Setup, classes: Any, ref_classes: Any, first: Any) -> Counts:
     """How many positives each anchor has, and whether it has some and negatives."""
     other = classes if ref_classes is None else ref_classes
     run = jnp.sort(other)
     same = jnp.searchsorted(run, classes, side="right") - jnp.searchsorted(run, classes)
     positives = same
     if not setup.diagonal:
-        k = min(len(classes), len(other))
-        own = (classes[:k] == other[:k]).astype(same.dtype)
-        positives = same - jnp.pad(own, (0, len(classes) - k))
+        at = jnp.arange(len(classes)) + (0 if first is None else first)
+        own = (classes == other[jnp.minimum(at, len(other) - 1)]) & (at < len(other))
+        positives = same - own.astype(same.dtype)
     return Counts(positives, (positives > 0) & (same < len(other)))
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _statistics(setup: Setup, x: Any, r: Any, scale: Any, classes: Any, ref: Any) -> Any:
-    return _statistics_forward(setup, x, r, scale, classes, ref)[0]
+def _statistics(
+    setup: Setup, x: Any, r: Any, scale: Any, classes: Any, ref: Any, first: Any
+) -> Any:
+    return _statistics_forward(setup, x, r, scale, classes, ref, first)[0]
 
 
 def _statistics_forward(setup: Setup, *primals: Any) -> Any:
-    x, _, scale, classes, ref_classes = primals
+    x, _, scale, classes, ref_classes, first = primals
     plan = launch.plan_of(setup, x, 0)
     sides = launch.sides_of(setup, plan, primals)
-    counts = _counts(setup, classes, ref_classes)
+    counts = _counts(setup, classes, ref_classes, first)
     stats = launch.forward(setup, plan, sides, scale)
     same = counts, plan.extra, 1.0
     out = values(stats, *same)
@@ -131,10 +165,11 @@ def _statistics_forward(setup: Setup, *primals: Any) -> Any:
 
 
 def _statistics_backward(setup: Setup, saved: Any, gradients: Any) -> Any:
-    (x, r, scale, classes, ref_classes), stats, ref_stats = saved
+    primals, stats, ref_stats = saved
+    x, r, scale, classes, ref_classes, first = primals
     plan = launch.plan_of(setup, x, 1)
-    sides = launch.sides_of(setup, plan, (x, r, scale, classes, ref_classes))
-    counts = _counts(setup, classes, ref_classes)
+    sides = launch.sides_of(setup, plan, primals)
+    counts = _counts(setup, classes, ref_classes, first)
     factor, (gp, gn, ge, *of_columns) = scaled(gradients, counts)
     same = counts, plan.extra, 1.0
     of_anchors = ref_terms = terms(stats, *same, (gp, gn, ge))
@@ -152,7 +187,7 @@ def _statistics_backward(setup: Setup, saved: Any, gradients: Any) -> Any:
     if scale is not None:
         ds = jnp.sum(dx.astype(jnp.float32) * x.astype(jnp.float32)) / scale
         ds = ds.astype(scale.dtype)
-    return dx, dr, ds, None, None
+    return dx, dr, ds, None, None, None
 
 
 _statistics.defvjp(_statistics_forward, _statistics_backward)

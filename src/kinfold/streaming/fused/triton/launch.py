@@ -30,6 +30,7 @@ class Side(NamedTuple):
     positions: torch.Tensor  # int32 [n]
     squares: torch.Tensor  # float32 [n]
     width: int  # numbers of a row without the padding
+    first: int = 0  # where the first of them lies in the whole batch
 
     def bands(self, other: "Side", rows: int, columns: int) -> torch.Tensor:
         """For each `rows` rows the whole tiles of `columns` that may hold their positives."""
@@ -55,7 +56,12 @@ def classes_of(y: torch.Tensor, ref_y: torch.Tensor | None) -> Any:
 
 
 def side_of(
-    x: torch.Tensor, classes: torch.Tensor, distance: str, tiles: Tiles, in_order: bool
+    x: torch.Tensor,
+    classes: torch.Tensor,
+    distance: str,
+    tiles: Tiles,
+    in_order: bool,
+    first: int = 0,
 ) -> Side:
     """A side whose classes need to be sorted, unless they are `in_order`."""
     n, d = x.shape
@@ -74,7 +80,7 @@ def side_of(
         squares = torch.cat([p.float().square().sum(1) for p in out.split(2**16)])
     else:
         squares = torch.zeros(n, dtype=torch.float32, device=x.device)
-    return Side(out, ordered.int(), order.int(), squares, d)
+    return Side(out, ordered.int(), order.int(), squares, d, first)
 
 
 def forward(
@@ -145,6 +151,8 @@ def backward(
 
 def _sides(anchors: Side, references: Side) -> tuple[torch.Tensor, ...]:
     """x, r and what else the kernels take of both."""
+    if shift := references.first - anchors.first:  # positions are compared, to tell one's own row
+        references = references._replace(positions=references.positions + shift)
     both = zip(anchors[:4], references[:4], strict=True)
     return tuple(part for pair in both for part in pair)
 

@@ -89,11 +89,15 @@ def rows(
     r: torch.Tensor | None,
     labels: tuple[torch.Tensor, torch.Tensor | None],
     diagonal: bool,
+    first: int = 0,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Loss and validity of each anchor; without `r` the anchors are the references."""
+    """Loss and validity of each anchor; without `r` the anchors are the references.
+
+    The reference at place `first` is the first anchor itself.
+    """
     classes, ref_classes = launch.classes_of(*labels)
     family = loss.family()
-    setup = setup_of_classes(family, diagonal, classes, ref_classes)
+    setup = setup_of_classes(family, diagonal, classes, ref_classes, first)
     p, n, extra = _Statistics.apply(setup, x, r, None)
     valid = setup.counts.valid
     losses = family.combined(p, n, extra)
@@ -125,6 +129,7 @@ class Setup(NamedTuple):
     counts: Counts
     in_order: bool = False  # whether the classes ascend as they are
     both: bool = False  # whether P and N of the references are wanted too
+    first: int = 0  # where the first anchor lies among the references
 
 
 def setup_of_classes(
@@ -132,17 +137,19 @@ def setup_of_classes(
     diagonal: bool,
     classes: torch.Tensor,
     ref_classes: torch.Tensor | None,
+    first: int = 0,
 ) -> Setup:
     own, other = classes, classes if ref_classes is None else ref_classes
     run = torch.sort(other)[0]
-    first, last = (torch.searchsorted(run, own, right=right) for right in (False, True))
-    same = last - first
+    start, stop = (torch.searchsorted(run, own, right=right) for right in (False, True))
+    same = stop - start
     positives = same.clone()
     if not diagonal:
-        shared = min(len(own), len(other))
-        positives[:shared] -= (own[:shared] == other[:shared]).to(same.dtype)
+        itself = other[first : first + len(own)]
+        positives[: len(itself)] -= (own[: len(itself)] == itself).to(same.dtype)
     valid = (positives > 0) & (same < len(other))
-    return Setup(family, diagonal, classes, ref_classes, Counts(positives, valid))
+    counts = Counts(positives, valid)
+    return Setup(family, diagonal, classes, ref_classes, counts, first=first)
 
 
 def setup_of_pairs(x: torch.Tensor, both: bool) -> Setup:
@@ -161,7 +168,7 @@ class _Statistics(torch.autograd.Function):
         precision = precision_of(x.dtype)
         chosen = tiles(x.shape[1], x.dtype, precision, launch.shared_memory(x))
         same = setup.family.distance.name, chosen, setup.in_order
-        ctx.anchors = launch.side_of(x, setup.classes, *same)
+        ctx.anchors = launch.side_of(x, setup.classes, *same, setup.first)
         ctx.references = ctx.anchors
         if r is not None:
             ctx.references = launch.side_of(r, setup.ref_classes, *same)

@@ -1,0 +1,52 @@
+"""Ranks: the processes or replicas of a run, which each hold some rows of the global batch.
+
+What is reported is the loss of the global batch, on every rank. Its gradient carries the number of
+ranks, which the mean over ranks takes out again: that of DistributedDataParallel, or that of Keras
+under `tf.distribute`. A loop that sums gradients instead divides the loss by that number first.
+
+On JAX an array is the global batch itself, whatever devices it lies on: see `streaming.devices`.
+"""
+
+from typing import Any
+
+from kinfold.core import backends
+from kinfold.core.checks import Tensor
+
+
+def ranks(loss: Any, x: Tensor) -> Any:
+    """The ranks whose rows belong to one batch; None where there is one, or the loss is local.
+
+    Args:
+        loss: has `gather_across_devices`.
+        x: its embeddings.
+
+    Raises:
+        NotImplementedError: the rows of other ranks cannot be had here.
+    """
+    if not loss.gather_across_devices:
+        return None
+    return backends.module(__name__).ranks(x)
+
+
+def facts(loss: Any, y_pred: Any, y: Tensor, *given: Any) -> dict[str, Any]:
+    """What must be the same on every rank, by the words for it."""
+    settings = {name: value for name, value in loss.get_config().items() if name != "name"}
+    dtype = getattr(y_pred, "dtype", None)
+    return {
+        "the loss": type(loss).__name__,
+        "the settings of the loss": settings,
+        "the dtype of the embeddings": str(dtype).removeprefix("torch."),
+        "the size of the embeddings": getattr(y_pred, "shape", (None,))[-1],
+        "what the labels are": f"{str(y.dtype).removeprefix('torch.')} of rank {len(y.shape)}",
+        "which arguments are given": [one is not None for one in given],
+        "whether gradients are taken": getattr(y_pred, "requires_grad", False),
+    }
+
+
+def refuse(loss: Any, x: Tensor) -> None:
+    """Raise where `loss` would see one rank's rows of a batch that several share."""
+    if backends.module(__name__).ranks(x):
+        raise NotImplementedError(
+            f"{type(loss).__name__} would see only one rank's rows of the batch, and is not made "
+            "for several ranks. Train it in one process, or take a loss of kinfold.losses."
+        )
