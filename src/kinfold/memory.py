@@ -93,6 +93,7 @@ class CrossBatchMemory(keras.layers.Layer):
             dtype=dtype,
             trainable=False,
             autocast=False,
+            aggregation="only_first_replica",  # all replicas write the same
             name=name,
         )
 
@@ -214,7 +215,7 @@ def check_loss(loss: Any) -> PairLoss:
 def _write(variable: keras.Variable, slots: Tensor, rows: Tensor) -> None:
     """Put rows into their slots, in place where the backend can."""
     value: Any = variable.value
-    if hasattr(value, "scatter_nd_update"):  # of TensorFlow
+    if hasattr(value, "scatter_nd_update") and not hasattr(value, "values"):  # of TensorFlow
         value.scatter_nd_update(ops.expand_dims(slots, 1), rows)
     elif hasattr(value, "index_copy_") and id(value) == id(getattr(variable, "_value", None)):
         if transformed():
@@ -223,5 +224,5 @@ def _write(variable: keras.Variable, slots: Tensor, rows: Tensor) -> None:
                 "do not allow. Call `stateless_call`, which returns the new contents instead."
             )
         value.detach().index_copy_(0, slots.long(), rows)
-    else:  # JAX, or values that stand for the variable's in a StatelessScope
+    else:  # JAX, replicas of TensorFlow, or values of a StatelessScope
         variable.assign(ops.scatter_update(value, ops.expand_dims(slots, 1), rows))

@@ -8,6 +8,7 @@ from typing import Any
 
 import keras
 
+from kinfold import distributed
 from kinfold.core import batch_labels, checks
 from kinfold.losses.trainable import TrainableLoss
 from kinfold.memory import CrossBatchMemory, check_loss
@@ -136,6 +137,7 @@ class EmbeddingModel(keras.Model):
             self.loss_layers.clear()
             for one in keras.tree.flatten(loss):
                 if isinstance(one, TrainableLoss) and one.trainable_variables:
+                    distributed.check_variables(one)
                     self.loss_layers.append(one.layer)
 
     def _make_memory(self, embedding_size: int) -> None:

@@ -96,6 +96,8 @@ def _integers(value: Any, name: str) -> tuple[Any, str, tuple[Any, ...]]:
     dtype = str(value.dtype).removeprefix("torch.")
     dtype = dtype if isinstance(value, np.ndarray) or dtype.startswith("uint") else _dtype(value)
     shape = known_shape(value, name)
+    if dtype.startswith("float") and _stand_for_a_mean(value):
+        value, dtype = ops.cast(value, "int64"), "int64"
     if keras.backend.backend() == "torch" and dtype in ("uint16", "uint32", "uint64"):
         if isinstance(value, np.ndarray):
             value = value.astype(np.int64)
@@ -105,6 +107,17 @@ def _integers(value: Any, name: str) -> tuple[Any, str, tuple[Any, ...]]:
             value = value.view(torch.int64) if dtype == "uint64" else value.to(torch.int64)
         dtype = "int64"
     return value, dtype, shape
+
+
+def _stand_for_a_mean(value: Any) -> bool:
+    """Whether Keras builds a model for replicas of TensorFlow, with means of their labels."""
+    if keras.backend.backend() != "tensorflow" or is_concrete(value):
+        return False
+    import tensorflow as tf
+
+    if tf.distribute.get_strategy().num_replicas_in_sync == 1:
+        return False
+    return tf.distribute.get_replica_context() is None
 
 
 def known_shape(value: Any, name: str) -> tuple[Any, ...]:

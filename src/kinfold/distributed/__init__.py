@@ -1,8 +1,9 @@
 """Ranks: the processes or replicas of a run, which each hold some rows of the global batch.
 
-What is reported is the loss of the global batch, on every rank. Its gradient carries the number of
-ranks, which the mean over ranks takes out again: that of DistributedDataParallel, or that of Keras
-under `tf.distribute`. A loop that sums gradients instead divides the loss by that number first.
+What is reported is the loss of the global batch. On PyTorch every rank returns it, and its gradient
+carries the number of ranks, which the mean of DistributedDataParallel takes out again; a loop that
+sums gradients instead divides the loss by that number first. On TensorFlow replicas add up losses
+and gradients, so each returns its share of both.
 
 On JAX an array is the global batch itself, whatever devices it lies on: see `streaming.devices`.
 """
@@ -50,3 +51,16 @@ def refuse(loss: Any, x: Tensor) -> None:
             f"{type(loss).__name__} would see only one rank's rows of the batch, and is not made "
             "for several ranks. Train it in one process, or take a loss of kinfold.losses."
         )
+
+
+def share(value: Tensor) -> Tensor:
+    """What a rank returns of the loss of its own rows alone, so that the mean over ranks counts."""
+    shared = getattr(backends.module(__name__), "share", None)
+    return value if shared is None else shared(value)
+
+
+def check_variables(loss: Any) -> None:
+    """Raise where replicas are to train variables of a loss that were made for one alone."""
+    check = getattr(backends.module(__name__), "check_variables", None)
+    if check is not None:
+        check(loss)

@@ -18,6 +18,23 @@ def ranks(x: tf.Tensor) -> "Ranks | None":
     return Ranks(context)
 
 
+def share(value: tf.Tensor) -> tf.Tensor:
+    """`value` over the number of replicas, whose losses and gradients are added up."""
+    found = ranks(value)
+    return value / found.context.num_replicas_in_sync if found else value
+
+
+def check_variables(loss: Any) -> None:
+    """Raise where replicas are to train variables of a loss that were made for one alone."""
+    if tf.distribute.get_strategy().num_replicas_in_sync == 1:
+        return
+    if any(not hasattr(v.value, "values") for v in loss.trainable_variables):
+        raise ValueError(
+            f"The variables of {type(loss).__name__} were made outside the strategy that trains "
+            "them. Make the loss, like the model, within `strategy.scope()`."
+        )
+
+
 class Ranks(NamedTuple):
     """The replicas of a run, as one of them sees them."""
 
@@ -34,11 +51,11 @@ class Ranks(NamedTuple):
         return rank * count // size, (rank + 1) * count // size
 
     def reported(self, total: tf.Tensor, count: tf.Tensor | None) -> tf.Tensor:
-        """Sum of `total` over the sum of `count`, scalars of each replica; 0 where that is 0.
+        """This replica's share of sum of `total` over sum of `count`; 0 where that is 0.
 
-        Without `count`, the sum of `total`.
-
-        Its gradient is that of this replica's part of the sum, times the number of replicas.
+        Without `count`, of the sum of `total`. All shares are equal, their sum is the value of the
+        batch, and so are the sums of their gradients: as of the losses of Keras, whose `fit`
+        reports a loss times the number of replicas.
         """
         size = self.context.num_replicas_in_sync
         every = self.context.all_reduce("sum", tf.stop_gradient(total))
@@ -48,7 +65,7 @@ class Ranks(NamedTuple):
 
         @tf.custom_gradient
         def value(own: Any) -> Any:
-            return tf.identity(every), lambda g: g * size
+            return every / size, lambda g: g
 
         return value(total)
 

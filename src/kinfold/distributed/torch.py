@@ -6,6 +6,7 @@ Every function here is called by all ranks, in the same order.
 import functools
 import hashlib
 import sys
+import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -211,20 +212,49 @@ def _scatter(rows: Rows, tensor: torch.Tensor) -> torch.Tensor:
             part[:n] = own
         sent = filled.flatten(0, 1)
     found = sent.new_empty(most, *sent.shape[1:])
-    _collective("reduce_scatter_single", "reduce_scatter_tensor")(found, sent)
+    _together(_collective("reduce_scatter_single", "reduce_scatter_tensor"), found, sent)
     return found[: sizes[rank]].to(tensor.dtype)
 
 
 def _all_gather(tensor: torch.Tensor, size: int) -> torch.Tensor:
     found = tensor.new_empty(size * len(tensor), *tensor.shape[1:])
-    _collective("all_gather_single", "all_gather_into_tensor")(found, tensor)
+    _together(_collective("all_gather_single", "all_gather_into_tensor"), found, tensor)
     return found
 
 
 @torch.compiler.disable
 def _all_reduce(tensor: torch.Tensor) -> torch.Tensor:
-    dist.all_reduce(tensor)
+    _together(dist.all_reduce, tensor)
     return tensor
+
+
+def _together(collective: Callable[..., Any], *tensors: torch.Tensor) -> None:
+    try:
+        collective(*tensors)
+    except RuntimeError as error:  # of gloo; NCCL ends the process
+        gone = _silent()
+        who = f"Rank{'s' * (len(gone) > 1)} {', '.join(gone)}" if gone else "Another rank"
+        raise RuntimeError(
+            f"{who} no longer answer{'s' * (len(gone) < 2)}, so this step cannot be finished. See "
+            f"what that process wrote, and resume from the last checkpoint. ({error})"
+        ) from error
+
+
+def _silent(wait: float = 3.0) -> list[str]:
+    """The ranks that do not say within `wait` seconds that they are still there."""
+    store, found = dist.distributed_c10d._get_default_store(), []
+    try:
+        store.set(f"kinfold/there/{dist.get_rank()}", "1")
+        end = time.monotonic() + wait
+        for rank in range(dist.get_world_size()):
+            while not (there := store.check([f"kinfold/there/{rank}"])):
+                if time.monotonic() > end:
+                    break
+                time.sleep(0.05)
+            found += [] if there else [str(rank)]
+    except RuntimeError:  # the store was kept by a process that is gone
+        return []
+    return found
 
 
 def _collective(name: str, before: str) -> Callable[..., Any]:

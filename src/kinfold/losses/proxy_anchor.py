@@ -118,8 +118,7 @@ class ProxyAnchorLoss(PrototypeLoss):
             BlockSizeRule(self.block_size),
         )
         total = or_nan(total, x, prototypes)
-        if ranks:
-            total = ranks.reported(total, None)
+        total = ranks.reported(total, None) if ranks else distributed.share(total)
         return ops.where(ops.all(known), total, ops.full_like(total, float("nan")))
 
     def _proxies(

@@ -5,6 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from kinfold import distributed
 from kinfold.core import checks
 from kinfold.core.checks import Tensor
 from kinfold.core.numerics import divide
@@ -46,8 +47,8 @@ def reduced(
         ranks: those whose sums are added; see `kinfold.distributed.ranks`.
     """
     if reduction == "sum":
-        return ranks.reported(total, None) if ranks else total
+        return ranks.reported(total, None) if ranks else distributed.share(total)
     counted = ops.cast(counted, keras.backend.standardize_dtype(weights.dtype))
     by_weight = reduction == "mean_with_sample_weight"
     count = ops.sum(counted * weights if by_weight else counted)
-    return ranks.reported(total, count) if ranks else divide(total, count)
+    return ranks.reported(total, count) if ranks else distributed.share(divide(total, count))
