@@ -15,8 +15,8 @@ SRC = Path(kinfold.__file__).parent
 
 # Each room imports from those before it only.
 ROOMS = [
-    "core", "distances", "streaming", "losses", "memory", "model", "layers", "compat", "datasets",
-    "batches", "metrics", "callbacks", "encoders", "training",
+    "core", "distances", "distributed", "streaming", "losses", "memory", "model", "layers",
+    "compat", "datasets", "batches", "metrics", "callbacks", "encoders", "training",
 ]  # fmt: skip
 
 HEAVY = {"PIL", "matplotlib", "pyarrow", "rich", "sklearn", "typer", "jax", "torch", "tensorflow"}

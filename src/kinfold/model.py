@@ -139,6 +139,7 @@ class EmbeddingModel(keras.Model):
                 if isinstance(one, TrainableLoss) and one.trainable_variables:
                     distributed.check_variables(one)
                     self.loss_layers.append(one.layer)
+                    distributed.keep_apart(self, one)
 
     def _make_memory(self, embedding_size: int) -> None:
         assert self._remembering is not None

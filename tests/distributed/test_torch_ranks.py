@@ -15,7 +15,7 @@ from cases import batch
 from kinfold import EmbeddingModel, losses
 from kinfold.compat import tensorflow_similarity as tfsim
 from kinfold.compat.pytorch_metric_learning import losses as pml
-from native import BACKEND, number
+from native import BACKEND, assert_close, number
 
 pytestmark = pytest.mark.skipif(BACKEND != "torch", reason="a feature of PyTorch alone")
 
@@ -99,6 +99,60 @@ def test_a_local_loss_sends_nothing(tmp_path: Path) -> None:
     y, x = batch(10, seed=1)
     alone = number(losses.CircleLoss(gamma=8.0)(y, x))
     assert on_ranks(local, tmp_path)[1] == (alone, alone)
+
+
+def of_shards(loss: Any, rank: int, size: int) -> list[Any]:
+    """Losses of three steps, and the prototypes that a rank then holds."""
+    import keras
+    import torch
+
+    count = 7  # no multiple of the ranks
+    whole = np.random.default_rng(0).normal(size=(count, 4)).astype("float32")
+    first, last = rank * count // size, (rank + 1) * count // size
+    assert tuple(loss.prototypes.shape) == (last - first, 4)
+    loss.prototypes.assign(whole[first:last])
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((6,))
+    model = EmbeddingModel(inputs, keras.layers.Dense(4)(inputs))
+    model.compile("sgd", loss)
+    run = torch.nn.parallel.DistributedDataParallel(model) if size > 1 else model
+    optimizer = torch.optim.SGD([v.value for v in model.trainable_variables], lr=0.5)
+    values = []
+    for step in range(3):
+        y, x = batch(9, d=6, classes=count, seed=step)
+        weights = np.linspace(1.0, 2.0, 9, dtype="float32")
+        own = slice(rank * 9 // size, (rank + 1) * 9 // size)
+        value = model.compute_loss(
+            y=torch.tensor(y[own]),
+            y_pred=run(torch.tensor(x[own])),
+            sample_weight=torch.tensor(weights[own]),
+        )
+        optimizer.zero_grad()
+        value.backward()
+        optimizer.step()
+        values.append(number(value))
+    kernel = model.trainable_variables[0]
+    return [values, *(v.value.detach().numpy() for v in (kernel, loss.prototypes))]
+
+
+def sharded_loss(name: str) -> Any:
+    made = {"ArcFace": {"scale": 4.0, "sub_centers": 1}, "CosFace": {"scale": 4.0}}
+    return getattr(losses, f"{name}Loss")(7, 4, shard_classes=True, **made.get(name, {}))
+
+
+def shards(rank: int) -> list[Any]:
+    return [of_shards(sharded_loss(name), rank, 2) for name in ("ArcFace", "CosFace", "ProxyNCA")]
+
+
+def test_classes_sharded_over_ranks_train_as_in_one_process(tmp_path: Path) -> None:
+    on_each = on_ranks(shards, tmp_path)
+    for i, name in enumerate(("ArcFace", "CosFace", "ProxyNCA")):
+        values, kernel, prototypes = of_shards(sharded_loss(name), 0, 1)
+        for rank in on_each:
+            assert_close(rank[i][0], values, 1e-5, f"losses of {name}")
+            assert_close(rank[i][1], kernel, 1e-5, f"kernel of {name}")
+        held = np.concatenate([rank[i][2] for rank in on_each])
+        assert_close(held, prototypes, 1e-5, f"prototypes of {name}")
 
 
 def settings(rank: int) -> None:

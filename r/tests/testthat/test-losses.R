@@ -12,7 +12,8 @@ test_that("the table has every loss, with its defaults in Python", {
     options <- reticulate::iterate(parameters$keys())
     own <- setdiff(unlist(options), c(
       "num_classes", "embedding_size", "remove_diagonal", "block_size", "reduction", "name",
-      "dtype", "normalize", "detach_weights", if (entry$class == "CircleLoss") "distance"
+      "dtype", "normalize", "gather_across_devices", "shard_classes", "detach_weights",
+      if (entry$class == "CircleLoss") "distance"
     ))
     expect_setequal(names(entry$arguments), own)
   }

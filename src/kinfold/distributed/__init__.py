@@ -53,6 +53,28 @@ def refuse(loss: Any, x: Tensor) -> None:
         )
 
 
+def shard(loss: Any, count: int) -> tuple[int, int]:
+    """Where this rank's share of `count` classes begins and ends.
+
+    Raises:
+        NotImplementedError: this backend has no shards.
+    """
+    found = getattr(backends.module(__name__), "shard", None)
+    if found is None:
+        raise NotImplementedError(
+            f"shard_classes=True is for PyTorch. On this backend leave it out; on JAX, "
+            "keras.distribution.ModelParallel lays the prototypes over devices. Received: "
+            f"{type(loss).__name__}(shard_classes=True)."
+        )
+    return found(count)
+
+
+def keep_apart(model: Any, loss: Any) -> None:
+    """See that the mean over ranks leaves the shards of a loss alone, which are no copies."""
+    if getattr(loss, "shard_classes", False):
+        backends.module(__name__).keep_apart(model, loss.trainable_variables)
+
+
 def share(value: Tensor) -> Tensor:
     """What a rank returns of the loss of its own rows alone, so that the mean over ranks counts."""
     shared = getattr(backends.module(__name__), "share", None)

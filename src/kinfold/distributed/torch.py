@@ -37,6 +37,23 @@ def ranks(x: torch.Tensor) -> "Ranks | None":
     return Ranks(dist.get_rank(), dist.get_world_size())
 
 
+def shard(count: int) -> tuple[int, int]:
+    """Where this rank's share of `count` things begins and ends; all for a process alone."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return 0, count
+    return Ranks(dist.get_rank(), dist.get_world_size()).share(count)
+
+
+def keep_apart(model: torch.nn.Module, variables: list[Any]) -> None:
+    """Let DistributedDataParallel neither broadcast nor average what a rank has for itself."""
+    own = {id(variable.value) for variable in variables}
+    names = [name for name, value in model.named_parameters() if id(value) in own]
+    ignored = getattr(model, "_ddp_params_and_buffers_to_ignore", [])
+    torch.nn.parallel.DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(
+        model, [*ignored, *names]
+    )
+
+
 @functools.cache
 def _step_without_ddp() -> Any:
     """The code of Keras's training step where it leaves gradients alone, before Keras 3.16."""
@@ -97,6 +114,18 @@ class Ranks(NamedTuple):
     def share(self, count: int) -> tuple[int, int]:
         """Where this rank's share of `count` things begins and ends."""
         return self.rank * count // self.size, (self.rank + 1) * count // self.size
+
+    def averaged(self, x: torch.Tensor) -> torch.Tensor:
+        """`x`, whose gradient the mean over ranks will divide by their number."""
+        return _Reported.apply(x, x, self.size)
+
+    def added(self, value: torch.Tensor) -> torch.Tensor:
+        """The sum over ranks [n], alike on each, of which each has the gradient of its part."""
+        return _Reported.apply(value, _all_reduce(value.detach().clone()), 1)
+
+    def log_added(self, value: torch.Tensor) -> torch.Tensor:
+        """As `added`, log(sum over ranks of exp(value)) [n]."""
+        return _LogAdded.apply(value)
 
     def reported(self, total: torch.Tensor, count: torch.Tensor | None) -> torch.Tensor:
         """Sum of `total` over the sum of `count`, scalars of each rank; 0 where that is 0.
@@ -175,6 +204,21 @@ class _Summed(torch.autograd.Function):
         return _Summed.apply(g)
 
 
+class _LogAdded(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, value: Any) -> Any:
+        largest = _all_reduce(value.clone(), dist.ReduceOp.MAX)
+        largest = largest.masked_fill(largest == -torch.inf, 0.0)
+        every = _all_reduce((value - largest).exp()).log() + largest
+        ctx.save_for_backward(value, every)
+        return every
+
+    @staticmethod
+    def backward(ctx: Any, g: Any) -> Any:
+        value, every = ctx.saved_tensors
+        return g * (value - every).exp().masked_fill(value == -torch.inf, 0.0)
+
+
 class _Reported(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, own: Any, every: Any, size: int) -> Any:
@@ -223,8 +267,8 @@ def _all_gather(tensor: torch.Tensor, size: int) -> torch.Tensor:
 
 
 @torch.compiler.disable
-def _all_reduce(tensor: torch.Tensor) -> torch.Tensor:
-    _together(dist.all_reduce, tensor)
+def _all_reduce(tensor: torch.Tensor, how: Any = dist.ReduceOp.SUM) -> torch.Tensor:
+    _together(lambda tensor: dist.all_reduce(tensor, how), tensor)
     return tensor
 
 

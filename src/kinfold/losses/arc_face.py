@@ -69,6 +69,7 @@ class ArcFaceLoss(PrototypeLoss):
         *,
         sub_centers: int = 1,
         gather_across_devices: bool = True,
+        shard_classes: bool = False,
     ) -> None:
         super().__init__(
             num_classes,
@@ -79,6 +80,7 @@ class ArcFaceLoss(PrototypeLoss):
             dtype,
             gather_across_devices,
             prototypes_per_class=checks.count(sub_centers, "sub_centers"),
+            shard_classes=shard_classes,
         )
         self.margin = checks.number(margin, "margin")
         if not 0 <= self.margin <= math.pi:

@@ -58,9 +58,10 @@ class CosFaceLoss(PrototypeLoss):
         dtype: Any = None,
         *,
         gather_across_devices: bool = True,
+        shard_classes: bool = False,
     ) -> None:
         shared = block_size, reduction, name, dtype, gather_across_devices
-        super().__init__(num_classes, embedding_size, *shared)
+        super().__init__(num_classes, embedding_size, *shared, shard_classes=shard_classes)
         self.margin = checks.number(margin, "margin")
         self.scale = checks.number(scale, "scale", above=0.0)
 

@@ -34,6 +34,9 @@ class PrototypeLoss(TrainableLoss):
         dtype: dtype that embeddings are taken in and losses returned in; None means
             `keras.config.floatx()`. Similarities, logits and sums are in float32 at least.
         gather_across_devices: see `PairLoss`.
+        shard_classes: whether each rank of a distributed run holds and trains the prototypes of its
+            share of the classes alone, for classes that fit no one device (PyTorch). Make the loss
+            when the process group is there.
         prototypes_per_class: how many each class has.
     """
 
@@ -48,6 +51,7 @@ class PrototypeLoss(TrainableLoss):
         gather_across_devices: bool = True,
         *,
         prototypes_per_class: int = 1,
+        shard_classes: bool = False,
     ) -> None:
         super().__init__(checks.text(name, "name"), reduction, dtype)
         self.gather_across_devices = bool(gather_across_devices)
@@ -55,10 +59,16 @@ class PrototypeLoss(TrainableLoss):
         self.embedding_size = checks.count(embedding_size, "embedding_size")
         self.block_size = checks.block_size(block_size)
         self.prototypes_per_class = prototypes_per_class
+        self.shard_classes = bool(shard_classes)
+        self._shard = self._all = 0, self.num_classes
+        if self.shard_classes:
+            if not self.gather_across_devices:
+                raise ValueError("shard_classes=True needs gather_across_devices=True.")
+            self._shard = distributed.shard(self, self.num_classes)
         several = (prototypes_per_class,) if prototypes_per_class > 1 else ()
         self.prototypes = self._add_variable(
             "prototypes",
-            (self.num_classes, *several, self.embedding_size),
+            (self._shard[1] - self._shard[0], *several, self.embedding_size),
             # Long: an optimizer of Adam's kind moves each number by the learning rate, whatever
             # the gradient, and would turn short ones about.
             keras.initializers.RandomNormal(stddev=1.0),
@@ -103,8 +113,18 @@ class PrototypeLoss(TrainableLoss):
         self._warn_if_untrained()
         with keras.name_scope(self.name):
             y, x = self._checked(y_true, y_pred)
-            rows = self._rows(y, x)
             weights = anchor_weights(sample_weight, like=x[:, 0])
+            if self.shard_classes:
+                ranks = distributed.ranks(self, x)
+                if self._shard != (ranks.share(self.num_classes) if ranks else self._all):
+                    raise RuntimeError(
+                        f"{type(self).__name__} with shard_classes=True holds the classes from "
+                        f"{self._shard[0]} to {self._shard[1] - 1}, made for another number of "
+                        "ranks. Make the loss when the process group is there."
+                    )
+                if ranks:
+                    return ops.cast(self._of_shards(ranks, y, x, weights, y_pred), self.dtype)
+            rows = self._rows(y, x)
             if self.reduction in (None, "none"):
                 return ops.cast(rows * weights, self.dtype)
             counted = ops.ones_like(rows, dtype="bool")
@@ -126,18 +146,37 @@ class PrototypeLoss(TrainableLoss):
         return y, unit_rows(at_least_float32(x))
 
     def _rows(self, y: Tensor, x: Tensor) -> Tensor:
-        prototypes = current(self.prototypes)
-        own, other = streaming.sum_and_log_sum(
-            self._block,
-            x,
-            prototypes,
-            (y,),
-            (ops.arange(self.num_classes, dtype=y.dtype),),
-            BlockSizeRule(self.block_size, self.prototypes_per_class),
-        )
+        prototypes, (own, other) = current(self.prototypes), self._own_and_other(y, x)
         rows = softplus(other - self.positive_logit(own))
         rows = or_nan(rows_or_nan(rows, x), prototypes)
         return ops.where(self._known(y), rows, ops.full_like(rows, float("nan")))
+
+    def _own_and_other(self, y: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Similarity to the own class [n], 0 if it is not here; log-sum-exp of the others [n]."""
+        return streaming.sum_and_log_sum(
+            self._block,
+            x,
+            current(self.prototypes),
+            (y,),
+            (ops.arange(*self._shard, dtype=y.dtype),),
+            BlockSizeRule(self.block_size, self.prototypes_per_class),
+        )
+
+    def _of_shards(self, ranks: Any, y: Tensor, x: Tensor, weights: Tensor, y_pred: Any) -> Tensor:
+        """The loss where each rank has some of the classes: of the examples of all ranks."""
+        if self.reduction in (None, "none"):
+            raise NotImplementedError(
+                f"{type(self).__name__} with shard_classes=True needs a reduction, because each "
+                "rank has a part of the loss of every example. Received: reduction=None."
+            )
+        rows = ranks.meet(distributed.facts(self, y_pred, y), x)[0]
+        y, weights, x = rows.each(y, weights, ranks.averaged(x))
+        own, other = self._own_and_other(y, x)
+        own, other = ranks.added(own), ranks.log_added(other)
+        loss = rows_or_nan(softplus(other - self.positive_logit(own)), x)
+        loss = ops.where(self._known(y), loss, ops.full_like(loss, float("nan")))
+        counted = ops.ones_like(loss, dtype="bool")
+        return reduced(ops.sum(loss * weights), counted, weights, self.reduction)
 
     def _known(self, y: Tensor) -> Tensor:
         """Which ids are those of a class, boolean [n]."""
@@ -159,6 +198,7 @@ class PrototypeLoss(TrainableLoss):
             "name": self.name,
             "dtype": self.dtype,
             "gather_across_devices": self.gather_across_devices,
+            **({"shard_classes": True} if self.shard_classes else {}),
         }
 
 

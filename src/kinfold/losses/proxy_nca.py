@@ -57,9 +57,10 @@ class ProxyNCALoss(PrototypeLoss):
         dtype: Any = None,
         *,
         gather_across_devices: bool = True,
+        shard_classes: bool = False,
     ) -> None:
         shared = block_size, reduction, name, dtype, gather_across_devices
-        super().__init__(num_classes, embedding_size, *shared)
+        super().__init__(num_classes, embedding_size, *shared, shard_classes=shard_classes)
         self.temperature = checks.number(temperature, "temperature", above=0.0)
 
     def positive_logit(self, similarity: Tensor) -> Tensor:

@@ -39,8 +39,13 @@ class ContrastiveLoss(losses.ContrastiveLoss):
         reduction: str | None = "sum_over_batch_size",
         name: str | None = "contrasitve_loss",
         dtype: Any = None,
+        *,
+        gather_across_devices: bool = True,
     ) -> None:
-        super().__init__(margin, keras2.reduction(reduction), name, dtype)
+        reduction = keras2.reduction(reduction)
+        super().__init__(
+            margin, reduction, name, dtype, gather_across_devices=gather_across_devices
+        )
 
     def call(self, y_true: Any, y_pred: Any) -> Tensor:
         return super().call(_whole(y_true), y_pred)
