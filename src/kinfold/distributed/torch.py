@@ -246,18 +246,18 @@ def _gather(rows: Rows, tensor: torch.Tensor) -> torch.Tensor:
 
 @torch.compiler.disable
 def _scatter(rows: Rows, tensor: torch.Tensor) -> torch.Tensor:
-    sizes, rank = rows.sizes, rows.ranks.rank
-    # A sum over ranks in half precision would round; 16 bits are sent as 32.
+    sizes = rows.sizes
+    own = sizes[rows.ranks.rank]
+    # Not a reduce-scatter, for which gloo sends twice as much; and sums of half precision round.
+    found = tensor.new_empty(len(sizes) * own, *tensor.shape[1:])
+    sent = tensor.detach().contiguous()
+    _together(
+        lambda found, sent: dist.all_to_all_single(found, sent, [own] * len(sizes), sizes),
+        *(found, sent),
+    )
+    parts = found.reshape(len(sizes), own, *tensor.shape[1:])
     wide = torch.promote_types(tensor.dtype, torch.float32)
-    sent = tensor.detach().to(wide).contiguous()
-    if (most := max(sizes)) > min(sizes):
-        filled = sent.new_zeros(len(sizes), most, *sent.shape[1:])
-        for part, n, own in zip(filled, sizes, sent.split(sizes), strict=True):
-            part[:n] = own
-        sent = filled.flatten(0, 1)
-    found = sent.new_empty(most, *sent.shape[1:])
-    _together(_collective("reduce_scatter_single", "reduce_scatter_tensor"), found, sent)
-    return found[: sizes[rank]].to(tensor.dtype)
+    return parts.sum(0, dtype=wide).to(tensor.dtype)
 
 
 def _all_gather(tensor: torch.Tensor, size: int) -> torch.Tensor:
