@@ -1,9 +1,9 @@
-"""`python -m benchmarks losses`, `quality`, `chunks`, `memory` or `gpu`: measure, print, write."""
+"""`python -m benchmarks COMMAND`: measure, print, write."""
 
 import argparse
 from collections.abc import Sequence
 
-from benchmarks import chunks, gpu_run, losses_run, memory
+from benchmarks import chunks, distributed, gpu_run, losses_run, memory
 from benchmarks.quality import run as quality_run
 
 # Each module has the HELP of its command, its `add_arguments` and its `main`.
@@ -13,6 +13,7 @@ COMMANDS = {
     "chunks": chunks,
     "memory": memory,
     "gpu": gpu_run,
+    "distributed": distributed,
 }
 
 

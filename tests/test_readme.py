@@ -1,6 +1,8 @@
 """The code in the README and in docs/ runs as it stands."""
 
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -29,6 +31,24 @@ def test_the_readme_runs_where_one_backend_is_installed_and_nothing_is_set(tmp_p
     assert neighbours.count("'n'") >= 3, neighbours
     said = f"kinfold: Keras uses {BACKEND}, because tensorflow is not installed."
     assert (said in done.stderr) == (BACKEND != "tensorflow")
+
+
+@pytest.mark.skipif(BACKEND != "torch", reason="the page starts processes of PyTorch")
+def test_the_page_on_several_devices_runs_under_torchrun(tmp_path: Path) -> None:
+    script = tmp_path / "train.py"
+    script.write_text(code(ROOT / "docs" / "distributed.md") + "print('trained', float(value))\n")
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    done = subprocess.run(
+        [sys.executable, *torchrun, str(script)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    told = re.findall(r"trained (\S+)", done.stdout)
+    assert len(told) == 2
+    assert told[0] == told[1]
 
 
 @pytest.mark.parametrize(

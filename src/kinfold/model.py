@@ -87,6 +87,7 @@ class EmbeddingModel(keras.Model):
         # Labels in arrays are refused before the first step, not when their batch comes.
         given = inspect.signature(keras.Model.fit).bind(self, *args, **kwargs).arguments
         batch_labels.check(given.get("y"))
+        distributed.check_fit(self)
         if isinstance(held_out := given.get("validation_data"), tuple):
             batch_labels.check(held_out[1:2])
         with batch_labels.weights_kept(self):

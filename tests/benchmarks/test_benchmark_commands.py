@@ -7,7 +7,7 @@ from benchmarks.__main__ import COMMANDS, main
 from benchmarks.quality import recipes
 from benchmarks.quality import run as quality_run
 
-from benchmarks import chunks, losses, losses_run, memory, options, survey
+from benchmarks import chunks, distributed, losses, losses_run, memory, options, survey
 
 pytestmark = pytest.mark.once
 SETTINGS = {
@@ -43,6 +43,10 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple]:
         ("losses --quick --out x", ("losses", losses.BACKENDS, True, Path("x"))),
         ("losses --all --backends jax", ("all", ("jax",), options.RESULTS)),
         ("quality", ("quality", list(recipes.LOSSES), 150, 3, options.RESULTS)),
+        (
+            "distributed --batch 64 --out x",
+            ("distributed", 64, distributed.LARGE, distributed.CLASSES, Path("x")),
+        ),
         (
             "quality --losses SupConLoss --seeds 1",
             ("quality", ["SupConLoss"], 150, 1, options.RESULTS),

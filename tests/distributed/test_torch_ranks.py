@@ -20,37 +20,47 @@ from native import BACKEND, assert_close, number
 pytestmark = pytest.mark.skipif(BACKEND != "torch", reason="a feature of PyTorch alone")
 
 
-def _process(check: Callable[[int], Any], rank: int, size: int, path: str, answers: Any) -> None:
-    import datetime
-
+def _process(names: list[str], rank: int, path: str, answers: Any) -> None:
+    import torch
     import torch.distributed as dist
 
-    method, wait = f"file://{path}", datetime.timedelta(seconds=60)
-    dist.init_process_group("gloo", init_method=method, rank=rank, world_size=size, timeout=wait)
-    try:
-        answers.put((rank, check(rank)))
-    except Exception as error:
-        answers.put((rank, f"{type(error).__name__}: {error}"))
-    if "killed" not in check.__name__:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{path}", rank=rank, world_size=2)
+    found: dict[str, Any] = {}
+    for name in names:
+        try:
+            found[name] = globals()[name](rank)
+        except Exception as error:
+            found[name] = f"{type(error).__name__}: {error}"
+    answers.put((rank, found))
+    if names != ["killed"]:
         dist.barrier()
         dist.destroy_process_group()
 
 
-def on_ranks(check: Callable[[int], Any], folder: Path, size: int = 2, answering: int = 2) -> list:
-    """What `check(rank)` returns or raises on each rank that answers."""
+def on_ranks(folder: Path, *names: str, answering: int = 2) -> list[dict[str, Any]]:
+    """What each of two ranks answers: by the name of a function, what it returns or raises."""
     context = multiprocessing.get_context("spawn")
     answers = context.Queue()
     group = str(folder / "group")
     ranks = [
-        context.Process(target=_process, args=(check, rank, size, group, answers))
-        for rank in range(size)
+        context.Process(target=_process, args=(list(names), rank, group, answers))
+        for rank in range(2)
     ]
     for one in ranks:
         one.start()
-    found = dict(answers.get(timeout=180) for _ in range(answering))
+    found = dict(answers.get(timeout=300) for _ in range(answering))
     for one in ranks:
         one.join()
     return [found[rank] for rank in sorted(found)]
+
+
+@pytest.fixture(scope="module")
+def answers(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """All that two processes do, one after the other, as they take long to start."""
+    names = ("refusals", "local", "shards", "ways", "equal_batches")
+    disagreeing = ("settings", "sizes", "dtypes", "kinds")
+    return on_ranks(tmp_path_factory.mktemp("ranks"), *names, *disagreeing)
 
 
 def refusals(rank: int) -> list[str]:
@@ -78,8 +88,8 @@ def refusals(rank: int) -> list[str]:
     return found
 
 
-def test_what_no_rank_can_compute_is_refused(tmp_path: Path) -> None:
-    for found in on_ranks(refusals, tmp_path):
+def test_what_no_rank_can_compute_is_refused(answers: list) -> None:
+    for found in (rank["refusals"] for rank in answers):
         assert len(found) == 7
         assert all("would see only one rank's rows" in message for message in found[:4])
         assert "`fit` of this Keras combines no gradients" in found[4]
@@ -95,10 +105,10 @@ def local(rank: int) -> tuple[float, float]:
     return (number(loss(y, x)), number(kept(y, x))) if rank else (0.0, 0.0)
 
 
-def test_a_local_loss_sends_nothing(tmp_path: Path) -> None:
+def test_a_local_loss_sends_nothing(answers: list) -> None:
     y, x = batch(10, seed=1)
     alone = number(losses.CircleLoss(gamma=8.0)(y, x))
-    assert on_ranks(local, tmp_path)[1] == (alone, alone)
+    assert answers[1]["local"] == (alone, alone)
 
 
 def of_shards(loss: Any, rank: int, size: int) -> list[Any]:
@@ -144,8 +154,8 @@ def shards(rank: int) -> list[Any]:
     return [of_shards(sharded_loss(name), rank, 2) for name in ("ArcFace", "CosFace", "ProxyNCA")]
 
 
-def test_classes_sharded_over_ranks_train_as_in_one_process(tmp_path: Path) -> None:
-    on_each = on_ranks(shards, tmp_path)
+def test_classes_sharded_over_ranks_train_as_in_one_process(answers: list) -> None:
+    on_each = [rank["shards"] for rank in answers]
     for i, name in enumerate(("ArcFace", "CosFace", "ProxyNCA")):
         values, kernel, prototypes = of_shards(sharded_loss(name), 0, 1)
         for rank in on_each:
@@ -153,6 +163,81 @@ def test_classes_sharded_over_ranks_train_as_in_one_process(tmp_path: Path) -> N
             assert_close(rank[i][1], kernel, 1e-5, f"kernel of {name}")
         held = np.concatenate([rank[i][2] for rank in on_each])
         assert_close(held, prototypes, 1e-5, f"prototypes of {name}")
+
+
+def ways(rank: int, size: int = 2) -> dict[str, list[float]]:
+    """Losses of three steps by each way to train on several ranks."""
+    import torch
+    import torch.distributed as dist
+    from torch.distributed.fsdp import fully_shard
+    from torch.utils.checkpoint import checkpoint
+
+    y, x = batch(12)
+    own = slice(rank * 12 // size, (rank + 1) * 12 // size)
+    y, x = torch.tensor(y[own]), torch.tensor(x[own])
+    loss = losses.SupConLoss(normalize=True)
+
+    def network() -> Any:
+        torch.manual_seed(0)
+        return torch.nn.Sequential(torch.nn.Linear(8, 16), torch.nn.ReLU(), torch.nn.Linear(16, 4))
+
+    def trained(model: Any, step: Callable[[Any], Any], combine: Any = None) -> list[float]:
+        optimizer, values = torch.optim.SGD(model.parameters(), lr=0.1), []
+        for _ in range(3):
+            optimizer.zero_grad()
+            values.append(number(step(model)))
+            if combine:
+                combine(model)
+            optimizer.step()
+        return values
+
+    def backward(value: Any) -> Any:
+        value.backward()
+        return value.detach()
+
+    def plain(model: Any) -> Any:
+        return backward(loss(y, model(x)))
+
+    def accumulated(model: Any) -> Any:
+        return sum(backward(loss(y, model(x * scale)) / 2) for scale in (1.0, 2.0))
+
+    def in_chunks(model: Any) -> Any:
+        parts = [checkpoint(model, part, use_reentrant=False) for part in x.split(3)]
+        return backward(loss(y, torch.cat(parts)))
+
+    def summed(model: Any) -> Any:  # divides by the ranks, as its loop adds gradients up
+        return backward(loss(y, model(x)) / size) * size
+
+    def add_up(model: Any) -> None:
+        for parameter in model.parameters() if size > 1 else ():
+            dist.all_reduce(parameter.grad)
+
+    def ddp() -> Any:
+        model = network()
+        return torch.nn.parallel.DistributedDataParallel(model) if size > 1 else model
+
+    def fsdp() -> Any:
+        model = network()
+        if size > 1:
+            mesh = dist.init_device_mesh("cpu", (size,))
+            for part in (model[0], model[2], model):
+                fully_shard(part, mesh=mesh)
+        return model
+
+    return {
+        "ddp": trained(ddp(), plain),
+        "accumulated": trained(ddp(), accumulated),
+        "chunks": trained(ddp(), in_chunks),
+        "summed": trained(network(), summed, add_up),
+        "fsdp": trained(fsdp(), plain),
+    }
+
+
+def test_every_way_to_train_gives_the_steps_of_one_process(answers: list) -> None:
+    alone = ways(0, 1)
+    for rank in answers:
+        for name, values in alone.items():
+            assert_close(rank["ways"][name], values, 1e-5, name)
 
 
 def settings(rank: int) -> None:
@@ -178,14 +263,14 @@ def kinds(rank: int) -> None:
 @pytest.mark.parametrize(
     ("check", "message"),
     [
-        (settings, "agree on the settings of the loss. Rank 0 has {"),
-        (sizes, "the size of the embeddings. Rank 0 has 4, and rank 1 has 5."),
-        (dtypes, "the dtype of the embeddings. Rank 0 has float32, and rank 1 has float64."),
-        (kinds, "the loss. Rank 0 has CircleLoss, and rank 1 has TripletLoss."),
+        ("settings", "agree on the settings of the loss. Rank 0 has {"),
+        ("sizes", "the size of the embeddings. Rank 0 has 4, and rank 1 has 5."),
+        ("dtypes", "the dtype of the embeddings. Rank 0 has float32, and rank 1 has float64."),
+        ("kinds", "the loss. Rank 0 has CircleLoss, and rank 1 has TripletLoss."),
     ],
 )
-def test_ranks_that_disagree(check: Any, message: str, tmp_path: Path) -> None:
-    for found in on_ranks(check, tmp_path):
+def test_ranks_that_disagree(check: str, message: str, answers: list) -> None:
+    for found in (rank[check] for rank in answers):
         assert found.startswith("ValueError: The ranks of this run must agree on")
         assert message in found
 
@@ -202,8 +287,8 @@ def killed(rank: int) -> str:
 
 
 def test_a_rank_that_is_killed_stops_the_others(tmp_path: Path) -> None:
-    (found,) = on_ranks(killed, tmp_path, answering=1)
-    assert "RuntimeError: Rank 1 no longer answers" in found
+    (found,) = on_ranks(tmp_path, "killed", answering=1)
+    assert "RuntimeError: Rank 1 no longer answers" in found["killed"]
 
 
 def equal_batches(rank: int) -> list[float]:
@@ -212,8 +297,8 @@ def equal_batches(rank: int) -> list[float]:
     return np.asarray(found).tolist()
 
 
-def test_without_reduction_each_rank_has_its_own_anchors(tmp_path: Path) -> None:
+def test_without_reduction_each_rank_has_its_own_anchors(answers: list) -> None:
     y, x = batch(8)
     alone = losses.TripletLoss(reduction="none")(np.tile(y, 2), np.tile(x, (2, 1)))
     expected = np.asarray(alone).reshape(2, 8).tolist()
-    assert on_ranks(equal_batches, tmp_path) == expected
+    assert [rank["equal_batches"] for rank in answers] == expected

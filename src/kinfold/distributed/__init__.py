@@ -75,6 +75,13 @@ def keep_apart(model: Any, loss: Any) -> None:
         backends.module(__name__).keep_apart(model, loss.trainable_variables)
 
 
+def check_fit(model: Any) -> None:
+    """Raise where Keras cannot train a model as it is asked to."""
+    check = getattr(backends.module(__name__), "check_fit", None)
+    if check is not None:
+        check(model)
+
+
 def share(value: Tensor) -> Tensor:
     """What a rank returns of the loss of its own rows alone, so that the mean over ranks counts."""
     shared = getattr(backends.module(__name__), "share", None)

@@ -35,6 +35,15 @@ def check_variables(loss: Any) -> None:
         )
 
 
+def check_fit(model: Any) -> None:
+    """Raise under a strategy for which the `fit` of Keras 3 is not made."""
+    if isinstance(model.distribute_strategy, tf.distribute.MultiWorkerMirroredStrategy):
+        raise NotImplementedError(
+            "Keras 3 cannot `fit` under MultiWorkerMirroredStrategy, whatever the loss (Keras "
+            "issue 20585). Use MirroredStrategy on one machine, or PyTorch or JAX on several."
+        )
+
+
 class Ranks(NamedTuple):
     """The replicas of a run, as one of them sees them."""
 
