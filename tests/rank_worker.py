@@ -167,7 +167,32 @@ def of_jax() -> None:
             found[f"{name}/value"] = np.asarray(value)
             found.update({f"{name}/{k}": np.asarray(a) for k, a in g.items()})
             found.update({f"{name}/variable{i}": np.asarray(a) for i, a in enumerate(trained)})
-    np.savez(FILE, **found)
+    np.savez(FILE, **found, **in_shard_map(mesh))
+
+
+def in_shard_map(mesh: Any) -> dict[str, Any]:
+    """What a loss does where it sees one device's rows."""
+    import jax
+    from jax.sharding import PartitionSpec
+
+    from cases import batch
+    from kinfold import losses
+
+    y, x = batch(8 * WORLD)
+
+    def on_each(loss: Any) -> Any:
+        cut = PartitionSpec("batch")
+        own = jax.shard_map(
+            lambda y, x: loss(y, x)[None], mesh=mesh, in_specs=cut, out_specs=cut, check_vma=False
+        )
+        return np.asarray(jax.jit(own)(y, x))
+
+    try:
+        said = str(on_each(losses.CircleLoss()))
+    except NotImplementedError as error:
+        said = str(error)
+    alone = losses.CircleLoss(gather_across_devices=False)
+    return {"shard_map/said": said, "shard_map/local": on_each(alone)}
 
 
 if __name__ == "__main__":

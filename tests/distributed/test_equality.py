@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from native import assert_close, float64, value_and_gradients
+from cases import batch
+from kinfold import losses
+from native import BACKEND, assert_close, float64, number, value_and_gradients
 from rank_checks import Check, checks
 
 WORLD = int(os.environ.get("KINFOLD_TEST_RANKS", "2"))
@@ -47,6 +49,17 @@ def alone(check: Check) -> dict[str, Any]:
     found, gradients = value_and_gradients(value, *arrays)
     every = [*names, *(f"variable{i}" for i in range(len(variables)))]
     return {"value": found, **dict(zip(every, gradients, strict=True))}
+
+
+@pytest.mark.skipif(BACKEND != "jax", reason="a feature of JAX alone")
+def test_within_a_device_a_loss_is_refused_unless_it_is_to_be_local(of_ranks: Any) -> None:
+    said = str(of_ranks["shard_map/said"])
+    assert "over batch a loss sees one device's rows. Call it outside" in said
+    y, x = batch(8 * WORLD)
+    loss = losses.CircleLoss()
+    cuts = [slice(8 * i, 8 * i + 8) for i in range(WORLD)]
+    expected = [number(loss(y[cut], x[cut])) for cut in cuts]
+    assert_close(of_ranks["shard_map/local"], expected, 1e-5)
 
 
 @pytest.mark.parametrize("name", list(checks()))

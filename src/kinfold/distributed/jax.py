@@ -7,8 +7,8 @@ import jax
 
 def ranks(x: jax.Array) -> Any:
     """None; raises where a function sees one device's rows."""
-    names = getattr(jax.sharding.get_abstract_mesh(), "manual_axes", ())
-    if names:
+    mesh = jax.sharding.get_abstract_mesh()
+    if names := [name for name in mesh.manual_axes if mesh.shape[name] > 1]:
         raise NotImplementedError(
             f"Inside `shard_map` or `pmap` over {', '.join(map(str, names))} a loss sees one "
             "device's rows. Call it outside, on the sharded batch, or use "
