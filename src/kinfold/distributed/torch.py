@@ -14,7 +14,7 @@ import torch
 from torch import distributed as dist
 
 from kinfold.core.numerics import divide
-from kinfold.core.torch_numerics import transformed
+from kinfold.core.torch_numerics import refuse_again, transformed
 
 
 def ranks(x: torch.Tensor) -> "Ranks | None":
@@ -215,6 +215,7 @@ class _LogAdded(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, g: Any) -> Any:
+        refuse_again("classes that are sharded over ranks")
         value, every = ctx.saved_tensors
         return g * (value - every).exp().masked_fill(value == -torch.inf, 0.0)
 

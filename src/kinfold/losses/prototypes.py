@@ -128,7 +128,8 @@ class PrototypeLoss(TrainableLoss):
             if self.reduction in (None, "none"):
                 return ops.cast(rows * weights, self.dtype)
             counted = ops.ones_like(rows, dtype="bool")
-            ranks = distributed.ranks(self, x)
+            if ranks := distributed.ranks(self, x):
+                ranks.meet(distributed.facts(self, y_pred, y), x)
             loss = reduced(ops.sum(rows * weights), counted, weights, self.reduction, ranks)
             return ops.cast(loss, self.dtype)
 
