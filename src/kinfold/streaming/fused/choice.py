@@ -138,7 +138,7 @@ def _of_tensors(x: Tensor) -> str | None:
             f"the kernels compute in float32, bfloat16 or float16. Received embeddings of {dtype}."
         )
     if keras.backend.backend() == "tensorflow":
-        return "there are none for TensorFlow, whose streamed road runs under XLA."
+        return "there are none for TensorFlow, whose blocks run under XLA."
     if not (asked() or _on_gpu(x)):  # then the kernels are not even loaded
         return "the embeddings are on no GPU."
     return _backend().refusal(x)

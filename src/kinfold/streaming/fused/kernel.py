@@ -1,7 +1,7 @@
 """What a fused kernel takes of a loss, and which distances and widths it holds.
 
 The kernels serve the log-sum-exp family on a GPU: PyTorch through Triton, JAX through Pallas.
-TensorFlow keeps the streamed road, under XLA.
+TensorFlow has none: its blocks run under XLA.
 """
 
 import importlib.util
