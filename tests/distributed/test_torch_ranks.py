@@ -1,6 +1,5 @@
 """Ranks of torch.distributed: what they refuse, what they find out about each other, faults."""
 
-import multiprocessing
 import os
 import signal
 import time
@@ -16,41 +15,9 @@ from kinfold import EmbeddingModel, losses
 from kinfold.compat import tensorflow_similarity as tfsim
 from kinfold.compat.pytorch_metric_learning import losses as pml
 from native import BACKEND, assert_close, number
+from rank_processes import on_ranks
 
 pytestmark = pytest.mark.skipif(BACKEND != "torch", reason="a feature of PyTorch alone")
-
-
-def _process(check: Callable[[int], Any], rank: int, size: int, path: str, answers: Any) -> None:
-    import datetime
-
-    import torch.distributed as dist
-
-    method, wait = f"file://{path}", datetime.timedelta(seconds=60)
-    dist.init_process_group("gloo", init_method=method, rank=rank, world_size=size, timeout=wait)
-    try:
-        answers.put((rank, check(rank)))
-    except Exception as error:
-        answers.put((rank, f"{type(error).__name__}: {error}"))
-    if "killed" not in check.__name__:
-        dist.barrier()
-        dist.destroy_process_group()
-
-
-def on_ranks(check: Callable[[int], Any], folder: Path, size: int = 2, answering: int = 2) -> list:
-    """What `check(rank)` returns or raises on each rank that answers."""
-    context = multiprocessing.get_context("spawn")
-    answers = context.Queue()
-    group = str(folder / "group")
-    ranks = [
-        context.Process(target=_process, args=(check, rank, size, group, answers))
-        for rank in range(size)
-    ]
-    for one in ranks:
-        one.start()
-    found = dict(answers.get(timeout=180) for _ in range(answering))
-    for one in ranks:
-        one.join()
-    return [found[rank] for rank in sorted(found)]
 
 
 def refusals(rank: int) -> list[str]:

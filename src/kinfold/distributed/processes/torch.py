@@ -1,0 +1,119 @@
+"""The ranks of `torch.distributed`, which share the reading of data and the work of measuring.
+
+Every function here but `rank_and_size` is called by all ranks, in the same order.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+import keras
+import numpy as np
+import torch
+from torch import distributed as dist
+
+from kinfold.distributed.processes import digest
+from kinfold.distributed.torch import Ranks
+
+Value = TypeVar("Value")
+
+
+def rank_and_size() -> tuple[int, int]:
+    """The rank in the default process group, and the number of its ranks."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return 0, 1
+    return dist.get_rank(), dist.get_world_size()
+
+
+def all_said(said: bytes) -> list[bytes]:
+    """What each rank says."""
+    told: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(told, said)
+    return told
+
+
+def embed(
+    model: Any, x: Any, labels: np.ndarray, batch_size: int, predict: Callable[[Any], Any]
+) -> np.ndarray:
+    """The embeddings of all rows on every rank, each rank having embedded some of the batches.
+
+    The batches are those of one process, so that each row gets the same embedding to the last bit.
+    All ranks embed equally many, as a DistributedDataParallel that holds buffers needs: a rank past
+    the end embeds the last batches too, and sends nothing of them.
+    """
+    ranks, count = Ranks(*rank_and_size()), len(labels)
+    batches = -(-count // batch_size)
+    each = -(-batches // ranks.size)
+    own = min(ranks.rank * each * batch_size, count)
+    start = max(0, min(ranks.rank * each, batches - each)) * batch_size
+    rows = slice(start, min(start + each * batch_size, count))
+    with _values_of_rank_0(model):
+        found = predict(keras.tree.map_structure(lambda part: part[rows], x))
+    sent = keras.ops.convert_to_tensor(np.ascontiguousarray(found, np.float32)[own - start :])
+    facts = {
+        "the number of examples to embed": count,
+        "the labels of the examples to embed (a digest)": digest(labels),
+        "the size of the embeddings": sent.shape[1],
+    }
+    (lie,) = ranks.meet(facts, sent)
+    return keras.ops.convert_to_numpy(lie.gathered(sent))
+
+
+@contextlib.contextmanager
+def _values_of_rank_0(model: Any) -> Iterator[None]:
+    """Give a model the values of rank 0 for a while, where they are not the same on every rank.
+
+    Such are the averages of batch normalisation, which each rank takes of its own rows. The model
+    that is measured is then the one that rank 0 would save.
+    """
+    # What DistributedDataParallel leaves alone is a rank's own, as its share of the prototypes.
+    ignored = set(getattr(model, "_ddp_params_and_buffers_to_ignore", ()))
+    own_of_rank = {id(value) for name, value in model.named_parameters() if name in ignored}
+    every = [*(variable.value for variable in model.variables), *model.buffers()]
+    tensors = [value.detach() for value in every if id(value) not in own_of_rank]
+    different = [tensors[i] for i in _different([_sum_of_bits(tensor) for tensor in tensors])]
+    own = [tensor.clone() for tensor in different]
+    for tensor in different:
+        sent = tensor.contiguous()
+        dist.broadcast(sent, 0)
+        tensor.copy_(sent)
+    try:
+        yield
+    finally:
+        for tensor, value in zip(different, own, strict=True):
+            tensor.copy_(value)
+
+
+def _different(sums: list[torch.Tensor]) -> list[int]:
+    """Where the numbers are not the same on all ranks."""
+    if not sums:
+        return []
+    own = torch.stack(sums)
+    extremes = torch.stack([own, ~own])  # of which the largest is ~ of the smallest
+    dist.all_reduce(extremes, dist.ReduceOp.MAX)
+    return torch.nonzero(extremes[0] != ~extremes[1])[:, 0].tolist()
+
+
+def _sum_of_bits(tensor: torch.Tensor) -> torch.Tensor:
+    """A number that tells tensors apart exactly: the sum of their bits, read as integers."""
+    if tensor.dtype == torch.bool:
+        return tensor.sum()
+    whole = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[tensor.element_size()]
+    return tensor.contiguous().view(whole).sum(dtype=torch.int64)
+
+
+def once(call: Callable[[], Value]) -> Value:
+    """What `call` returns on rank 0, on every rank."""
+    said: list[Any] = [None, None]
+    error: Exception | None = None
+    if dist.get_rank() == 0:
+        try:
+            said[0] = call()
+        except Exception as raised:
+            error, said[1] = raised, f"{type(raised).__name__}: {raised}"
+    dist.broadcast_object_list(said, 0)  # after an error too, which would leave the others waiting
+    if error is not None:
+        raise error
+    if said[1] is not None:
+        raise RuntimeError(f"Rank 0 stopped with {said[1]}")
+    return said[0]
