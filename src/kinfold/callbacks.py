@@ -49,6 +49,7 @@ class RetrievalEvaluation(keras.callbacks.Callback):
             [n, d]; at the end of an epoch, where the embeddings are not finite, or where ranks have
             other labels or embeddings of another size.
         RuntimeError: on the other ranks, where rank 0 could not measure.
+        NotImplementedError: before the first step, where JAX runs in several processes.
 
     Warns:
         UserWarning: the embeddings have collapsed.
@@ -108,6 +109,7 @@ class RetrievalEvaluation(keras.callbacks.Callback):
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Embed a first batch, so that what does not fit is told before the first step."""
+        processes.check_embed()
         for x, name in ((self.x, "x"), (self.gallery_x, "gallery_x")):
             if x is not None:
                 self._try(

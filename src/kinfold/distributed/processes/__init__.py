@@ -62,6 +62,17 @@ def refuse_different(told: list[dict[str, Any]]) -> None:
                 )
 
 
+def check_embed() -> None:
+    """Raise where no process can embed: Keras's `predict` cannot read what others hold on JAX."""
+    size = rank_and_size()[1]
+    if size > 1 and not hasattr(backends.module(__name__), "embed"):
+        raise NotImplementedError(
+            f"RetrievalEvaluation cannot embed on {size} processes of JAX, because `predict` of "
+            "Keras cannot fetch rows that lie in other processes. Measure with "
+            "kinfold.metrics.retrieval_metrics in one process, on a saved model."
+        )
+
+
 def embed(
     model: Any, x: Any, labels: np.ndarray, batch_size: int, predict: Callable[[Any], Any]
 ) -> np.ndarray:
