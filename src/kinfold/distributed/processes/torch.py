@@ -11,6 +11,7 @@ import keras
 import numpy as np
 import torch
 from torch import distributed as dist
+from torch.distributed.tensor import DTensor
 
 from kinfold.distributed.processes import digest
 from kinfold.distributed.torch import Ranks
@@ -66,11 +67,16 @@ def _values_of_rank_0(model: Any) -> Iterator[None]:
     Such are the averages of batch normalisation, which each rank takes of its own rows. The model
     that is measured is then the one that rank 0 would save.
     """
-    # What DistributedDataParallel leaves alone is a rank's own, as its share of the prototypes.
+    # What DistributedDataParallel leaves alone is a rank's own, such as its share of prototypes.
+    # So is a DTensor: FSDP puts it together from all ranks when the model is called.
     ignored = set(getattr(model, "_ddp_params_and_buffers_to_ignore", ()))
     own_of_rank = {id(value) for name, value in model.named_parameters() if name in ignored}
     every = [*(variable.value for variable in model.variables), *model.buffers()]
-    tensors = [value.detach() for value in every if id(value) not in own_of_rank]
+    tensors = [
+        value.detach()
+        for value in every
+        if id(value) not in own_of_rank and not isinstance(value, DTensor)
+    ]
     different = [tensors[i] for i in _different([_sum_of_bits(tensor) for tensor in tensors])]
     own = [tensor.clone() for tensor in different]
     for tensor in different:
