@@ -1,6 +1,6 @@
 """Trains on several processes of JAX: `jax_processes.py SIZE FILE [RANK PORT]`; SIZE may be 1.
 
-Writes the shares that each process read, and the loss and weights that `fit` gave.
+Writes the shares that each process read, and what `fit` gave: history and weights.
 """
 
 import sys
@@ -41,22 +41,23 @@ try:
     refused = ""
 except ValueError as error:
     refused = str(error)
-try:
-    evaluation = kinfold.callbacks.RetrievalEvaluation(EXAMPLES, LABELS)
-    evaluation.set_model(model)
-    evaluation.on_train_begin()
-    refused_evaluation = ""
-except NotImplementedError as error:
-    refused_evaluation = str(error)
 batches = ClassBalancedBatches(EXAMPLES, LABELS, 4, 3, 5, seed=5)
-history = model.fit(batches, epochs=2, verbose=0).history
+evaluations = [
+    kinfold.callbacks.RetrievalEvaluation(EXAMPLES, LABELS, batch_size=7),
+    kinfold.callbacks.RetrievalEvaluation(
+        EXAMPLES[:9], LABELS[:9], EXAMPLES[9:], LABELS[9:], prefix="gallery "
+    ),
+    keras.callbacks.EarlyStopping("val_map@r", mode="max", patience=2),
+]
+history = model.fit(batches, epochs=3, verbose=0, callbacks=evaluations).history
 np.savez(
     f"{FILE}{RANK}.npz",
     share=np.array(batches.indices.share),
     uneven=uneven.epoch(0),
     seed=np.array(unseeded.seed),
     unseeded=unseeded.epoch(0),
-    refused=np.array([refused, refused_evaluation]),
-    loss=np.array(history["loss"]),
+    refused=np.array(refused),
+    names=np.array(list(history)),
+    history=np.array(list(history.values())),
     kernel=np.asarray(model.trainable_variables[0].value.addressable_data(0)),
 )

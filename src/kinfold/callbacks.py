@@ -23,9 +23,10 @@ class RetrievalEvaluation(keras.callbacks.Callback):
     "val_recall@1". The history and the progress bar show it, and the callbacks listed after this
     one can monitor it; give them `mode="max"`, which Keras cannot guess from such names.
 
-    Under `torch.distributed` each rank embeds its share, with the weights of rank 0, and rank 0
-    measures once for all. Every rank gets the same numbers, so that callbacks which monitor them
-    decide alike. Each rank needs all of `x` and `y`, and the callback.
+    Where several processes train, of `torch.distributed` or of JAX, each embeds its share of the
+    examples, and rank 0 measures for all. They use the weights of rank 0. Every rank gets the same
+    numbers, so that callbacks which monitor them decide alike. Each rank needs all of `x` and `y`,
+    and the callback.
 
     Once in its life it warns of embeddings of `x` that have collapsed, see
     `kinfold.metrics.collapse`, with what to do about it.
@@ -49,7 +50,7 @@ class RetrievalEvaluation(keras.callbacks.Callback):
             [n, d]; at the end of an epoch, where the embeddings are not finite, or where ranks have
             other labels or embeddings of another size.
         RuntimeError: on the other ranks, where rank 0 could not measure.
-        NotImplementedError: before the first step, where JAX runs in several processes.
+        NotImplementedError: JAX runs in several processes, which divide the variables.
 
     Warns:
         UserWarning: the embeddings have collapsed.
@@ -109,7 +110,6 @@ class RetrievalEvaluation(keras.callbacks.Callback):
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Embed a first batch, so that what does not fit is told before the first step."""
-        processes.check_embed()
         for x, name in ((self.x, "x"), (self.gallery_x, "gallery_x")):
             if x is not None:
                 self._try(
@@ -171,9 +171,7 @@ class RetrievalEvaluation(keras.callbacks.Callback):
 
     def _predict(self, x: Any) -> Any:
         with _same_random_state(), batch_labels.weights_kept(self.model):
-            return self.model.predict(
-                x, batch_size=self.batch_size, verbose=0, callbacks=self.predict_callbacks
-            )
+            return processes.predict(self.model, x, self.batch_size, self.predict_callbacks)
 
     def _chosen(self, outputs: Any) -> Any:
         """The embeddings [n, d] among what the model gives."""

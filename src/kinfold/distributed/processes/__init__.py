@@ -6,9 +6,11 @@ drives several devices reads all the data, and Keras cuts each batch for its dev
 
 import hashlib
 import json
+import pickle
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+import keras
 import numpy as np
 
 from kinfold.core import backends
@@ -62,15 +64,12 @@ def refuse_different(told: list[dict[str, Any]]) -> None:
                 )
 
 
-def check_embed() -> None:
-    """Raise where no process can embed: Keras's `predict` cannot read what others hold on JAX."""
-    size = rank_and_size()[1]
-    if size > 1 and not hasattr(backends.module(__name__), "embed"):
-        raise NotImplementedError(
-            f"RetrievalEvaluation cannot embed on {size} processes of JAX, because `predict` of "
-            "Keras cannot fetch rows that lie in other processes. Measure with "
-            "kinfold.metrics.retrieval_metrics in one process, on a saved model."
-        )
+def predict(model: Any, x: Any, batch_size: int | None, callbacks: list[Any]) -> Any:
+    """What the model gives for all of `x`, in this process, as `predict` of Keras returns it."""
+    by_process = getattr(backends.module(__name__), "predict", None)
+    if by_process is None or rank_and_size()[1] == 1:
+        return model.predict(x, batch_size=batch_size, verbose=0, callbacks=callbacks)
+    return by_process(model, x, batch_size or 32)
 
 
 def embed(
@@ -78,29 +77,62 @@ def embed(
 ) -> np.ndarray:
     """What `predict` gives for the rows of `x`, float32 [n, d].
 
-    Each rank of torch.distributed embeds some of the batches, and all get all the rows.
+    Of several processes each embeds some of the batches, and all get all the rows. The batches are
+    those of one process, so that each row gets the same embedding to the last bit. All processes
+    embed equally many, as a DistributedDataParallel that holds buffers needs: one past the end
+    embeds the last batches too, and sends nothing of them.
 
     Args:
         model: whose variables `predict` reads.
         x: array or structure of arrays [n, ...].
-        labels: integers [n], which the ranks must have alike.
+        labels: integers [n], which the processes must have alike.
         batch_size: rows of a batch of `predict`.
         predict: takes rows of `x` and returns as many embeddings.
 
     Raises:
-        ValueError: the ranks have other labels, or embeddings of another size.
+        ValueError: the processes have other labels, or embeddings of another size.
     """
-    by_ranks = getattr(backends.module(__name__), "embed", None)
-    if by_ranks is None or rank_and_size()[1] == 1:
+    rank, size = rank_and_size()
+    if size == 1:
         return np.ascontiguousarray(predict(x), np.float32)
-    return by_ranks(model, x, labels, batch_size, predict)
+    count = len(labels)
+    batches = -(-count // batch_size)
+    each = -(-batches // size)
+    own = min(rank * each * batch_size, count)
+    start = max(0, min(rank * each, batches - each)) * batch_size
+    rows = slice(start, min(start + each * batch_size, count))
+    module = backends.module(__name__)
+    with module.values_of_rank_0(model):
+        found = predict(keras.tree.map_structure(lambda part: part[rows], x))
+    sent = np.ascontiguousarray(found, np.float32)[own - start :]
+    facts = {
+        "the number of examples to embed": count,
+        "the labels of the examples to embed (a digest)": digest(labels),
+        "the size of the embeddings": sent.shape[1],
+    }
+    return module.gathered(sent, facts)
 
 
 def once(call: Callable[[], Value]) -> Value:
-    """What `call` returns; of several ranks of torch.distributed, rank 0 alone calls it.
+    """What `call` returns; of several processes rank 0 alone calls it.
 
     Raises:
         RuntimeError: on the other ranks, where the call raised on rank 0.
     """
-    by_ranks = getattr(backends.module(__name__), "once", None)
-    return call() if by_ranks is None or rank_and_size()[1] == 1 else by_ranks(call)
+    rank, size = rank_and_size()
+    if size == 1:
+        return call()
+    value, problem, raised = None, "", None
+    if rank == 0:
+        try:
+            value = call()
+        except Exception as error:  # told first: the others would wait for it
+            problem, raised = f"{type(error).__name__}: {error}", error
+    value, problem = pickle.loads(
+        backends.module(__name__).all_said(pickle.dumps((value, problem)))[0]
+    )
+    if raised is not None:
+        raise raised
+    if problem:
+        raise RuntimeError(f"Rank 0 stopped with {problem}")
+    return value

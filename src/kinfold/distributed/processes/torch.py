@@ -4,8 +4,8 @@ Every function here but `rank_and_size` is called by all ranks, in the same orde
 """
 
 import contextlib
-from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from collections.abc import Iterator
+from typing import Any
 
 import keras
 import numpy as np
@@ -13,10 +13,7 @@ import torch
 from torch import distributed as dist
 from torch.distributed.tensor import DTensor
 
-from kinfold.distributed.processes import digest
 from kinfold.distributed.torch import Ranks
-
-Value = TypeVar("Value")
 
 
 def rank_and_size() -> tuple[int, int]:
@@ -33,35 +30,15 @@ def all_said(said: bytes) -> list[bytes]:
     return told
 
 
-def embed(
-    model: Any, x: Any, labels: np.ndarray, batch_size: int, predict: Callable[[Any], Any]
-) -> np.ndarray:
-    """The embeddings of all rows on every rank, each rank having embedded some of the batches.
-
-    The batches are those of one process, so that each row gets the same embedding to the last bit.
-    All ranks embed equally many, as a DistributedDataParallel that holds buffers needs: a rank past
-    the end embeds the last batches too, and sends nothing of them.
-    """
-    ranks, count = Ranks(*rank_and_size()), len(labels)
-    batches = -(-count // batch_size)
-    each = -(-batches // ranks.size)
-    own = min(ranks.rank * each * batch_size, count)
-    start = max(0, min(ranks.rank * each, batches - each)) * batch_size
-    rows = slice(start, min(start + each * batch_size, count))
-    with _values_of_rank_0(model):
-        found = predict(keras.tree.map_structure(lambda part: part[rows], x))
-    sent = keras.ops.convert_to_tensor(np.ascontiguousarray(found, np.float32)[own - start :])
-    facts = {
-        "the number of examples to embed": count,
-        "the labels of the examples to embed (a digest)": digest(labels),
-        "the size of the embeddings": sent.shape[1],
-    }
-    (lie,) = ranks.meet(facts, sent)
+def gathered(rows: np.ndarray, facts: dict[str, Any]) -> np.ndarray:
+    """The rows of all ranks, one rank's after the other's; `facts` must be the same on all."""
+    sent = keras.ops.convert_to_tensor(rows)
+    (lie,) = Ranks(*rank_and_size()).meet(facts, sent)
     return keras.ops.convert_to_numpy(lie.gathered(sent))
 
 
 @contextlib.contextmanager
-def _values_of_rank_0(model: Any) -> Iterator[None]:
+def values_of_rank_0(model: Any) -> Iterator[None]:
     """Give a model the values of rank 0 for a while, where they are not the same on every rank.
 
     Such are the averages of batch normalisation, which each rank takes of its own rows. The model
@@ -106,20 +83,3 @@ def _sum_of_bits(tensor: torch.Tensor) -> torch.Tensor:
         return tensor.sum()
     whole = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[tensor.element_size()]
     return tensor.contiguous().view(whole).sum(dtype=torch.int64)
-
-
-def once(call: Callable[[], Value]) -> Value:
-    """What `call` returns on rank 0, on every rank."""
-    said: list[Any] = [None, None]
-    error: Exception | None = None
-    if dist.get_rank() == 0:
-        try:
-            said[0] = call()
-        except Exception as raised:
-            error, said[1] = raised, f"{type(raised).__name__}: {raised}"
-    dist.broadcast_object_list(said, 0)  # after an error too, which would leave the others waiting
-    if error is not None:
-        raise error
-    if said[1] is not None:
-        raise RuntimeError(f"Rank 0 stopped with {said[1]}")
-    return said[0]
