@@ -8,6 +8,7 @@ import contextlib
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ def made() -> dict[str, tuple[Any, int]]:
         "circle": (losses.CircleLoss(gamma=16.0), 0),
         "circle-memory": (losses.CircleLoss(gamma=16.0), 30),
         "triplet": (losses.TripletLoss(), 0),
+        "triplet-balanced": (losses.TripletLoss(), 0),
         "triplet-memory": (losses.TripletLoss(), 7),
         "sup_con": (losses.SupConLoss(), 0),
         "sup_con-memory": (losses.SupConLoss(), 30),
@@ -43,7 +45,8 @@ def made() -> dict[str, tuple[Any, int]]:
     if BACKEND == "torch" or "KINFOLD_TEST_EVERY" in os.environ:
         return found
     # The others compile each for a while.
-    return {name: found[name] for name in ("circle-memory", "triplet", "arc_face", "info_nce")}
+    kept = ("circle-memory", "triplet", "triplet-balanced", "arc_face", "info_nce")
+    return {name: found[name] for name in kept}
 
 
 def data(name: str) -> tuple[np.ndarray, np.ndarray]:
@@ -80,6 +83,23 @@ def batches() -> list[slice]:
     return [slice(i * BATCH, (i + 1) * BATCH) for i in range(STEPS)]
 
 
+def balanced(x: np.ndarray, y: np.ndarray) -> Any:
+    """As many class-balanced batches of that size, in two epochs."""
+    return kinfold.batches.ClassBalancedBatches(x, y, 3, BATCH // 3, STEPS // 2, seed=5)
+
+
+def rows_of(name: str, rank: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """A rank's rows of each batch."""
+    x, y = data(name)
+    if name.endswith("balanced"):
+        every = balanced(x, y)
+        for _ in range(2):
+            yield from every
+            every.on_epoch_end()
+    else:
+        yield from ((x[rows], y[rows]) for rows in (own(batch, rank) for batch in batches()))
+
+
 def told(model: Any) -> list[np.ndarray]:
     kept = [v for v in model.variables if v.dtype != "uint32"]  # not the seeds
     return [np.asarray(keras.ops.convert_to_numpy(v)) for v in kept]
@@ -95,15 +115,13 @@ def of_torch(rank: int) -> dict[str, Any]:
         dist.init_process_group("gloo", init_method=method, rank=rank, world_size=WORLD)
     found: dict[str, Any] = {}
     for name, (loss, memory) in made().items():
-        model, (x, y) = model_of(name, loss, memory), data(name)
-        run = model
+        model = run = model_of(name, loss, memory)
         if WORLD > 1:
             run = torch.nn.parallel.DistributedDataParallel(model)
         trained = [v.value for v in model.trainable_variables]
         optimizer, values = torch.optim.SGD(trained, lr=0.1), []
-        for batch in batches():
-            rows = own(batch, rank)
-            value = model.compute_loss(y=torch.tensor(y[rows]), y_pred=run(torch.tensor(x[rows])))
+        for x, y in rows_of(name, rank):
+            value = model.compute_loss(y=torch.tensor(y), y_pred=run(torch.tensor(x)))
             optimizer.zero_grad()
             value.backward()
             optimizer.step()
@@ -128,11 +146,13 @@ def by_fit(scope: Any) -> dict[str, Any]:
     for name, (loss, memory) in every.items():
         with scope():
             model, (x, y) = model_of(name, loss, memory), data(name)
-        # One batch an epoch, whose loss is then that of the step.
-        epochs = [
-            model.fit(x[b], y[b], batch_size=BATCH, verbose=0, shuffle=False) for b in batches()
-        ]
-        found[f"{name}/losses"] = [epoch.history["loss"][0] for epoch in epochs]
+        if name.endswith("balanced"):
+            found[f"{name}/losses"] = model.fit(balanced(x, y), epochs=2, verbose=0).history["loss"]
+        else:  # one batch an epoch, whose loss is then that of the step
+            epochs = [
+                model.fit(x[b], y[b], batch_size=BATCH, verbose=0, shuffle=False) for b in batches()
+            ]
+            found[f"{name}/losses"] = [epoch.history["loss"][0] for epoch in epochs]
         found.update({f"{name}/{i}": v for i, v in enumerate(told(model))})
     return found
 

@@ -113,6 +113,21 @@ def test_epochs_and_seeds_differ():
     np.testing.assert_array_equal(unseeded.epoch(3), unseeded.epoch(3))
 
 
+@pytest.mark.parametrize("size", [1, 2, 3, 5, 8])
+def test_shares_in_order_are_the_batch(size):
+    # 15 rows: even for 3 and 5 ranks, uneven for 2 and 8.
+    whole = ClassBalancedIndices(LABELS, 5, 3, seed=0)
+    shares = [ClassBalancedIndices(LABELS, 5, 3, seed=0, share=(r, size)) for r in range(size)]
+    assert [one.share for one in shares] == [(rank, size) for rank in range(size)]
+    for k in range(2):
+        parts = [one.epoch(k) for one in shares]
+        assert {len(part) for part in parts} == {len(whole)}
+        np.testing.assert_array_equal(np.concatenate(parts, axis=1), whole.epoch(k))
+        widths = [part.shape[1] for part in parts]
+        assert widths == sorted(widths, reverse=True)
+        assert spread(widths) <= 1
+
+
 def test_iteration_moves_on_and_resumes():
     indices = ClassBalancedIndices(LABELS, 4, 2, seed=0)
     assert len(indices) == 8
@@ -162,6 +177,11 @@ def test_labels_of_any_integer_type():
         ([0, 0], (1, 2, 0), ValueError, "batches_per_epoch must be 1 or more"),
         ([0, 0], (1, 2, 1, -1), ValueError, "seed must be 0 or more"),
         ([0, 0], (1, 2, 1, "1"), TypeError, "seed must be an integer"),
+        ([0, 0], (1, 2, 1, 1, (0, 3)), ValueError, "2 rows in all, for 3 ranks"),
+        ([0, 0], (1, 2, 1, 1, (2, 2)), ValueError, "ranks are 0 to 1. Received share=(2, 2)"),
+        ([0, 0], (1, 2, 1, 1, (-1, 2)), ValueError, "the rank in share must be 0 or more"),
+        ([0, 0], (1, 2, 1, 1, (0, 0)), ValueError, "the world size in share must be 1 or more"),
+        ([0, 0], (1, 2, 1, 1, 2), TypeError, "share must be None or (rank, world size). Rece"),
     ],
 )
 def test_bad_input(labels, counts, error, message):
@@ -184,6 +204,20 @@ def test_batches_gather_rows():
     np.testing.assert_array_equal(batches[-1][0], EXAMPLES[expected[-1]])
     with pytest.raises(IndexError):
         batches[8]
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_shares_of_batches(workers):
+    whole = ClassBalancedBatches(EXAMPLES, LABELS, 5, 3, seed=0)
+    shares = [
+        ClassBalancedBatches(EXAMPLES, LABELS, 5, 3, seed=0, workers=workers, share=(rank, 2))
+        for rank in range(2)
+    ]
+    shares[1] = pickle.loads(pickle.dumps(shares[1]))
+    for (x, y), (first, y_first), (second, y_second) in zip(whole, *shares, strict=True):
+        assert (len(first), len(second)) == (8, 7)
+        np.testing.assert_array_equal(np.concatenate([first, second]), x)
+        np.testing.assert_array_equal(np.concatenate([y_first, y_second]), y)
 
 
 @pytest.mark.parametrize("kind", ["dict", "tuple", "list", "memory map"])

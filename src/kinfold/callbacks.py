@@ -10,6 +10,7 @@ import numpy as np
 
 from kinfold import distances
 from kinfold.core import batch_labels
+from kinfold.distributed import processes
 from kinfold.metrics import collapse
 from kinfold.metrics.retrieval import Task, measure
 
@@ -21,6 +22,11 @@ class RetrievalEvaluation(keras.callbacks.Callback):
     `kinfold.metrics.retrieval_metrics` goes into the logs as `prefix` + its name, for example
     "val_recall@1". The history and the progress bar show it, and the callbacks listed after this
     one can monitor it; give them `mode="max"`, which Keras cannot guess from such names.
+
+    Where several processes train, of `torch.distributed` or of JAX, each embeds its share of the
+    examples, and rank 0 measures for all. They use the weights of rank 0. Every rank gets the same
+    numbers, so that callbacks which monitor them decide alike. Each rank needs all of `x` and `y`,
+    and the callback.
 
     Once in its life it warns of embeddings of `x` that have collapsed, see
     `kinfold.metrics.collapse`, with what to do about it.
@@ -41,7 +47,10 @@ class RetrievalEvaluation(keras.callbacks.Callback):
         ValueError, TypeError: at construction, what `retrieval_metrics` raises about labels,
             metrics and distance, and where inputs and labels differ in number; before the first
             step, where the model cannot embed the first inputs, or what it gives is not one array
-            [n, d]; at the end of an epoch, where the embeddings are not finite.
+            [n, d]; at the end of an epoch, where the embeddings are not finite, or where ranks have
+            other labels or embeddings of another size.
+        RuntimeError: on the other ranks, where rank 0 could not measure.
+        NotImplementedError: JAX runs in several processes, which divide the variables.
 
     Warns:
         UserWarning: the embeddings have collapsed.
@@ -108,19 +117,28 @@ class RetrievalEvaluation(keras.callbacks.Callback):
                 )
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        query = self._embed(self.x)
-        _check_finite(query, epoch)
-        gallery = None if self.gallery_x is None else self._embed(self.gallery_x)
-        values = measure(self.task, query, gallery, self.distance)
+        query, gallery = self._embed(self.x, self.task.query_classes), None
+        if self.gallery_x is not None:
+            gallery = self._embed(self.gallery_x, self.task.gallery_classes)
+        # Ranks could round differently and then stop at different epochs. On one machine they would
+        # also take each other's cores. So rank 0 measures, and the others take its numbers.
+        values = processes.once(lambda: self._measure(query, gallery, epoch))
         if logs is not None:
             # The dictionary that the callbacks after this one and the history are given too.
             logs.update({self.prefix + name: value for name, value in values.items()})
-        if not self.collapsed:
-            self._watch(query, epoch)
 
     def tell(self, text: str) -> None:
         """Say that the embeddings have collapsed; a subclass may say it elsewhere."""
         warnings.warn(text, stacklevel=2)
+
+    def _measure(
+        self, query: np.ndarray, gallery: np.ndarray | None, epoch: int
+    ) -> dict[str, float]:
+        _check_finite(query, epoch)
+        values = measure(self.task, query, gallery, self.distance)
+        if not self.collapsed:
+            self._watch(query, epoch)
+        return values
 
     def _watch(self, embeddings: np.ndarray, epoch: int) -> None:
         if self.distance.needs_unit_rows:
@@ -142,14 +160,18 @@ class RetrievalEvaluation(keras.callbacks.Callback):
             ) from error
         self._chosen(found)
 
-    def _embed(self, x: Any) -> np.ndarray:
-        return np.ascontiguousarray(self._chosen(self._predict(x)), np.float32)
+    def _embed(self, x: Any, labels: np.ndarray) -> np.ndarray:
+        return processes.embed(
+            self.model,
+            x,
+            labels,
+            self.batch_size or 32,
+            lambda part: self._chosen(self._predict(part)),
+        )
 
     def _predict(self, x: Any) -> Any:
         with _same_random_state(), batch_labels.weights_kept(self.model):
-            return self.model.predict(
-                x, batch_size=self.batch_size, verbose=0, callbacks=self.predict_callbacks
-            )
+            return processes.predict(self.model, x, self.batch_size, self.predict_callbacks)
 
     def _chosen(self, outputs: Any) -> Any:
         """The embeddings [n, d] among what the model gives."""

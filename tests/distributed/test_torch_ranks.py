@@ -1,6 +1,5 @@
 """Ranks of torch.distributed: what they refuse, what they find out about each other, faults."""
 
-import multiprocessing
 import os
 import signal
 import time
@@ -16,51 +15,26 @@ from kinfold import EmbeddingModel, losses
 from kinfold.compat import tensorflow_similarity as tfsim
 from kinfold.compat.pytorch_metric_learning import losses as pml
 from native import BACKEND, assert_close, number
+from rank_processes import on_ranks
 
 pytestmark = pytest.mark.skipif(BACKEND != "torch", reason="a feature of PyTorch alone")
 
 
-def _process(names: list[str], rank: int, path: str, answers: Any) -> None:
-    import torch
-    import torch.distributed as dist
-
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{path}", rank=rank, world_size=2)
+def everything(rank: int) -> dict[str, Any]:
+    """What each check returns or raises, one after the other: processes take long to start."""
+    checks = (refusals, local, shards, ways, equal_batches, settings, sizes, dtypes, kinds)
     found: dict[str, Any] = {}
-    for name in names:
+    for check in checks:
         try:
-            found[name] = globals()[name](rank)
+            found[check.__name__] = check(rank)
         except Exception as error:
-            found[name] = f"{type(error).__name__}: {error}"
-    answers.put((rank, found))
-    if names != ["killed"]:
-        dist.barrier()
-        dist.destroy_process_group()
-
-
-def on_ranks(folder: Path, *names: str, answering: int = 2) -> list[dict[str, Any]]:
-    """What each of two ranks answers: by the name of a function, what it returns or raises."""
-    context = multiprocessing.get_context("spawn")
-    answers = context.Queue()
-    group = str(folder / "group")
-    ranks = [
-        context.Process(target=_process, args=(list(names), rank, group, answers))
-        for rank in range(2)
-    ]
-    for one in ranks:
-        one.start()
-    found = dict(answers.get(timeout=300) for _ in range(answering))
-    for one in ranks:
-        one.join()
-    return [found[rank] for rank in sorted(found)]
+            found[check.__name__] = f"{type(error).__name__}: {error}"
+    return found
 
 
 @pytest.fixture(scope="module")
 def answers(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    """All that two processes do, one after the other, as they take long to start."""
-    names = ("refusals", "local", "shards", "ways", "equal_batches")
-    disagreeing = ("settings", "sizes", "dtypes", "kinds")
-    return on_ranks(tmp_path_factory.mktemp("ranks"), *names, *disagreeing)
+    return on_ranks(everything, tmp_path_factory.mktemp("ranks"))
 
 
 def refusals(rank: int) -> list[str]:
@@ -287,8 +261,8 @@ def killed(rank: int) -> str:
 
 
 def test_a_rank_that_is_killed_stops_the_others(tmp_path: Path) -> None:
-    (found,) = on_ranks(tmp_path, "killed", answering=1)
-    assert "RuntimeError: Rank 1 no longer answers" in found["killed"]
+    (found,) = on_ranks(killed, tmp_path, answering=1)
+    assert "RuntimeError: Rank 1 no longer answers" in found
 
 
 def equal_batches(rank: int) -> list[float]:

@@ -22,26 +22,32 @@ class ClassBalancedBatches(keras.utils.PyDataset):
     backend, with any number of workers and whatever its `shuffle`. Set the length of an epoch with
     `batches_per_epoch`, not with the `steps_per_epoch` of `fit`, which would cut epochs short.
 
+    Where several processes train together, each deals the same batches and reads only its own share
+    of every batch, see `ClassBalancedIndices`. With one process for several devices, as under
+    MirroredStrategy of TensorFlow and DataParallel on JAX, `fit` gives each device its share.
+
     Args:
         x: the examples: an array `[n, ...]`, or a dict, list or tuple of such arrays. A memory
             map will do.
         y: `[n]` or `[n, 1]` integers, the class of each example. They reach the loss in the type
             that they have, but JAX without x64 makes 32 bits of them.
-        classes_per_batch: classes in a batch.
-        examples_per_class: examples of each class in a batch.
+        classes_per_batch: classes in a batch, over all ranks.
+        examples_per_class: examples of each class in a batch, over all ranks.
         batches_per_epoch: batches in an epoch; by default about one pass over the examples.
-        seed: an integer for repeatable epochs; None draws one at random.
+        seed: an integer for repeatable epochs; None draws one at random, the same on all ranks.
         workers: threads that gather batches ahead; 1 gathers each batch when it is asked for.
         use_multiprocessing: False; batches of arrays in memory are gathered by threads.
         max_queue_size: batches gathered ahead where `workers` is more than 1.
+        share: as `ClassBalancedIndices` takes it.
 
     Attributes:
-        indices: the `ClassBalancedIndices`, with `seed` and `left_out`.
+        indices: the `ClassBalancedIndices`, with `seed`, `left_out` and `share`.
         current_epoch: the epoch of the batches that are read now, which is the number of epochs
             that `fit` has trained with them; `evaluate` and `predict` do not count. Set it to
             resume. An epoch that was broken off begins again.
 
-    It pickles: a copy begins the current epoch and gives the same batches.
+    It pickles: a copy begins the current epoch and gives the same batches, of which each rank that
+    loads it reads its share.
 
     Raises:
         TypeError: labels are not integers.
@@ -72,6 +78,7 @@ class ClassBalancedBatches(keras.utils.PyDataset):
         workers: int = 1,
         use_multiprocessing: bool = False,
         max_queue_size: int = 10,
+        share: tuple[int, int] | None = None,
     ) -> None:
         if use_multiprocessing:
             raise ValueError(
@@ -83,7 +90,7 @@ class ClassBalancedBatches(keras.utils.PyDataset):
         integer_labels(self._y, "y")  # here too, to name what was passed in an error
         batch_labels.check(self._y)
         self.indices = ClassBalancedIndices(
-            y, classes_per_batch, examples_per_class, batches_per_epoch, seed
+            y, classes_per_batch, examples_per_class, batches_per_epoch, seed, share
         )
         self._x = keras.tree.map_structure(
             lambda part: part if hasattr(part, "shape") else np.asarray(part), x

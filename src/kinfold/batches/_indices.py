@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from kinfold.core.labels import integer_labels
+from kinfold.distributed import processes
 
 
 class ClassBalancedIndices:
@@ -27,23 +28,37 @@ class ClassBalancedIndices:
     use a `kinfold.EmbeddingModel`, which refuses ids that would merge, or map them with
     `np.unique(ids, return_inverse=True)[1]`.
 
+    Where several processes train together, each deals the same batches and yields its own share of
+    every batch: the shares, in the order of the ranks, are the batch of one process. These are the
+    ranks of `torch.distributed` on PyTorch and the processes of `jax.distributed` on JAX. All of
+    them must make this object, at the same point of the program and with the same arguments, after
+    they have joined. A batch that does not divide gives the first ranks one row more.
+
     Args:
-        labels: `[n]` or `[n, 1]` integers, the class of each example.
-        classes_per_batch: classes in a batch.
-        examples_per_class: examples of each class in a batch.
+        labels: `[n]` or `[n, 1]` integers, the class of each example; in each process those of all
+            examples.
+        classes_per_batch: classes in a batch, over all ranks.
+        examples_per_class: examples of each class in a batch, over all ranks.
         batches_per_epoch: batches in an epoch; by default about one pass over the examples,
             ceil(examples / batch size).
-        seed: an integer for repeatable epochs; None draws one at random, kept in `.seed`.
+        seed: an integer for repeatable epochs; None draws one at random, kept in `.seed`. Several
+            ranks take what rank 0 has drawn.
+        share: `(rank, world size)` of the share to yield, which asks no other process. `(0, 1)` is
+            the whole batch. None takes the rank and the world size of this process.
 
     Attributes:
+        share: `(rank, world size)` of the share that is yielded, `(0, 1)` in one process.
         current_epoch: the epoch that the next iteration yields. Each iteration moves it on by 1
             as it starts; set it to resume.
         left_out: the labels of the classes with one example.
 
     Raises:
         TypeError: labels are not integers, or a count or the seed is not an integer.
-        ValueError: labels have another shape, a count is below 1, or fewer classes than
-            `classes_per_batch` have two examples.
+        ValueError: labels have another shape, a count is below 1, fewer classes than
+            `classes_per_batch` have two examples, a batch has fewer rows than there are ranks,
+            `share` is not a rank and a world size, or the ranks were given different arguments.
+        RuntimeError: where batches are read, if `seed` is None and the ranks joined after this
+            object was made: each rank would deal batches of its own.
 
     Example:
 
@@ -65,6 +80,7 @@ class ClassBalancedIndices:
         examples_per_class: int,
         batches_per_epoch: int | None = None,
         seed: int | None = None,
+        share: tuple[int, int] | None = None,
     ) -> None:
         classes, class_of, counts = np.unique(
             integer_labels(labels, "labels"), return_inverse=True, return_counts=True
@@ -96,15 +112,63 @@ class ClassBalancedIndices:
         if batches_per_epoch is None:
             batches_per_epoch = -(-len(self._rows) // batch)
         self.batches_per_epoch = check_count("batches_per_epoch", batches_per_epoch)
-        if seed is None:
-            seed = int(np.random.default_rng().integers(2**63))
+        self._given_share = None if share is None else _checked_share(share)
+        self._share = self._given_share or (0, 1)
+        drawn = seed is None
+        seed = int(np.random.default_rng().integers(2**63)) if seed is None else seed
         self.seed = check_count("seed", seed, lowest=0)
+        if self._given_share is None:
+            facts = {
+                "the seed of the batches": None if drawn else self.seed,
+                "the labels to deal batches from (a digest)": processes.digest(class_of),
+                "classes_per_batch": self.classes_per_batch,
+                "examples_per_class": self.examples_per_class,
+                "batches_per_epoch": self.batches_per_epoch,
+            }
+            self.seed = processes.agree(facts, self.seed)
+        # Whether all ranks have this seed: not if it was drawn before they joined.
+        self._seed_is_shared = not drawn or processes.rank_and_size()[1] > 1
         self.current_epoch = 0
+        _ = self.share  # raises where the batch is too small
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        # Copies of one pickle have one seed, and the rank of the process that reads them.
+        self.__dict__.update(state, _seed_is_shared=True)
+
+    @property
+    def share(self) -> tuple[int, int]:
+        """`(rank, world size)` of the share of each batch that is yielded.
+
+        It is found when batches are read, so that a pickled copy gives the share of the rank that
+        loads it. A process without a group, such as a worker of a data loader, keeps the share
+        that was found before: the worker reads for its rank.
+        """
+        if self._given_share is None:
+            found = processes.rank_and_size()
+            if found[1] > 1:
+                self._share = found
+            if self._share[1] > 1 and not self._seed_is_shared:
+                raise RuntimeError(
+                    "These batches were made with seed=None before the ranks joined, so each of "
+                    f"the {self._share[1]} ranks would deal batches of its own. Pass a seed, or "
+                    "make them after torch.distributed.init_process_group or "
+                    "jax.distributed.initialize."
+                )
+        batch = self.classes_per_batch * self.examples_per_class
+        if batch < self._share[1]:
+            raise ValueError(
+                "A batch must have a row or more for every rank. Received classes_per_batch "
+                f"{self.classes_per_batch} and examples_per_class {self.examples_per_class}, "
+                f"{batch} rows in all, for {self._share[1]} ranks."
+            )
+        return self._share
 
     def epoch(self, k: int) -> np.ndarray:
         """The batches of epoch k, int64 `[batches_per_epoch, classes_per_batch *
-        examples_per_class]`: row numbers, those of a class side by side.
+        examples_per_class]`: row numbers, those of a class side by side. Of several ranks, each
+        gets its own columns.
         """
+        rank, size = self.share
         rng = np.random.default_rng([self.seed, check_count("epoch", k, lowest=0)])
         batches, classes, examples = (
             self.batches_per_epoch,
@@ -120,7 +184,9 @@ class ClassBalancedIndices:
         by_class = np.argsort(slots, kind="stable")
         rows = np.empty_like(dealt)
         rows[by_class] = self._rows[self._starts[slots[by_class], None] + dealt]
-        return rows.reshape(batches, classes * examples)
+        return rows.reshape(batches, classes * examples)[
+            :, processes.share(classes * examples, rank, size)
+        ]
 
     def __iter__(self) -> Iterator[list[int]]:
         # Moved on at the start: a loop that stops early does not see the same batches again.
@@ -198,6 +264,19 @@ def _decks(
 
     # The last deck of each k is dealt only as far as needed.
     return item[(nth * size)[deck] + place < needed[deck_k][deck]]
+
+
+def _checked_share(share: Any) -> tuple[int, int]:
+    if not isinstance(share, list | tuple) or len(share) != 2:
+        raise TypeError(f"share must be None or (rank, world size). Received {share!r}.")
+    rank = check_count("the rank in share", share[0], lowest=0)
+    size = check_count("the world size in share", share[1])
+    if rank >= size:
+        raise ValueError(
+            f"The rank in share must be below the world size: ranks are 0 to {size - 1}. "
+            f"Received share={share!r}."
+        )
+    return rank, size
 
 
 def check_count(name: str, value: Any, lowest: int = 1) -> int:

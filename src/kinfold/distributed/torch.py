@@ -15,6 +15,7 @@ from torch import distributed as dist
 
 from kinfold.core.numerics import divide
 from kinfold.core.torch_numerics import refuse_again, transformed
+from kinfold.distributed import processes
 
 
 def ranks(x: torch.Tensor) -> "Ranks | None":
@@ -97,19 +98,10 @@ class Ranks(NamedTuple):
         every = torch.tensor(own, device=device)
         every = _all_gather(every, self.size).reshape(self.size, -1).tolist()
         if any(other[:2] != own[:2] for other in every):
-            self._disagree(facts)
+            told: list[Any] = [None] * self.size
+            dist.all_gather_object(told, facts)
+            processes.refuse_different(told)
         return [Rows(self, [other[2 + i] for other in every]) for i in range(len(tensors))]
-
-    def _disagree(self, facts: dict[str, Any]) -> None:
-        told: list[Any] = [None] * self.size
-        dist.all_gather_object(told, facts)
-        for rank, other in enumerate(told):
-            for name in told[0]:
-                if other.get(name) != told[0][name]:
-                    raise ValueError(
-                        f"The ranks of this run must agree on {name}. Rank 0 has "
-                        f"{told[0][name]}, and rank {rank} has {other.get(name)}."
-                    )
 
     def share(self, count: int) -> tuple[int, int]:
         """Where this rank's share of `count` things begins and ends."""
