@@ -79,7 +79,8 @@ def messages(run: Path | None) -> Iterator[None]:
         except OSError as error:
             from kinfold.training.files import WriteError
 
-            say(f"error: {error} {go_on}" if isinstance(error, WriteError) else f"error: {error}")
+            resumable = isinstance(error, WriteError) or type(error).__name__ == "RankFailedError"
+            say(f"error: {error} {go_on}" if resumable else f"error: {error}")
             raise typer.Exit(1) from None
 
 

@@ -8,7 +8,10 @@ and gradients, so each returns its share of both.
 On JAX an array is the global batch itself, whatever devices it lies on: see `streaming.devices`.
 """
 
+from collections.abc import Sequence
 from typing import Any
+
+from keras import ops
 
 from kinfold.core import backends
 from kinfold.core.checks import Tensor
@@ -64,3 +67,13 @@ def check_variables(loss: Any) -> None:
     check = getattr(backends.module(__name__), "check_variables", None)
     if check is not None:
         check(loss)
+
+
+def moments(x: Tensor, axes: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Mean and variance over `axes` of the rows of all ranks, each of the size of the others."""
+    ranks = backends.module(__name__).ranks(x)
+    if ranks is None:
+        return ops.moments(x, axes)
+    mean = ranks.summed(ops.mean(x, axes, keepdims=True)) / ranks.size
+    variance = ranks.summed(ops.mean(ops.square(x - mean), axes)) / ranks.size
+    return ops.squeeze(mean, axes), variance

@@ -3,11 +3,12 @@
 Every function here is called by all ranks, in the same order.
 """
 
+import contextlib
 import functools
 import hashlib
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -45,6 +46,11 @@ def _step_without_ddp() -> Any:
     steps = (getattr(trainer, name, None) for name in ("TorchTrainer", "Trainer"))
     step = next(step for step in steps if step)
     return None if hasattr(step, "_initialize_ddp") else step.train_step.__code__
+
+
+def fit_combines_gradients() -> bool:
+    """Whether `fit` of this Keras combines the gradients of the ranks."""
+    return _step_without_ddp() is None
 
 
 def _in_a_fit_that_combines_nothing() -> bool:
@@ -97,6 +103,10 @@ class Ranks(NamedTuple):
     def share(self, count: int) -> tuple[int, int]:
         """Where this rank's share of `count` things begins and ends."""
         return self.rank * count // self.size, (self.rank + 1) * count // self.size
+
+    def summed(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Sum over the ranks, whose gradients are added up too."""
+        return _Summed.apply(tensor)
 
     def reported(self, total: torch.Tensor, count: torch.Tensor | None) -> torch.Tensor:
         """Sum of `total` over the sum of `count`, scalars of each rank; 0 where that is 0.
@@ -228,16 +238,36 @@ def _all_reduce(tensor: torch.Tensor) -> torch.Tensor:
     return tensor
 
 
+class LostRankError(RuntimeError):
+    """A rank ended in the middle of a step."""
+
+
 def _together(collective: Callable[..., Any], *tensors: torch.Tensor) -> None:
     try:
         collective(*tensors)
     except RuntimeError as error:  # of gloo; NCCL ends the process
-        gone = _silent()
-        who = f"Rank{'s' * (len(gone) > 1)} {', '.join(gone)}" if gone else "Another rank"
-        raise RuntimeError(
-            f"{who} no longer answer{'s' * (len(gone) < 2)}, so this step cannot be finished. See "
-            f"what that process wrote, and resume from the last checkpoint. ({error})"
-        ) from error
+        raise _lost(_silent(), error) from error
+
+
+@contextlib.contextmanager
+def lost_ranks_told() -> Iterator[None]:
+    """Name the ranks that have ended where PyTorch's own collectives fail."""
+    try:
+        yield
+    except LostRankError:
+        raise
+    except RuntimeError as error:
+        if not (gone := _silent()):
+            raise
+        raise _lost(gone, error) from error
+
+
+def _lost(gone: list[str], error: Exception) -> LostRankError:
+    who = f"Rank{'s' * (len(gone) > 1)} {', '.join(gone)}" if gone else "Another rank"
+    return LostRankError(
+        f"{who} no longer answer{'s' * (len(gone) < 2)}, so this step cannot be finished. See "
+        f"what that process wrote, and resume from the last checkpoint. ({error})"
+    )
 
 
 def _silent(wait: float = 3.0) -> list[str]:
