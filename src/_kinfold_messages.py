@@ -76,6 +76,11 @@ def messages(run: Path | None) -> Iterator[None]:
         except (ValueError, FileNotFoundError, ImportError) as error:
             say(f"error: {error}")
             raise typer.Exit(2) from None
+        except RuntimeError as error:
+            if type(error).__name__ != "LostRankError":  # of torch, which is not imported here
+                raise
+            say(f"error: {error}")
+            raise typer.Exit(1) from None
         except OSError as error:
             from kinfold.training.files import WriteError
 

@@ -139,6 +139,9 @@ class EmbeddingModel(keras.Model):
                 if isinstance(one, TrainableLoss) and one.trainable_variables:
                     distributed.check_variables(one)
                     self.loss_layers.append(one.layer)
+        if self.built and keras.backend.backend() == "torch":
+            # `parameters()` of a built model has what it had, and DistributedDataParallel reads it.
+            self._track_variables()
 
     def _make_memory(self, embedding_size: int) -> None:
         assert self._remembering is not None
