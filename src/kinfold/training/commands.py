@@ -61,7 +61,8 @@ def train(
     >>> table = train(Settings("glyphs"), "run")  # doctest: +SKIP
     """
     settings.check_values()
-    with use(settings.devices) as devices:
+    asked = settings.devices if settings.devices > 1 else None
+    with use(settings.devices, asked) as devices:
         settings = dataclasses.replace(settings, devices=devices.count)
         return _train(settings, RunFolder(out), command, progress or Progress(), devices)
 
@@ -183,7 +184,7 @@ def resume(
     new: dict[str, Any] = {"epochs": epochs, "patience": patience, "devices": devices}
     settings = dataclasses.replace(settings, **{k: v for k, v in new.items() if v is not None})
     settings.check_values()
-    with use(settings.devices) as found:
+    with use(settings.devices, devices) as found:
         if found.rank:
             return _joined(folder, found)
         config = dataclasses.replace(
