@@ -76,10 +76,16 @@ def messages(run: Path | None) -> Iterator[None]:
         except (ValueError, FileNotFoundError, ImportError) as error:
             say(f"error: {error}")
             raise typer.Exit(2) from None
+        except RuntimeError as error:
+            if type(error).__name__ != "LostRankError":  # of torch, which is not imported here
+                raise
+            say(f"error: {error}")
+            raise typer.Exit(1) from None
         except OSError as error:
             from kinfold.training.files import WriteError
 
-            say(f"error: {error} {go_on}" if isinstance(error, WriteError) else f"error: {error}")
+            resumable = isinstance(error, WriteError) or type(error).__name__ == "RankFailedError"
+            say(f"error: {error} {go_on}" if resumable else f"error: {error}")
             raise typer.Exit(1) from None
 
 

@@ -217,6 +217,15 @@ class Fields:
         least=0,
         below=2**32,
     )
+    devices: int = setting(
+        1,
+        "Run",
+        "Number of devices of this machine that share each batch",
+        more="The batch is the whole batch, so their number changes neither the loss nor the "
+        "model, and --resume may be given another. JAX and TensorFlow make devices of the CPU "
+        "where there is no GPU; PyTorch runs a process for each, with Keras 3.16 or newer.",
+        least=1,
+    )
     tensorboard: bool = setting(False, "Run", "Also write logs for TensorBoard")
 
     def check_values(self) -> None:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import _kinfold_backend
+import _kinfold_devices
 
 try:
     import typer
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
 # Nothing here imports Keras before `_use_backend` has said which backend it is to use.
 
-_OPEN = ("resume", "epochs", "patience")  # options that --resume leaves open
+_OPEN = ("resume", "epochs", "patience", "devices")  # options that --resume leaves open
 EXAMPLES = """Examples:
 
 kinfold train glyphs --out runs/glyphs
@@ -160,12 +161,15 @@ def train(
             if others:
                 raise ValueError(
                     "--resume takes everything from the run, except that --epochs can be raised "
-                    f"and --patience changed: leave out {', '.join(others)}."
+                    f"and --patience and --devices changed: leave out {', '.join(others)}."
                 )
-            _use_backend(_kinfold_backend.of_run(resume))
+            count = values.get("devices") or _kinfold_devices.of_run(resume)
+            _use_backend(_kinfold_backend.of_run(resume), count)
+            _launch(count)
             from kinfold import training
 
-            training.resume(resume, values.get("epochs"), _progress(), values.get("patience"))
+            changed = {name: values.get(name) for name in ("epochs", "patience", "devices")}
+            training.resume(resume, progress=_progress(), **changed)
             return
         if "data" not in given:
             raise ValueError(
@@ -174,7 +178,8 @@ def train(
             )
         if out is None:
             raise ValueError("Name the folder for the run: --out RUN.")
-        _use_backend(backend)
+        _use_backend(backend, values.get("devices", 1))
+        _launch(values.get("devices", 1))
         from kinfold import training
         from kinfold.training import run_losses
 
@@ -265,10 +270,19 @@ def _progress() -> Progress:
     return Bar() if sys.stdout.isatty() else Lines()
 
 
-def _use_backend(asked: str | None) -> None:
+def _use_backend(asked: str | None, devices: int = 1) -> None:
     """Choose the backend and set it for Keras, which reads it once, when it is imported."""
     _kinfold_backend.use(asked)
+    _kinfold_devices.ask(_kinfold_backend.find(asked), devices)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+
+def _launch(devices: int) -> None:
+    """On PyTorch, run this command again in a process for each device, and exit as they do."""
+    if devices > 1 and _kinfold_backend.find() == "torch" and "RANK" not in os.environ:
+        from kinfold.training.devices.launcher import launch
+
+        raise typer.Exit(launch(devices, sys.argv[1:]))
 
 
 def _use_backend_of(run: Path, asked: str | None) -> None:

@@ -249,3 +249,14 @@ def test_ids_beyond_32_bits_of_one_output_of_two() -> None:
             model.evaluate(x, wide, verbose=0)
     else:
         assert model.evaluate(x, wide, verbose=0) == pytest.approx(right)
+
+
+@pytest.mark.skipif(BACKEND != "torch", reason="of PyTorch's modules")
+def test_pytorch_sees_the_variables_of_the_loss() -> None:
+    inputs = keras.Input((4,))
+    model = kinfold.EmbeddingModel(inputs, keras.layers.Dense(2)(inputs))
+    for loss, count in ((losses.ArcFaceLoss(3, 2), 3), (losses.TripletLoss(), 2)):
+        model.compile("sgd", loss)
+        seen = {id(value) for value in model.parameters()}
+        assert seen == {id(variable.value) for variable in model.trainable_variables}
+        assert len(seen) == count

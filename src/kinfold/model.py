@@ -140,7 +140,10 @@ class EmbeddingModel(keras.Model):
                 if isinstance(one, TrainableLoss) and one.trainable_variables:
                     distributed.check_variables(one)
                     self.loss_layers.append(one.layer)
-                    distributed.keep_apart(self, one)
+        if self.built and keras.backend.backend() == "torch":
+            # `parameters()` of a built model has what it had, and DistributedDataParallel reads it.
+            self._track_variables()
+        distributed.keep_apart(self, loss)
 
     def _make_memory(self, embedding_size: int) -> None:
         assert self._remembering is not None

@@ -262,7 +262,7 @@ def killed(rank: int) -> str:
 
 def test_a_rank_that_is_killed_stops_the_others(tmp_path: Path) -> None:
     (found,) = on_ranks(killed, tmp_path, answering=1)
-    assert "RuntimeError: Rank 1 no longer answers" in found
+    assert "LostRankError: Rank 1 no longer answers" in found
 
 
 def equal_batches(rank: int) -> list[float]:

@@ -8,7 +8,11 @@ and gradients, so each returns its share of both.
 On JAX an array is the global batch itself, whatever devices it lies on: see `streaming.devices`.
 """
 
+from collections.abc import Sequence
 from typing import Any
+
+import keras
+from keras import ops
 
 from kinfold.core import backends
 from kinfold.core.checks import Tensor
@@ -69,10 +73,11 @@ def shard(loss: Any, count: int) -> tuple[int, int]:
     return found(count)
 
 
-def keep_apart(model: Any, loss: Any) -> None:
-    """See that the mean over ranks leaves the shards of a loss alone, which are no copies."""
-    if getattr(loss, "shard_classes", False):
-        backends.module(__name__).keep_apart(model, loss.trainable_variables)
+def keep_apart(model: Any, losses: Any) -> None:
+    """See that the mean over ranks leaves the shards of losses alone, which are no copies."""
+    for loss in keras.tree.flatten(losses):
+        if getattr(loss, "shard_classes", False):
+            backends.module(__name__).keep_apart(model, loss.trainable_variables)
 
 
 def check_fit(model: Any) -> None:
@@ -93,3 +98,13 @@ def check_variables(loss: Any) -> None:
     check = getattr(backends.module(__name__), "check_variables", None)
     if check is not None:
         check(loss)
+
+
+def moments(x: Tensor, axes: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Mean and variance over `axes` of the rows of all ranks, each of the size of the others."""
+    ranks = backends.module(__name__).ranks(x)
+    if ranks is None:
+        return ops.moments(x, axes)
+    mean = ranks.summed(ops.mean(x, axes, keepdims=True)) / ranks.size
+    variance = ranks.summed(ops.mean(ops.square(x - mean), axes)) / ranks.size
+    return ops.squeeze(mean, axes), variance

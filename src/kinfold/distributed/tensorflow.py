@@ -59,6 +59,15 @@ class Ranks(NamedTuple):
         rank, size = self.context.replica_id_in_sync_group, self.context.num_replicas_in_sync
         return rank * count // size, (rank + 1) * count // size
 
+    @property
+    def size(self) -> int:
+        """The number of replicas."""
+        return self.context.num_replicas_in_sync
+
+    def summed(self, tensor: tf.Tensor) -> tf.Tensor:
+        """Sum over the replicas, whose gradients are added up too."""
+        return self.context.all_reduce(tf.distribute.ReduceOp.SUM, tensor)
+
     def reported(self, total: tf.Tensor, count: tf.Tensor | None) -> tf.Tensor:
         """This replica's share of sum of `total` over sum of `count`; 0 where that is 0.
 

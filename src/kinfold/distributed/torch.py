@@ -6,8 +6,6 @@ Every function here is called by all ranks, in the same order.
 import functools
 import hashlib
 import sys
-import time
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -16,6 +14,7 @@ from torch import distributed as dist
 from kinfold.core.numerics import divide
 from kinfold.core.torch_numerics import refuse_again, transformed
 from kinfold.distributed import processes
+from kinfold.distributed import torch_collectives as collectives
 
 
 def ranks(x: torch.Tensor) -> "Ranks | None":
@@ -65,6 +64,11 @@ def _step_without_ddp() -> Any:
     return None if hasattr(step, "_initialize_ddp") else step.train_step.__code__
 
 
+def fit_combines_gradients() -> bool:
+    """Whether `fit` of this Keras combines the gradients of the ranks."""
+    return _step_without_ddp() is None
+
+
 def _in_a_fit_that_combines_nothing() -> bool:
     if (step := _step_without_ddp()) is None:
         return False
@@ -96,7 +100,7 @@ class Ranks(NamedTuple):
         device, counts = tensors[0].device, [len(t) for t in tensors]
         own = [len(tensors), int.from_bytes(digest, "big"), *counts, *[0] * (4 - len(counts))]
         every = torch.tensor(own, device=device)
-        every = _all_gather(every, self.size).reshape(self.size, -1).tolist()
+        every = collectives.all_gather(every, self.size).reshape(self.size, -1).tolist()
         if any(other[:2] != own[:2] for other in every):
             told: list[Any] = [None] * self.size
             dist.all_gather_object(told, facts)
@@ -113,11 +117,15 @@ class Ranks(NamedTuple):
 
     def added(self, value: torch.Tensor) -> torch.Tensor:
         """The sum over ranks [n], alike on each, of which each has the gradient of its part."""
-        return _Reported.apply(value, _all_reduce(value.detach().clone()), 1)
+        return _Reported.apply(value, collectives.all_reduce(value.detach().clone()), 1)
 
     def log_added(self, value: torch.Tensor) -> torch.Tensor:
         """As `added`, log(sum over ranks of exp(value)) [n]."""
         return _LogAdded.apply(value)
+
+    def summed(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Sum over the ranks, whose gradients are added up too."""
+        return _Summed.apply(tensor)
 
     def reported(self, total: torch.Tensor, count: torch.Tensor | None) -> torch.Tensor:
         """Sum of `total` over the sum of `count`, scalars of each rank; 0 where that is 0.
@@ -127,9 +135,9 @@ class Ranks(NamedTuple):
         Its gradient is that of this rank's part of the sum, times the number of ranks.
         """
         if count is None:
-            return _Reported.apply(total, _all_reduce(total.detach().clone()), self.size)
+            return _Reported.apply(total, collectives.all_reduce(total.detach().clone()), self.size)
         both = torch.stack([total.detach(), count.detach().to(total.dtype)])
-        both = _all_reduce(both)
+        both = collectives.all_reduce(both)
         if count.requires_grad:
             count = _Summed.apply(count)
             return _Reported.apply(divide(total, count), divide(*both), self.size)
@@ -150,7 +158,7 @@ class Rows(NamedTuple):
     def gathered(self, tensor: torch.Tensor) -> torch.Tensor:
         """The rows of all ranks [sum of sizes, ...]; a gradient returns to the rank it is of."""
         if not tensor.dtype.is_floating_point:
-            return _gather(self, tensor)
+            return collectives.gather(self.sizes, tensor)
         return _Gathered.apply(self, tensor)
 
     def each(self, *tensors: torch.Tensor | None) -> tuple[torch.Tensor | None, ...]:
@@ -166,7 +174,7 @@ class _Gathered(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, rows: Rows, tensor: Any) -> Any:
         ctx.rows = rows
-        return _gather(rows, tensor)
+        return collectives.gather(rows.sizes, tensor)
 
     @staticmethod
     def backward(ctx: Any, g: Any) -> Any:
@@ -179,7 +187,7 @@ class _ToOwner(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, rows: Rows, tensor: Any) -> Any:
         ctx.rows = rows
-        return _scatter(rows, tensor)
+        return collectives.scatter(rows.sizes, rows.ranks.rank, tensor)
 
     @staticmethod
     def backward(ctx: Any, g: Any) -> Any:
@@ -189,7 +197,7 @@ class _ToOwner(torch.autograd.Function):
 class _Summed(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, value: Any) -> Any:
-        return _all_reduce(value.clone())
+        return collectives.all_reduce(value.clone())
 
     @staticmethod
     def backward(ctx: Any, g: Any) -> Any:
@@ -199,9 +207,9 @@ class _Summed(torch.autograd.Function):
 class _LogAdded(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, value: Any) -> Any:
-        largest = _all_reduce(value.clone(), dist.ReduceOp.MAX)
+        largest = collectives.all_reduce(value.clone(), dist.ReduceOp.MAX)
         largest = largest.masked_fill(largest == -torch.inf, 0.0)
-        every = _all_reduce((value - largest).exp()).log() + largest
+        every = collectives.all_reduce((value - largest).exp()).log() + largest
         ctx.save_for_backward(value, every)
         return every
 
@@ -221,79 +229,3 @@ class _Reported(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, g: Any) -> Any:
         return g * ctx.size, None, None
-
-
-@torch.compiler.disable
-def _gather(rows: Rows, tensor: torch.Tensor) -> torch.Tensor:
-    sizes, sent = rows.sizes, tensor.detach().contiguous()
-    if sent.dtype == torch.bool:
-        sent = sent.to(torch.uint8)
-    if (most := max(sizes)) > len(sent):
-        sent = torch.cat([sent, sent.new_zeros(most - len(sent), *sent.shape[1:])])
-    found = _all_gather(sent, len(sizes))
-    if min(sizes) < most:
-        parts = found.split(most)
-        found = torch.cat([part[:n] for part, n in zip(parts, sizes, strict=True)])
-    return found.to(tensor.dtype)
-
-
-@torch.compiler.disable
-def _scatter(rows: Rows, tensor: torch.Tensor) -> torch.Tensor:
-    sizes = rows.sizes
-    own = sizes[rows.ranks.rank]
-    # Not a reduce-scatter, for which gloo sends twice as much; and sums of half precision round.
-    found = tensor.new_empty(len(sizes) * own, *tensor.shape[1:])
-    sent = tensor.detach().contiguous()
-    _together(
-        lambda found, sent: dist.all_to_all_single(found, sent, [own] * len(sizes), sizes),
-        *(found, sent),
-    )
-    parts = found.reshape(len(sizes), own, *tensor.shape[1:])
-    wide = torch.promote_types(tensor.dtype, torch.float32)
-    return parts.sum(0, dtype=wide).to(tensor.dtype)
-
-
-def _all_gather(tensor: torch.Tensor, size: int) -> torch.Tensor:
-    found = tensor.new_empty(size * len(tensor), *tensor.shape[1:])
-    _together(_collective("all_gather_single", "all_gather_into_tensor"), found, tensor)
-    return found
-
-
-@torch.compiler.disable
-def _all_reduce(tensor: torch.Tensor, how: Any = dist.ReduceOp.SUM) -> torch.Tensor:
-    _together(lambda tensor: dist.all_reduce(tensor, how), tensor)
-    return tensor
-
-
-def _together(collective: Callable[..., Any], *tensors: torch.Tensor) -> None:
-    try:
-        collective(*tensors)
-    except RuntimeError as error:  # of gloo; NCCL ends the process
-        gone = _silent()
-        who = f"Rank{'s' * (len(gone) > 1)} {', '.join(gone)}" if gone else "Another rank"
-        raise RuntimeError(
-            f"{who} no longer answer{'s' * (len(gone) < 2)}, so this step cannot be finished. See "
-            f"what that process wrote, and resume from the last checkpoint. ({error})"
-        ) from error
-
-
-def _silent(wait: float = 3.0) -> list[str]:
-    """The ranks that do not say within `wait` seconds that they are still there."""
-    store, found = dist.distributed_c10d._get_default_store(), []
-    try:
-        store.set(f"kinfold/there/{dist.get_rank()}", "1")
-        end = time.monotonic() + wait
-        for rank in range(dist.get_world_size()):
-            while not (there := store.check([f"kinfold/there/{rank}"])):
-                if time.monotonic() > end:
-                    break
-                time.sleep(0.05)
-            found += [] if there else [str(rank)]
-    except RuntimeError:  # the store was kept by a process that is gone
-        return []
-    return found
-
-
-def _collective(name: str, before: str) -> Callable[..., Any]:
-    """A collective of `torch.distributed` by its name, or by the one of PyTorch before 2.13."""
-    return getattr(dist, name, None) or getattr(dist, before)

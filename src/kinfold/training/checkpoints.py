@@ -12,6 +12,7 @@ from kinfold.callbacks import RetrievalEvaluation
 from kinfold.datasets import Split
 from kinfold.metrics.retrieval import retrieval_metrics
 from kinfold.training import files, run_folder
+from kinfold.training.devices import Devices
 from kinfold.training.evaluation import as_numpy, pixels
 from kinfold.training.progress import Progress
 from kinfold.training.run_folder import CHOSEN_BY, Checkpoint, RunFolder
@@ -24,7 +25,8 @@ _BATCH = 256
 class CheckpointCallback(keras.callbacks.Callback):
     """Keeps the best model, and commits each epoch: the checkpoint's rename comes last.
 
-    `kept` builds the model to keep by a checkpoint, when the encoder is at its last epoch.
+    `kept` builds the model to keep by a checkpoint, when the encoder is at its last epoch. Without
+    `writes` it only follows which epoch is the best.
     """
 
     def __init__(
@@ -35,8 +37,10 @@ class CheckpointCallback(keras.callbacks.Callback):
         checkpoint: Checkpoint,
         progress: Progress,
         kept: Callable[[Checkpoint], keras.Model],
+        writes: bool = True,
     ) -> None:
         super().__init__()
+        self.writes = writes
         self.kept = kept
         self.folder = folder
         self.settings = settings
@@ -66,33 +70,40 @@ class CheckpointCallback(keras.callbacks.Callback):
             )
         history = checkpoint.history
         best = not checkpoint.best_epoch or row[CHOSEN_BY] > max(history[CHOSEN_BY])
+        copied = as_numpy if self.writes else _nothing
         self.checkpoint = Checkpoint(
             {name: [*history.get(name, []), value] for name, value in row.items()},
-            as_numpy(self.model.variables),
-            as_numpy(self.model.optimizer.variables),
+            copied(self.model.variables),
+            copied(self.model.optimizer.variables),
             epoch + 1 if best else checkpoint.best_epoch,
-            as_numpy(self.encoder.variables) if best else checkpoint.best_weights,
+            copied(self.encoder.variables) if best else checkpoint.best_weights,
             self.collapse,
             time.monotonic() - self.start,
             checkpoint.baseline,
         )
         best = best and self.checkpoint.best == "trained"
-        if best or not checkpoint.epochs:
-            with files.atomic_write(folder.model) as path:
-                self.kept(self.checkpoint).save(path)
-        run_folder.write_history(folder.history, self.checkpoint.history)
-        run_folder.write_checkpoint(folder.checkpoint, self.checkpoint)
+        if self.writes:
+            if best or not checkpoint.epochs:
+                with files.atomic_write(folder.model) as path:
+                    self.kept(self.checkpoint).save(path)
+            run_folder.write_history(folder.history, self.checkpoint.history)
+            run_folder.write_checkpoint(folder.checkpoint, self.checkpoint)
         self.progress.epoch(row, best)
         if settings.is_done(epoch + 1, self.checkpoint.best_epoch) and epoch + 1 < settings.epochs:
             self.model.stop_training = True
             self.progress.note(f"No better {CHOSEN_BY} in {settings.patience} epochs: stopping.")
 
 
+def _nothing(variables: list[Any]) -> list[np.ndarray]:
+    return []
+
+
 class Validation(RetrievalEvaluation):
     """The metrics of each epoch; a collapse is told once in a run, and kept for its report."""
 
-    def __init__(self, split: Split, commit: CheckpointCallback) -> None:
+    def __init__(self, split: Split, commit: CheckpointCallback, devices: Devices) -> None:
         super().__init__(split.x, split.y, metrics=LIVE_METRICS, batch_size=_BATCH)
+        self.devices = devices
         self.commit = commit
         self.collapsed = bool(commit.collapse)
         self.predict_callbacks = [_Told(commit.progress, len(split))]
@@ -107,6 +118,17 @@ class Validation(RetrievalEvaluation):
         self.on_epoch_end(-1, start)
         self.collapsed = collapsed
         return {"raw": {self.prefix + name: value for name, value in raw.items()}, "start": start}
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        with self.devices.measuring():
+            super().on_train_begin(logs)
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        own: dict[str, Any] = {}
+        with self.devices.measuring():
+            super().on_epoch_end(epoch, own)
+        if logs is not None:
+            logs.update(self.devices.agreed(own))
 
     def tell(self, text: str) -> None:
         self.commit.collapse = text

@@ -12,6 +12,7 @@ import keras
 
 from kinfold.encoders import pretrained
 from kinfold.training import evaluation, records, sources, verdicts
+from kinfold.training.devices import Devices, use
 from kinfold.training.evaluation import Table
 from kinfold.training.files import WriteError as WriteError
 from kinfold.training.measuring import compare as compare
@@ -59,6 +60,16 @@ def train(
     >>> from kinfold.training import Settings, train
     >>> table = train(Settings("glyphs"), "run")  # doctest: +SKIP
     """
+    settings.check_values()
+    asked = settings.devices if settings.devices > 1 else None
+    with use(settings.devices, asked) as devices:
+        settings = dataclasses.replace(settings, devices=devices.count)
+        return _train(settings, RunFolder(out), command, progress or Progress(), devices)
+
+
+def _train(
+    settings: Settings, folder: RunFolder, command: str, progress: Progress, devices: Devices
+) -> Table:
     settings.check()
     sources.check_source(settings.data, settings.image_size)
     if settings.data != sources.GLYPHS:
@@ -66,15 +77,25 @@ def train(
     if settings.weights_file is not None:
         weights = str(pretrained.check_file(settings.weights_file).resolve())
         settings = dataclasses.replace(settings, weights=weights)
-    folder = RunFolder(out)
+    if devices.rank:
+        return _joined(folder, devices)
     _check_free(folder)
     with contextlib.ExitStack() as held:
         with _made(folder, held):
             config = Config(settings, keras.backend.backend(), command)
             records.write_config(folder, config)
-            run = Run(folder, config, progress or Progress())
+            run = Run(folder, config, progress, devices)
             run.prepare()
+        devices.wait()
         return run.go_on()
+
+
+def _joined(folder: RunFolder, devices: Devices) -> Table:
+    """Take part in the run that rank 0 has prepared; the table is {}, as rank 0 has it."""
+    devices.wait()
+    run = Run(folder, records.read_config(folder), Progress(), devices)
+    run.prepare()
+    return run.go_on()
 
 
 def _check_free(folder: RunFolder) -> None:
@@ -123,6 +144,7 @@ def resume(
     epochs: int | None = None,
     progress: Progress | None = None,
     patience: int | None = None,
+    devices: int | None = None,
 ) -> Table:
     """Go on with a run from its last whole epoch, to the result of an unbroken run.
 
@@ -135,6 +157,7 @@ def resume(
         progress: hears what goes on; None for nobody.
         patience: epochs without a better val_map@r to wait for from now on; None for as many as
             the run was begun with.
+        devices: that share each batch from now on; None for as many as before.
 
     Returns:
         The table of the test classes, as `train` does; of a finished run, what it was.
@@ -148,7 +171,6 @@ def resume(
     folder = RunFolder(out)
     config = records.read_config(folder)
     settings = config.settings
-    progress = progress or Progress()
     if config.backend != keras.backend.backend():
         raise ValueError(
             f"The run in {folder.path} trains on {config.backend}, and Keras uses "
@@ -159,26 +181,37 @@ def resume(
             f"The run in {folder.path} has {settings.epochs} epochs, which can be raised but not "
             f"lowered. Received: epochs={epochs}."
         )
+    new: dict[str, Any] = {"epochs": epochs, "patience": patience, "devices": devices}
+    settings = dataclasses.replace(settings, **{k: v for k, v in new.items() if v is not None})
+    settings.check_values()
+    with use(settings.devices, devices) as found:
+        if found.rank:
+            return _joined(folder, found)
+        config = dataclasses.replace(
+            config, settings=dataclasses.replace(settings, devices=found.count)
+        )
+        return _resume(folder, config, progress or Progress(), found)
+
+
+def _resume(folder: RunFolder, config: Config, progress: Progress, devices: Devices) -> Table:
+    settings = config.settings
     with folder.lock():
         folder.remove_partial_files()
-        new = dataclasses.replace(
-            settings, epochs=epochs or settings.epochs, patience=patience or settings.patience
-        )
-        if new != settings:
-            new.check()
-            settings = new
-            config = dataclasses.replace(config, settings=new)
+        if settings != records.read_config(folder).settings:
+            settings.check()
             records.write_config(folder, config)
         metrics = records.read_metrics(folder.metrics, evaluation.ROWS)
         if metrics.get("finished") and settings.is_done(metrics["epochs"], metrics["best_epoch"]):
+            devices.wait()
             progress.note(f"The run in {folder.path} is finished: {_ended(settings, metrics)}")
             table = {name: metrics[name] for name in evaluation.ROWS if name in metrics}
             progress.note(verdicts.table_text(table, metrics.get("gain")))
             if metrics.get("note"):
                 progress.note(str(metrics["note"]))
             return table
-        run = Run(folder, config, progress)
+        run = Run(folder, config, progress, devices)
         run.prepare()
+        devices.wait()
         return run.go_on()
 
 

@@ -3,6 +3,7 @@
 And the gain over raw data, with an interval: whether the model is worth its place.
 """
 
+import importlib
 from collections.abc import Callable
 from typing import Any
 
@@ -80,10 +81,18 @@ def embed(
         batch = x[start : start + _BATCH]
         filled = np.zeros((_BATCH, *batch.shape[1:]), batch.dtype)
         filled[: len(batch)] = batch
-        parts.append(np.asarray(model.predict_on_batch(filled))[: len(batch)])
+        parts.append(_predicted(model, filled)[: len(batch)])
         if told is not None:
             told(start + len(batch), len(x))
     return np.concatenate(parts).astype(np.float32)
+
+
+def _predicted(model: keras.Model, x: np.ndarray) -> np.ndarray:
+    if keras.backend.backend() != "torch":
+        return np.asarray(model.predict_on_batch(x))
+    # `predict` of Keras 3.16 makes all ranks of torch.distributed wait for one another.
+    with importlib.import_module("torch").no_grad():
+        return keras.ops.convert_to_numpy(model(x, training=False))
 
 
 def scores(

@@ -11,6 +11,7 @@ from kinfold.encoders import networks
 from kinfold.encoders.scaling import Scaling
 from kinfold.training import evaluation, files, records, results, run_folder, sources, verdicts
 from kinfold.training.checkpoints import CheckpointCallback, Validation
+from kinfold.training.devices import Devices
 from kinfold.training.evaluation import Table, as_numpy, assign
 from kinfold.training.progress import Progress
 from kinfold.training.records import Config
@@ -24,13 +25,17 @@ class Interrupted(KeyboardInterrupt):
 
 
 class Run:
-    """One process's part of a run."""
+    """One process's part of a run; of several, the one of rank 0 writes and tells."""
 
-    def __init__(self, folder: RunFolder, config: Config, progress: Progress) -> None:
+    def __init__(
+        self, folder: RunFolder, config: Config, progress: Progress, devices: Devices
+    ) -> None:
         self.folder = folder
         self.config = config
         self.settings = config.settings
-        self.progress = progress
+        self.devices = devices
+        self.writes = devices.rank == 0
+        self.progress = progress if self.writes else Progress()
         self.seconds: dict[str, float] = {}
 
     def prepare(self) -> None:
@@ -48,13 +53,16 @@ class Run:
             _check_tensorboard()
         if not kept and train.x.ndim == 4:  # older runs have data that was brought to 0 to 255
             self.config = dataclasses.replace(self.config, scaling=Scaling.of(train.x))
-            records.write_config(self.folder, self.config)
-        self.encoder = self._untrained()
+            if self.writes:
+                records.write_config(self.folder, self.config)
+        with self.devices.scope():
+            self.encoder = self._untrained()
         self.batches = self.settings.make_batches(train)
-        if self.settings.weights != "none" and not self.folder.start.exists():
+        self.settings.check_shares(self.batches.indices, self.devices)
+        if self.writes and self.settings.weights != "none" and not self.folder.start.exists():
             # Their file may be gone when the run goes on, and when its table is made.
             run_folder.write_weights(self.folder.start, as_numpy(self.encoder.variables))
-        if not kept:
+        if self.writes and not kept:
             run_folder.write_splits(self.folder.data, self.splits)
         self.seconds["data"] = time.monotonic() - start
         self.progress.note(
@@ -69,21 +77,28 @@ class Run:
                 self.progress.note(note)
 
     def go_on(self) -> Table:
-        """Train the epochs that are left, measure the best model and write the result."""
+        """Train the epochs that are left, measure the best model and write the result.
+
+        Returns:
+            The table; {} in a process that does not write.
+        """
         checkpoint = run_folder.read_checkpoint(self.folder.checkpoint)
-        if checkpoint.epochs:
+        if self.writes and checkpoint.epochs:
             self._write_from(checkpoint)
         if not self.settings.is_done(checkpoint.epochs, checkpoint.best_epoch):
             if checkpoint.epochs:
                 self.progress.note(f"Going on after epoch {checkpoint.epochs}.")
             try:
-                self._fit(checkpoint)
+                with self.devices.scope():
+                    self._fit(checkpoint)
             except KeyboardInterrupt:
-                self._stop()
+                if self.writes:
+                    self._stop()
+                raise Interrupted from None
             except files.WriteError as error:
                 done = run_folder.read_checkpoint(self.folder.checkpoint).epochs
                 raise files.WriteError(f"{error} {_whole(done)}") from error
-        return self._finish()
+        return self._finish() if self.writes else {}
 
     def _write_from(self, checkpoint: Checkpoint) -> None:
         """Write again what a kill between two renames may have left newer than the checkpoint."""
@@ -99,15 +114,17 @@ class Run:
             assign(trainer.variables, checkpoint.weights)
             assign(trainer.optimizer.variables, checkpoint.optimizer)
         self.batches.current_epoch = checkpoint.epochs
+        if not settings.chunk:  # whose statistics are of a chunk
+            self.devices.normalise_together(self.encoder)
         commit = CheckpointCallback(
-            self.folder, settings, self.encoder, checkpoint, progress, self._kept
+            self.folder, settings, self.encoder, checkpoint, progress, self._kept, self.writes
         )
-        validation = Validation(self.splits[1], commit)
+        validation = Validation(self.splits[1], commit, self.devices)
         if not checkpoint.epochs:
             checkpoint.baseline = validation.baseline(trainer)
             progress.note(_start_text(checkpoint.scores))
         callbacks = [validation, commit]
-        if settings.tensorboard:
+        if settings.tensorboard and self.writes:
             logs = keras.callbacks.TensorBoard(str(self.folder.tensorboard), write_graph=False)
             callbacks.insert(1, logs)
         progress.begin(checkpoint.epochs, settings.epochs, len(self.batches))
@@ -137,7 +154,6 @@ class Run:
                 "its table and report; Ctrl-C again stops at once."
             )
             self._finish()
-        raise Interrupted
 
     def _finish(self) -> Table:
         """Measure the best model on the test classes, and write the report and the metrics."""

@@ -9,13 +9,15 @@ import keras
 import numpy as np
 
 from _kinfold_settings import Fields, arguments
-from kinfold.batches import ClassBalancedBatches
+from kinfold import losses
+from kinfold.batches import ClassBalancedBatches, ClassBalancedIndices
 from kinfold.datasets import Split
 from kinfold.encoders import augmentation, networks, pretrained
 from kinfold.encoders.scaling import Scaling, value_range
 from kinfold.layers import Chunked
 from kinfold.model import EmbeddingModel
 from kinfold.training import run_losses
+from kinfold.training.devices import Devices
 
 SMALL_IMAGE = 64  # pixels per side, up to which images get the small network by default
 APPLICATION_SIZE = 160  # pixels per side that images are read at for a keras.applications network
@@ -191,6 +193,29 @@ class Settings(Fields):
             batches_per_epoch=self.steps_per_epoch,
             seed=self.seed,
         )
+
+    def check_shares(self, batches: ClassBalancedIndices, devices: Devices) -> None:
+        """Raise ValueError if devices cannot share a batch evenly, or the loss cannot be shared."""
+        if devices.count == 1:
+            return
+        classes, examples = batches.classes_per_batch, batches.examples_per_class
+        loss = self.make_loss()
+        by_class = isinstance(loss, run_losses.TwoByTwo) and not devices.global_arrays
+        if by_class and isinstance(loss.loss, losses.ContrastiveLoss):
+            raise ValueError(
+                f"The loss {self.loss} pairs each class with the next one of the batch, which may "
+                f"lie on another device: use --devices 1, JAX, or another loss, such as "
+                f"pair-contrastive. Received: devices={devices.count}."
+            )
+        shared = classes if by_class else classes * examples
+        if shared % devices.count:
+            what = f"{classes} classes" if by_class else f"{classes} x {examples} examples"
+            raise ValueError(
+                f"A batch of {what} cannot be shared evenly by {devices.count} devices: change "
+                "--classes-per-batch or --examples-per-class, or pass another --devices. "
+                f"Received: classes_per_batch={classes}, examples_per_class={examples}, "
+                f"devices={devices.count}."
+            )
 
     def make_optimizer(self) -> keras.optimizers.Optimizer:
         """Build Adam, whose learning rate follows from the step alone, so that a run can go on."""
