@@ -78,7 +78,7 @@ def _different(sums: list[torch.Tensor]) -> list[int]:
 
 
 def _sum_of_bits(tensor: torch.Tensor) -> torch.Tensor:
-    """A number that tells tensors apart exactly: the sum of their bits, read as integers."""
+    """The sum of the bits of a tensor, read as integers: other bits, almost surely another sum."""
     if tensor.dtype == torch.bool:
         return tensor.sum()
     whole = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[tensor.element_size()]
