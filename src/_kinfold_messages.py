@@ -6,6 +6,7 @@ Like `kinfold_cli`, for which it is, it imports no Keras: what is typed wrong is
 from __future__ import annotations
 
 import contextlib
+import os
 import shlex
 import sys
 import warnings
@@ -71,7 +72,8 @@ def messages(run: Path | None) -> Iterator[None]:
             yield
         except KeyboardInterrupt:
             begun = run is not None and (run / "config.json").exists()
-            say(f"Stopped. {go_on}" if begun else "Stopped.")
+            if os.environ.get("RANK", "0") == "0":  # of several processes one tells
+                say(f"Stopped. {go_on}" if begun else "Stopped.")
             raise typer.Exit(130) from None
         except (ValueError, FileNotFoundError, ImportError) as error:
             say(f"error: {error}")

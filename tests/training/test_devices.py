@@ -1,9 +1,12 @@
 """Runs on several devices give what one device gives, and may change their number on the way."""
 
+import contextlib
 import dataclasses
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import keras
@@ -22,8 +25,9 @@ from native import BACKEND, assert_close
 
 pytestmark = pytest.mark.usefixtures("compile_once")
 
+TRAINS_RANKS = hasattr(keras.Model, "_initialize_ddp")  # Keras 3.16 on PyTorch
 several = pytest.mark.skipif(
-    BACKEND == "torch" and not hasattr(keras.Model, "_initialize_ddp"),
+    BACKEND == "torch" and not TRAINS_RANKS,
     reason="Keras combines the gradients of processes from 3.16 on",
 )
 
@@ -45,17 +49,17 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     return Settings(str(path), loss="arc-face", embedding_size=8, seed=5, **sizes)
 
 
+def environment() -> dict[str, str]:
+    source = str(Path(kinfold.__file__).parents[1])
+    path = os.pathsep.join([source, os.environ.get("PYTHONPATH", "")])
+    return {**os.environ, "KERAS_BACKEND": BACKEND, "PYTHONPATH": path}
+
+
 def kinfold_train(*arguments: object) -> str:
     """Run the command in a process of its own, where the devices are still to be made."""
-    source = str(Path(kinfold.__file__).parents[1])
-    environment = {
-        **os.environ,
-        "KERAS_BACKEND": BACKEND,
-        "PYTHONPATH": os.pathsep.join([source, os.environ.get("PYTHONPATH", "")]),
-    }
     command = [sys.executable, "-m", "kinfold_cli", "train", *map(str, arguments)]
     done = subprocess.run(
-        command, env=environment, capture_output=True, text=True, timeout=600, check=False
+        command, env=environment(), capture_output=True, text=True, timeout=600, check=False
     )
     assert done.returncode == 0, done.stderr[-4000:]
     return done.stdout
@@ -93,6 +97,7 @@ def test_two_devices_train_what_one_trains_and_one_goes_on(
     assert_same_run(one, two)
 
 
+@pytest.mark.skipif(TRAINS_RANKS, reason="PyTorch takes as many processes as it is told")
 def test_more_devices_than_there_are_is_one_sentence(settings: Settings, tmp_path: Path) -> None:
     arguments = ["train", settings.data, "--out", str(tmp_path / "run"), "--devices", "64"]
     result = CliRunner().invoke(cli.app, arguments)
@@ -102,9 +107,8 @@ def test_more_devices_than_there_are_is_one_sentence(settings: Settings, tmp_pat
         "tensorflow": "TensorFlow has 1 CPU device here: pass at most that many",
         "torch": "several devices need Keras 3.16 or newer",
     }
-    if BACKEND != "torch" or not hasattr(keras.Model, "_initialize_ddp"):
-        assert said[BACKEND] in result.stderr
-        assert len(result.stderr.splitlines()) == 1
+    assert said[BACKEND] in result.stderr
+    assert len(result.stderr.splitlines()) == 1
     assert not (tmp_path / "run").exists()
 
 
@@ -146,3 +150,44 @@ def test_flags_of_xla_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("XLA_FLAGS", before)
         _kinfold_devices.ask(backend, 2)
         assert os.environ["XLA_FLAGS"] == after
+
+
+def rank_of(process: Path) -> str | None:
+    with contextlib.suppress(OSError):
+        for one in (process / "environ").read_bytes().split(b"\0"):
+            if one.startswith(b"RANK="):
+                return one[5:].decode()
+    return None
+
+
+def children(pid: int) -> list[int]:
+    return [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+@pytest.mark.skipif(not TRAINS_RANKS or not Path("/proc").exists(), reason="processes of PyTorch")
+def test_a_killed_process_is_named_and_the_run_goes_on(settings: Settings, tmp_path: Path) -> None:
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    options = [
+        settings.data,
+        *("--devices", 2, "--embedding-size", 8, "--classes-per-batch", 4),
+        *("--examples-per-class", 2, "--steps-per-epoch", 40, "--epochs", 3),
+    ]
+    kinfold_train(*options, "--out", whole)
+    command = [sys.executable, "-m", "kinfold_cli", "train", *map(str, options), "--out", broken]
+    started = subprocess.Popen(command, env=environment(), stderr=subprocess.PIPE, text=True)
+    while not (broken / "history.csv").exists():
+        assert started.poll() is None
+        time.sleep(0.02)
+    (killed,) = (one for one in children(started.pid) if rank_of(Path(f"/proc/{one}")) == "1")
+    os.kill(killed, signal.SIGKILL)
+    said = started.communicate(timeout=120)[1]
+    assert started.returncode == 1
+    assert f"error: Rank 1 of 2 (process {killed}) was ended by SIGKILL" in said
+    assert f"Go on: kinfold train --resume {broken}" in said
+    assert run_folder.read_checkpoint(RunFolder(broken).checkpoint).epochs < 3
+    kinfold_train("--resume", broken)
+    first, second = (
+        run_folder.read_checkpoint(RunFolder(one).checkpoint) for one in (whole, broken)
+    )
+    np.testing.assert_equal(first.history, second.history)
+    np.testing.assert_equal(first.weights, second.weights)

@@ -22,12 +22,12 @@ def launch(count: int, arguments: list[str]) -> int:
     """Run `kinfold ARGUMENTS` in `count` processes.
 
     Returns:
-        The exit code: 2 if a process has told what was wrong with what was asked, 0 if none failed.
+        The exit code: 2 if a process has told what was wrong with what was asked, 130 after
+        Ctrl-C, 0 if none failed.
 
     Raises:
         ValueError: there are fewer GPUs, or Keras is too old.
         RankFailedError: a process ended otherwise; the message names it.
-        KeyboardInterrupt: after Ctrl-C.
     """
     check_keras()
     gpus = torch.cuda.device_count()
@@ -38,6 +38,8 @@ def launch(count: int, arguments: list[str]) -> int:
         )
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (cores or 1) // count)))
+    # After Ctrl-C rank 0 measures what is there: seconds until it is killed.
+    os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "600")
     config = LaunchConfig(
         min_nodes=1,
         max_nodes=1,
@@ -52,7 +54,7 @@ def launch(count: int, arguments: list[str]) -> int:
         elastic_launch(config, sys.executable)("-m", "kinfold_cli", *arguments)
     except SignalException as error:
         if error.sigval == signal.SIGINT:
-            raise KeyboardInterrupt from None
+            return 130
         raise RankFailedError(f"Ended by {error.sigval.name}.") from None
     except ChildFailedError as error:
         rank, failure = error.get_first_failure()
