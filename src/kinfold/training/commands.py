@@ -86,12 +86,11 @@ def _train(
             records.write_config(folder, config)
             run = Run(folder, config, progress, devices)
             run.prepare()
-        devices.wait()
         return run.go_on()
 
 
 def _joined(folder: RunFolder, devices: Devices) -> Table:
-    """Take part in the run that rank 0 has prepared; the table is {}, as rank 0 has it."""
+    """Take part in the run that rank 0 prepares; the table is {}, as rank 0 has it."""
     devices.wait()
     run = Run(folder, records.read_config(folder), Progress(), devices)
     run.prepare()
@@ -211,7 +210,6 @@ def _resume(folder: RunFolder, config: Config, progress: Progress, devices: Devi
             return table
         run = Run(folder, config, progress, devices)
         run.prepare()
-        devices.wait()
         return run.go_on()
 
 

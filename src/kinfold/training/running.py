@@ -57,13 +57,15 @@ class Run:
                 records.write_config(self.folder, self.config)
         with self.devices.scope():
             self.encoder = self._untrained()
-        self.batches = self.settings.make_batches(train)
-        self.settings.check_shares(self.batches.indices, self.devices)
         if self.writes and self.settings.weights != "none" and not self.folder.start.exists():
             # Their file may be gone when the run goes on, and when its table is made.
             run_folder.write_weights(self.folder.start, as_numpy(self.encoder.variables))
         if self.writes and not kept:
             run_folder.write_splits(self.folder.data, self.splits)
+        if self.writes:
+            self.devices.wait()  # the others read what is written now
+        self.batches = self.settings.make_batches(train)  # where all ranks may meet
+        self.settings.check_shares(self.batches.indices, self.devices)
         self.seconds["data"] = time.monotonic() - start
         self.progress.note(
             f"{verdicts.describe(train)} to train on, {len(validation.names):,} classes to "
