@@ -124,11 +124,8 @@ class Validation(RetrievalEvaluation):
             super().on_train_begin(logs)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        own: dict[str, Any] = {}
         with self.devices.measuring():
-            super().on_epoch_end(epoch, own)
-        if logs is not None:
-            logs.update(self.devices.agreed(own))
+            super().on_epoch_end(epoch, logs)
 
     def tell(self, text: str) -> None:
         self.commit.collapse = text

@@ -32,10 +32,6 @@ class Devices:
     def wait(self) -> None:
         """Go on when rank 0 has called this."""
 
-    def agreed(self, logs: dict[str, Any]) -> dict[str, Any]:
-        """The numbers that rank 0 has, by which all decide alike."""
-        return logs
-
     def normalise_together(self, model: keras.Model) -> None:
         """Let batch normalisation take the statistics of the whole batch."""
         if self.global_arrays:

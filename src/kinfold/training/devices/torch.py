@@ -39,11 +39,6 @@ class _Ranks(Devices):
             with lost_ranks_told():
                 store.wait([key], _LONGEST)
 
-    def agreed(self, logs: dict[str, Any]) -> dict[str, Any]:
-        told = [logs]
-        dist.broadcast_object_list(told, src=0)
-        return told[0]
-
 
 def check_keras() -> None:
     """Raise ValueError if `fit` of this Keras trains each process by itself."""
