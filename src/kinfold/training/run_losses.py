@@ -15,8 +15,11 @@ from kinfold.core.checks import Tensor
 from kinfold.losses.paired import PairedLoss
 from kinfold.losses.trainable import TrainableLoss
 
-# What a run decides: the data gives the numbers, and a step needs one mean.
-_OF_THE_RUN = ("num_classes", "embedding_size", "reduction", "name", "dtype")
+# What a run decides: the data gives the numbers, a step needs one mean, devices share one batch.
+_OF_THE_RUN = (
+    *("num_classes", "embedding_size", "reduction", "name", "dtype"),
+    *("gather_across_devices", "shard_classes"),
+)
 
 # Trained with it, more unseen glyphs are found than with the loss's own default of 0.4.
 DEFAULTS = {"circle": {"margin": 0.25}}
