@@ -168,8 +168,7 @@ def _peak(step: Callable[[], Any]) -> float:
 def _memory(world: int, size: int, rank: int) -> list[Row]:
     from kinfold import losses
 
-    found = losses.CircleLoss(), _data(size, world, rank)
-    loss, (y, x) = found
+    loss, (y, x) = losses.CircleLoss(), _data(size, world, rank)
     loss(y[:64], x[:64]).backward()  # what loads with the first step
     x.grad, start = None, time.perf_counter()
     extra = _peak(lambda: loss(y, x).backward())
@@ -225,11 +224,11 @@ def report(record: Row) -> str:
             f"{row['held']:.0f} MiB of prototypes a rank, {row['resident']:.0f} MiB resident, "
             f"{row['seconds']:.2f} s"
         )
-    return "\n".join([*lines, "", *modelled(alone["CircleLoss"])])
+    return "\n".join([*lines, "", *modelled()])
 
 
-def modelled(circle: Row) -> list[str]:
-    """The step of many GPUs, from what one process computes and the numbers assumed above."""
+def modelled() -> list[str]:
+    """The step of many GPUs: six operations per pair and dimension, at the rates assumed above."""
     lines = [
         f"A model, not a measurement: {PER_GPU} anchors a GPU, d = {DIM}, {FLOPS / 1e12:.0f} "
         f"TFLOP/s, {BANDWIDTH / 1e9:.0f} GB/s between GPUs, {LATENCY * 1e6:.0f} us a message.",

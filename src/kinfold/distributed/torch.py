@@ -19,13 +19,12 @@ from kinfold.distributed import torch_collectives as collectives
 
 def ranks(x: torch.Tensor) -> "Ranks | None":
     """The ranks of the default process group; None for one alone, and while shapes are traced."""
-    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
-        return None
-    if x.is_meta:
+    rank, size = processes.rank_and_size()
+    if size == 1 or x.is_meta:
         return None
     if _in_a_fit_that_combines_nothing():
         raise NotImplementedError(
-            f"`fit` of this Keras combines no gradients of the {dist.get_world_size()} processes "
+            f"`fit` of this Keras combines no gradients of the {size} processes "
             "of torch.distributed, so that each would train a model of its own. Take Keras 3.16 "
             "or newer, or a loop with DistributedDataParallel."
         )
@@ -34,14 +33,12 @@ def ranks(x: torch.Tensor) -> "Ranks | None":
             "The transforms of torch.func cannot send rows between ranks. Use autograd, or "
             "gather_across_devices=False for the loss of this rank's rows."
         )
-    return Ranks(dist.get_rank(), dist.get_world_size())
+    return Ranks(rank, size)
 
 
 def shard(count: int) -> tuple[int, int]:
     """Where this rank's share of `count` things begins and ends; all for a process alone."""
-    if not (dist.is_available() and dist.is_initialized()):
-        return 0, count
-    return Ranks(dist.get_rank(), dist.get_world_size()).share(count)
+    return Ranks(*processes.rank_and_size()).share(count)
 
 
 def keep_apart(model: torch.nn.Module, variables: list[Any]) -> None:
@@ -91,7 +88,7 @@ class Ranks(NamedTuple):
 
         Args:
             facts: what must be the same on every rank.
-            *tensors: [n, ...] on one device; the same one twice is asked for once.
+            *tensors: [n, ...] on one device, four at most.
 
         Raises:
             ValueError: the ranks disagree; the message says what two of them have.
@@ -207,7 +204,7 @@ class _Summed(torch.autograd.Function):
 class _LogAdded(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, value: Any) -> Any:
-        largest = collectives.all_reduce(value.clone(), dist.ReduceOp.MAX)
+        largest = collectives.all_reduce(value.clone(), "MAX")
         largest = largest.masked_fill(largest == -torch.inf, 0.0)
         every = collectives.all_reduce((value - largest).exp()).log() + largest
         ctx.save_for_backward(value, every)

@@ -48,9 +48,10 @@ def all_gather(tensor: torch.Tensor, size: int) -> torch.Tensor:
 
 
 @torch.compiler.disable
-def all_reduce(tensor: torch.Tensor, how: Any = dist.ReduceOp.SUM) -> torch.Tensor:
+def all_reduce(tensor: torch.Tensor, how: str = "SUM") -> torch.Tensor:
     """The sum over ranks, or what `how` says, in place."""
-    _together(lambda tensor: dist.all_reduce(tensor, how), tensor)
+    # Looked up here: a PyTorch built without `distributed` must load this module too.
+    _together(lambda tensor: dist.all_reduce(tensor, getattr(dist.ReduceOp, how)), tensor)
     return tensor
 
 

@@ -24,7 +24,10 @@ def rank_and_size() -> tuple[int, int]:
 
 
 def share(count: int, rank: int, size: int) -> slice:
-    """Which of `count` rows a rank has; the first ranks have one more where they are uneven."""
+    """The rows of `count` that belong to a rank.
+
+    If they do not divide evenly, the first ranks have one row more.
+    """
     each, more = divmod(count, size)
     start = rank * each + min(rank, more)
     return slice(start, start + each + (rank < more))

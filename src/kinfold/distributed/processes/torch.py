@@ -11,7 +11,6 @@ import keras
 import numpy as np
 import torch
 from torch import distributed as dist
-from torch.distributed.tensor import DTensor
 
 from kinfold.distributed.torch import Ranks
 
@@ -44,6 +43,8 @@ def values_of_rank_0(model: Any) -> Iterator[None]:
     Such are the averages of batch normalisation, which each rank takes of its own rows. The model
     that is measured is then the one that rank 0 would save.
     """
+    from torch.distributed.tensor import DTensor  # takes long to load
+
     # What DistributedDataParallel leaves alone is a rank's own, such as its share of prototypes.
     # So is a DTensor: FSDP puts it together from all ranks when the model is called.
     ignored = set(getattr(model, "_ddp_params_and_buffers_to_ignore", ()))
