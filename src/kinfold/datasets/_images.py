@@ -37,6 +37,8 @@ class ImageFiles:
         parts: the part of each file: train, validation or test; None where the data has no parts.
         none: what to say where no file can be read.
         left_out: what was found and is not read, as messages show it, by the words for it.
+        groups: a value for each file; files of one value are to stay together when the data is
+            divided. None where that was not asked for.
     """
 
     source: Path
@@ -47,6 +49,7 @@ class ImageFiles:
     none: str
     parts: list[str] | None = None
     left_out: dict[str, list[str]] = field(default_factory=dict)
+    groups: list[str] | None = None
 
     def rows(self, rows: Sequence[int]) -> ImageFiles:
         """These files, without the classes that only others have."""
@@ -59,6 +62,7 @@ class ImageFiles:
             y=[new[self.y[row]] for row in rows],
             names=[self.names[k] for k in kept],
             parts=None if self.parts is None else [self.parts[row] for row in rows],
+            groups=None if self.groups is None else [self.groups[row] for row in rows],
         )
 
 

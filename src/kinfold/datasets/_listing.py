@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from kinfold.datasets._csv import csv_columns
@@ -14,9 +14,10 @@ from kinfold.datasets._parquet_listing import listing_columns
 from kinfold.datasets._split import Split
 from kinfold.datasets._words import LABELS, PARTS, PATHS
 
-Row = tuple[str, str, str | None]  # path, label, part
+# The names of all columns, and the columns that are wanted by their names in lower case.
+Table = tuple[list[str], dict[str, list[str]]]
 
-READERS: dict[str, Callable[[Path], dict[str, list[str]]]] = {
+READERS: dict[str, Callable[[Path, Collection[str]], Table]] = {
     ".csv": csv_columns,
     ".tsv": csv_columns,
     ".parquet": listing_columns,
@@ -82,78 +83,115 @@ def listing_in(folder: Path) -> Path | None:
     return tables[0] if len(tables) == 1 else None
 
 
-def find_listed(table: Path) -> ImageFiles:
-    """Image files as a table lists them, in the order of its rows."""
+def find_listed(table: Path, group: str | None = None) -> ImageFiles:
+    """Image files as a table lists them, in the order of its rows.
+
+    `group` names a column whose values `ImageFiles.groups` is to hold.
+    """
     if not table.is_file():
         raise ValueError(f"{shown(table)} is not a file.")
     if table.suffix.lower() not in READERS:
         raise ValueError(f"{shown(table)} must be a {either(list(READERS))} file.")
-    rows, left_out = _once(_rows(table, READERS[table.suffix.lower()](table)), table)
-    root = _root(table.parent, rows[0][0])
-    names = sorted({label for _, label, _ in rows})
+    columns = _columns(table, group)
+    paths, labels = columns["paths"], columns["labels"]
+    assert paths is not None
+    assert labels is not None
+    if os.sep == "\\":
+        paths = columns["paths"] = [path.replace("\\", "/") for path in paths]
+    rows, repeated = _once(paths, columns, table)
+    if repeated:
+        columns = {
+            what: column and [column[row] for row in rows] for what, column in columns.items()
+        }
+        paths, labels = columns["paths"] or [], columns["labels"] or []
+    root = _root(table.parent, paths[0])
+    names = sorted(set(labels))
     number = {name: k for k, name in enumerate(names)}
-    parts = [part for _, _, part in rows if part is not None]
     return ImageFiles(
         table,
         root,
-        [path for path, _, _ in rows],
-        [number[label] for _, label, _ in rows],
+        paths,
+        [number[label] for label in labels],
         names,
         f"lists no image that can be read. Paths are relative to {shown(root)}, and images are "
         f"files with one of the extensions {', '.join(EXTENSIONS)}.",
-        parts or None,
-        left_out,
+        columns["parts"],
+        {"files that are listed again": repeated},
+        columns["groups"],
     )
 
 
-def _rows(table: Path, columns: dict[str, list[str]]) -> list[Row]:
-    """Path, label and part of each row; the part is None where there is no such column."""
-    found = []
-    for what, words in (("paths", PATHS), ("labels", LABELS), ("parts", PARTS)):
-        same = [name for name in columns if name.strip().lower() in words]
-        if len(same) > 1 or (not same and words is not PARTS):
+def _columns(table: Path, group: str | None) -> dict[str, list[str] | None]:
+    """By what they hold the columns of a table, None where there is no such column."""
+    asked = (
+        ("paths", PATHS),
+        ("labels", LABELS),
+        ("parts", PARTS),
+        ("groups", () if group is None else (group.lower(),)),
+    )
+    wanted = {word for _, words in asked for word in words}
+    names, read = READERS[table.suffix.lower()](table, wanted)
+    found: dict[str, list[str] | None] = {}
+    for what, words in asked:
+        same = [name for name in read if name.lower() in words]
+        if what == "groups" and words and len(same) != 1:
+            raise ValueError(
+                f"{shown(table)} must have one column named {brief(group)}, to keep the rows of "
+                f"its values together. Found: {listed([brief(name) for name in names])}."
+            )
+        if len(same) > 1 or (not same and what in ("paths", "labels")):
             raise ValueError(
                 f"{shown(table)} must have one column of {what}, named {either(words)}, to list "
-                f"images. Found: {listed([brief(name) for name in columns])}."
+                f"images. Found: {listed([brief(name) for name in names])}."
             )
-        found.append(columns[same[0]] if same else None)
-    paths, labels, parts = found
+        found[what] = read[same[0]] if same else None
+    paths, labels, parts = found["paths"], found["labels"], found["parts"]
     assert paths is not None
     assert labels is not None
-    rows: list[Row] = []
     for n, (path, label) in enumerate(zip(paths, labels, strict=True)):
         if not path.strip() or not label.strip() or "\0" in path:
             what = "path" if not path.strip() or "\0" in path else "label"
             raise ValueError(f"{shown(table)}: row {n}, from 0 on, has no {what}.")
-        part = None if parts is None else part_named(parts[n])
-        if parts is not None and part is None:
+    if not paths:
+        raise ValueError(f"{shown(table)} lists no images: it has no rows.")
+    if parts is not None:
+        found["parts"] = _parts(parts, table)
+    return found
+
+
+def _parts(words: list[str], table: Path) -> list[str]:
+    parts = {word: part_named(word) for word in set(words)}
+    for n, word in enumerate(words):
+        if parts[word] is None:
             raise ValueError(
                 f"{shown(table)}: the column of parts must hold train, val or test. Received in "
-                f"row {n}, from 0 on: {brief(parts[n])}."
+                f"row {n}, from 0 on: {brief(word)}."
             )
-        rows.append((path.replace("\\", "/") if os.sep == "\\" else path, label, part))
-    if not rows:
-        raise ValueError(f"{shown(table)} lists no images: it has no rows.")
-    return rows
+    return [str(parts[word]) for word in words]
 
 
-def _once(rows: list[Row], table: Path) -> tuple[list[Row], dict[str, list[str]]]:
-    """Each file once: repeats are left out, and a file with two labels or parts is refused."""
-    seen: dict[str, Row] = {}
+def _once(
+    paths: list[str], columns: dict[str, list[str] | None], table: Path
+) -> tuple[list[int], list[str]]:
+    """Each file once: the first rows of all files, and the paths that are left out as repeats.
+
+    A file with two labels or two parts is refused.
+    """
+    first: dict[str, int] = {}
     repeated = []
-    for row in rows:
-        path, label, part = row
-        first = seen.setdefault(os.path.normpath(path), row)
-        if first is row:
+    for row, path in enumerate(paths):
+        same = first.setdefault(os.path.normpath(path), row)
+        if same == row:
             continue
-        for what, one, other in (("labels", first[1], label), ("parts", first[2], part)):
-            if one != other:
+        for what in ("labels", "parts", "groups"):
+            column = columns[what]
+            if column is not None and column[same] != column[row]:
                 raise ValueError(
-                    f"{shown(table)} lists {brief(path)} with two {what}, {brief(one)} and "
-                    f"{brief(other)}. An image must be listed once."
+                    f"{shown(table)} lists {brief(path)} with two {what}, {brief(column[same])} "
+                    f"and {brief(column[row])}. An image must be listed once."
                 )
         repeated.append(brief(path))
-    return list(seen.values()), {"files that are listed again": repeated}
+    return list(first.values()), repeated
 
 
 def _root(beside: Path, first: str) -> Path:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 
 from kinfold.datasets._arrow import class_names, column_values, is_text, opened
 from kinfold.datasets._memory import check_fits
 from kinfold.datasets._names import shown
 from kinfold.datasets._parquet import embedding_columns
-from kinfold.datasets._words import LABELS, PARTS, PATHS
+from kinfold.datasets._words import PATHS
 
 _STRING = 64  # bytes of memory for a string in a list, at least
 
@@ -21,9 +22,10 @@ def is_listing(path: str | os.PathLike[str]) -> bool:
         return bool(paths) and not embedding_columns(schema, "")
 
 
-def listing_columns(path: str | os.PathLike[str]) -> dict[str, list[str]]:
-    """The columns of a table of images as strings."""
-    wanted = (*PATHS, *LABELS, *PARTS)
+def listing_columns(
+    path: str | os.PathLike[str], wanted: Collection[str]
+) -> tuple[list[str], dict[str, list[str]]]:
+    """The names of a table's columns, and as strings those whose name in lower case is wanted."""
     with opened(path) as file:
         schema = file.schema_arrow
         names = [name for name in schema.names if name.lower() in wanted]
@@ -39,7 +41,7 @@ def listing_columns(path: str | os.PathLike[str]) -> dict[str, list[str]]:
             known = class_names(schema, name)
             words = [_word(value, known) for value in values]
             columns[name] = [words[code] for code in kept.tolist()]
-        return columns
+        return list(schema.names), columns
 
 
 def _word(value: int | str, names: list[str] | None) -> str:
