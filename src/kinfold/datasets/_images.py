@@ -7,16 +7,13 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from kinfold.datasets._decoding import check_decoding, decode
 from kinfold.datasets._memory import check_fits
 from kinfold.datasets._names import as_class_names, as_text, brief, counted, shown
 from kinfold.datasets._split import Split, check_classes
-
-if TYPE_CHECKING:
-    from PIL import Image
 
 EXTENSIONS = (
     ".bmp", ".gif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp",
@@ -78,14 +75,7 @@ def read_images(
     Returns:
         The images that could be read, and the part of each where the data has parts.
     """
-    try:
-        import PIL  # noqa: F401
-    except ImportError as error:
-        raise ImportError("Reading images needs pillow: pip install kinfold[train]") from error
-
-    height, width = _checked_size(size)
-    if channels not in (1, 3):
-        raise ValueError(f"channels must be 1 (grey) or 3 (RGB). Received {channels!r}.")
+    height, width = check_decoding(size, channels)
     files, names = found.files, as_class_names(found.names, found.source)
     check_fits(
         len(files) * height * width * channels,
@@ -97,7 +87,7 @@ def read_images(
     kept: list[int] = []
     pool = ThreadPoolExecutor()  # Pillow decodes outside the interpreter's lock
     try:
-        pictures = pool.map(lambda f: _read(found.root / f, (height, width), channels), files)
+        pictures = pool.map(lambda f: decode(found.root / f, (height, width), channels), files)
         for row, picture in enumerate(pictures):
             if isinstance(picture, str):
                 unreadable.append(f"{brief(files[row])} ({shown(picture)})")
@@ -130,49 +120,3 @@ def read_images(
         x[: len(kept)], y.astype(np.int32), names, tuple(as_text(files[row]) for row in kept)
     )
     return split, None if found.parts is None else [found.parts[row] for row in kept]
-
-
-def _checked_size(size: tuple[int, int]) -> tuple[int, int]:
-    if (
-        not isinstance(size, Sequence)
-        or len(size) != 2
-        or not all(isinstance(side, int | np.integer) and side > 0 for side in size)
-    ):
-        raise ValueError(
-            f"size must be (height, width), two whole numbers of pixels. Received {size!r}."
-        )
-    return int(size[0]), int(size[1])
-
-
-def _read(path: Path, size: tuple[int, int], channels: int) -> np.ndarray | str:
-    """One image, uint8 `[height, width, channels]`, or why it cannot be read."""
-    from PIL import Image, ImageOps
-
-    height, width = size
-    try:
-        if not path.is_file():  # a device or a pipe would never end
-            return "a folder or device" if path.exists() else "no such file"
-        with Image.open(path) as image:
-            image.draft(image.mode, (2 * max(size), 2 * max(size)))  # a JPEG decodes smaller
-            upright = ImageOps.exif_transpose(image)
-            plain = _plain(upright).convert("L" if channels == 1 else "RGB")
-            fitted = ImageOps.fit(plain, (width, height), Image.Resampling.BICUBIC)
-    except Exception as error:  # Pillow's readers raise many kinds
-        return str(error).splitlines()[0] if str(error) else type(error).__name__
-    return np.asarray(fitted).reshape(height, width, channels)
-
-
-def _plain(image: Image.Image) -> Image.Image:
-    """The image in 8 bits without transparency: what Pillow's `convert` would clip or drop."""
-    from PIL import Image
-
-    if image.mode.startswith("I"):  # 16-bit grey; "I" where Pillow widened it to 32 bits
-        grey = np.clip(np.asarray(image), 0, 65535) / 257
-        return Image.fromarray(np.round(grey).astype(np.uint8))
-    if image.mode == "F":
-        raise ValueError("floating-point pixels, whose range is not known")
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        return Image.alpha_composite(white, image)
-    return image
