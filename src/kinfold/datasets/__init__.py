@@ -14,3 +14,4 @@ from kinfold.datasets._parts import parts as parts
 from kinfold.datasets._split import Split as Split
 from kinfold.datasets._split import Splits as Splits
 from kinfold.datasets._split import split_classes as split_classes
+from kinfold.datasets._stored import Stored as Stored

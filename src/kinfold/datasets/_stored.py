@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Protocol
 
 import numpy as np
@@ -17,18 +18,31 @@ class Reader(Protocol):
     Attributes:
         shape: of one example.
         dtype: of the examples as they are read.
-        unreadable: by number, why an example could not be read. In its place another example of its
-            class is given, always the same one.
+        unreadable: by number, why an example could not be read; not to be changed. In its place
+            another example of its class is given, always the same one.
     """
 
-    shape: tuple[int, ...]
-    dtype: np.dtype
-    unreadable: dict[int, str]
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def dtype(self) -> np.dtype: ...
+
+    @property
+    def unreadable(self) -> dict[int, str]: ...
 
     def __len__(self) -> int: ...
 
     def read(self, rows: np.ndarray) -> np.ndarray:
         """Read the examples of these numbers, [len(rows), *shape]."""
+        ...
+
+    def keep_apart(self, parts: np.ndarray) -> None:
+        """Let no example stand in for one of another part; int [n], the part of each."""
+        ...
+
+    def leave_out(self, unreadable: dict[int, str]) -> None:
+        """Take these examples for unreadable, without a try."""
         ...
 
 
@@ -108,12 +122,86 @@ class Stored:
         return f"Stored(shape={self.shape}, dtype={self.dtype})"
 
 
+class InMemory:
+    """Examples that are in memory, for where they cannot be read as they are needed."""
+
+    def __init__(self, x: np.ndarray) -> None:
+        self.x, self.shape, self.dtype = x, x.shape[1:], x.dtype
+        self.unreadable: dict[int, str] = {}
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def keep_apart(self, parts: np.ndarray) -> None:
+        """Nothing stands in for anything."""
+
+    def leave_out(self, unreadable: dict[int, str]) -> None:
+        """All are readable."""
+
+    def read(self, rows: np.ndarray) -> np.ndarray:
+        return self.x[rows]
+
+
+class Changed:
+    """A reader whose examples go through a function, such as one that scales them."""
+
+    def __init__(self, reader: Reader, change: Callable[[np.ndarray], np.ndarray]) -> None:
+        self.reader, self.change, self.shape = reader, change, reader.shape
+        self.dtype = change(np.zeros((1, *reader.shape), reader.dtype)).dtype
+
+    def __len__(self) -> int:
+        return len(self.reader)
+
+    @property
+    def unreadable(self) -> dict[int, str]:
+        return self.reader.unreadable
+
+    def keep_apart(self, parts: np.ndarray) -> None:
+        self.reader.keep_apart(parts)
+
+    def leave_out(self, unreadable: dict[int, str]) -> None:
+        self.reader.leave_out(unreadable)
+
+    def read(self, rows: np.ndarray) -> np.ndarray:
+        return self.change(self.reader.read(rows))
+
+
+def change(x: Any, function: Callable[[np.ndarray], np.ndarray]) -> Any:
+    """What a function makes of examples [n, ...], row by row; stored ones are not read for it."""
+    return Stored(Changed(x.reader, function), x.rows) if isinstance(x, Stored) else function(x)
+
+
+def blocks(x: Any, size: int) -> Iterator[np.ndarray]:
+    """The examples in turn, so many at a time; the next are read while one block is in use."""
+    starts = range(0, len(x), size)
+    if not isinstance(x, Stored):
+        yield from (x[start : start + size] for start in starts)
+        return
+    with ThreadPoolExecutor(1) as pool:
+        ahead: Future[np.ndarray] | None = None
+        for start in starts:
+            block = x[start : start + size] if ahead is None else ahead.result()
+            following = slice(start + size, start + 2 * size)
+            ahead = pool.submit(x.__getitem__, following) if start + size < len(x) else None
+            yield block
+
+
+def some(x: Any, most: int = 256) -> np.ndarray:
+    """At most so many examples, evenly from the first to the last."""
+    return x[np.linspace(0, len(x) - 1, min(len(x), most)).round().astype(int)]
+
+
 def take(x: Any, rows: np.ndarray) -> Any:
     """The examples of these rows; of stored ones nothing is read."""
     if isinstance(x, Stored):
         return x.take(rows)
     together = len(rows) > 0 and rows[-1] - rows[0] + 1 == len(rows)
     return x[rows[0] : rows[-1] + 1] if together else x[rows]  # no copy where it can be
+
+
+def take_slice(x: Any, rows: slice) -> Any:
+    """The examples of a slice; of stored ones nothing is read."""
+    return x.take(rows) if isinstance(x, Stored) else x[rows]
 
 
 class Joined:
@@ -134,6 +222,16 @@ class Joined:
             for start, reader in zip(self.starts[:-1], self.readers, strict=True)
             for row, why in reader.unreadable.items()
         }
+
+    def keep_apart(self, parts: np.ndarray) -> None:
+        for start, reader in zip(self.starts[:-1], self.readers, strict=True):
+            reader.keep_apart(parts[start : start + len(reader)])
+
+    def leave_out(self, unreadable: dict[int, str]) -> None:
+        for start, reader in zip(self.starts[:-1], self.readers, strict=True):
+            own = range(int(start), int(start) + len(reader))
+            found = {row - own.start: why for row, why in unreadable.items() if row in own}
+            reader.leave_out(found)
 
     def read(self, rows: np.ndarray) -> np.ndarray:
         out = np.empty((len(rows), *self.shape), self.dtype)
@@ -177,6 +275,12 @@ class Cached:
     @property
     def unreadable(self) -> dict[int, str]:
         return self.reader.unreadable
+
+    def keep_apart(self, parts: np.ndarray) -> None:
+        self.reader.keep_apart(parts)
+
+    def leave_out(self, unreadable: dict[int, str]) -> None:
+        self.reader.leave_out(unreadable)
 
     def read(self, rows: np.ndarray) -> np.ndarray:
         place = self._place[rows]

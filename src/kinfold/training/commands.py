@@ -125,7 +125,7 @@ def _made(folder: RunFolder, held: contextlib.ExitStack) -> Iterator[None]:
     try:
         folder.path.mkdir(parents=True, exist_ok=True)
         held.enter_context(folder.lock())
-        ours = (folder.config, folder.data, folder.start)
+        ours = (folder.config, folder.listing, folder.start)
         yield
     except BaseException as error:
         resumable = isinstance(error, WriteError) or not isinstance(error, Exception)

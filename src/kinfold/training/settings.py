@@ -11,7 +11,8 @@ import numpy as np
 from _kinfold_settings import Fields, arguments
 from kinfold import losses
 from kinfold.batches import ClassBalancedBatches, ClassBalancedIndices
-from kinfold.datasets import Split
+from kinfold.datasets import Split, Stored
+from kinfold.datasets._stored import Cached
 from kinfold.encoders import augmentation, networks, pretrained
 from kinfold.encoders.scaling import Scaling, value_range
 from kinfold.layers import Chunked
@@ -23,6 +24,7 @@ SMALL_IMAGE = 64  # pixels per side, up to which images get the small network by
 APPLICATION_SIZE = 160  # pixels per side that images are read at for a keras.applications network
 EMBEDDING_SIZE = 128  # of images
 CLASSES_PER_BATCH = 32
+_READ_AHEAD = 4  # batches
 
 
 @dataclass(frozen=True)
@@ -185,13 +187,18 @@ class Settings(Fields):
         """Build the batches of an epoch, which follow from the seed and the epoch alone."""
         usable = int((np.bincount(train.y) > 1).sum())
         classes = self.classes_per_batch or min(CLASSES_PER_BATCH, max(usable, 2))
+        x, stored = train.x, isinstance(train.x, Stored)
+        if self.cache and isinstance(x, Stored):
+            x = Stored(Cached(x.reader, int(self.cache * 2**30)), x.rows)
         return ClassBalancedBatches(
-            train.x,
+            x,
             train.y,
             classes_per_batch=classes,
             examples_per_class=self.examples_per_class,
             batches_per_epoch=self.steps_per_epoch,
             seed=self.seed,
+            workers=2 if stored else 1,  # the next batches are read while one is trained on
+            max_queue_size=_READ_AHEAD,
         )
 
     def check_shares(self, batches: ClassBalancedIndices, devices: Devices) -> None:
