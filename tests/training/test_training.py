@@ -474,7 +474,7 @@ def test_files_that_cannot_be_written_whole_are_named_and_lose_nothing(
     assert sizes["listing.npz"] < sizes["model.keras"]
     with (
         room_for(sizes["listing.npz"] // 2),
-        pytest.raises(files.WriteError, match=r"data.npz: File"),
+        pytest.raises(files.WriteError, match=r"listing.npz: File"),
     ):
         train(settings_for(vectors), out, "kinfold train vectors.npz")
     with room_for(sizes["model.keras"] // 2), pytest.raises(files.WriteError) as raised:

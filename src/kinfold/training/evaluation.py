@@ -61,6 +61,12 @@ def pixels(x: np.ndarray | Stored) -> np.ndarray:
     return out
 
 
+def unit_rows(embeddings: np.ndarray) -> np.ndarray:
+    """Embeddings at unit norm, for those of a model of one's own; others stay as they are."""
+    norms = np.linalg.norm(embeddings, axis=1)
+    return embeddings if np.allclose(norms, 1, atol=1e-3) else pixels(embeddings)
+
+
 def raw_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
     """The shape of what `pixels` makes of an example, before it stands in a row."""
     if len(shape) != 3 or max(shape[:2]) <= LARGE:

@@ -122,7 +122,7 @@ def evaluate(
             table,
             {},
             sample.split,
-            embeddings[sample.rows],
+            evaluation.unit_rows(embeddings[sample.rows]),
             sample.raw,
             gain,
             verdicts.sampled_text(sampled),

@@ -112,7 +112,7 @@ def report(
         measured[0],
         checkpoint.history,
         sample.split,
-        embeddings,
+        evaluation.unit_rows(embeddings),
         sample.raw,
         measured[1],
         " ".join(
@@ -128,7 +128,10 @@ def report(
         best=best,
         best_epoch=checkpoint.best_epoch if best == "trained" else None,
         validation_baseline=checkpoint.baseline.get("raw", {}),
-        others={name: (part, evaluation.embed(encoder, part.x)) for name, part in others.items()},
+        others={
+            name: (part, evaluation.unit_rows(evaluation.embed(encoder, part.x)))
+            for name, part in others.items()
+        },
     )
 
 

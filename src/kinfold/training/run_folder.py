@@ -6,6 +6,7 @@ listing.npz       which examples, with fingerprints of their files: no copy of t
                   earlier versions hold the examples themselves, in data.npz
 unreadable.json   files that turned out to be damaged in training, if any did
 start.npz         the weights that training began with, where a file or a download gave some
+start.keras       the model that training began with, where the caller gave one
 model.keras       the best model so far: of an epoch, or the start, or the raw input
 history.csv       a row per epoch
 checkpoint.npz    everything that training goes on from; its rename commits the epoch
@@ -48,6 +49,7 @@ class RunFolder:
         self.listing = self.path / "listing.npz"
         self.unreadable = self.path / "unreadable.json"
         self.start = self.path / "start.npz"
+        self.own_model = self.path / "start.keras"
         self.model = self.path / "model.keras"
         self.history = self.path / "history.csv"
         self.checkpoint = self.path / "checkpoint.npz"

@@ -16,6 +16,7 @@ from kinfold.training import (
     evaluation,
     files,
     listing,
+    own_model,
     records,
     results,
     run_folder,
@@ -41,8 +42,14 @@ class Run:
     """One process's part of a run; of several, the one of rank 0 writes and tells."""
 
     def __init__(
-        self, folder: RunFolder, config: Config, progress: Progress, devices: Devices
+        self,
+        folder: RunFolder,
+        config: Config,
+        progress: Progress,
+        devices: Devices,
+        model: keras.Model | None = None,
     ) -> None:
+        self.given = model
         self.folder = folder
         self.config = config
         self.settings = config.settings
@@ -62,9 +69,9 @@ class Run:
             for note in notes:
                 self.progress.note(note)
         else:
-            self.splits, source = sources.load(
-                settings.data, settings.read_size(), told, settings.split_by
-            )
+            given = self.given
+            size = own_model.read_shape(given, settings) if given else settings.read_size()
+            self.splits, source = sources.load(settings.data, size, told, settings.split_by)
         train, validation, test = self.splits
         if settings.tensorboard:
             _check_tensorboard()
@@ -72,6 +79,9 @@ class Run:
             self.config = dataclasses.replace(self.config, scaling=Scaling.of(train.x))
             if self.writes:
                 records.write_config(self.folder, self.config)
+        if self.writes and self.given is not None:
+            own_model.check_examples(self.given, train.x.shape[1:], settings.data)
+            own_model.keep(folder.own_model, self.given)
         with self.devices.scope():
             self.encoder = self._untrained()
         if self.writes and self.settings.weights != "none" and not self.folder.start.exists():
@@ -233,13 +243,16 @@ class Run:
         """Build the model to keep, of plain Keras layers; the encoder is at its best epoch."""
         if checkpoint.best == "raw":
             return networks.raw(self.splits[0].x.shape[1:])
-        return networks.plain(self._untrained() if checkpoint.best == "start" else self.encoder)
+        encoder = self._untrained() if checkpoint.best == "start" else self.encoder
+        return encoder if self.folder.own_model.exists() else networks.plain(encoder)
 
 
 def untrained(
     folder: RunFolder, settings: Settings, shape: tuple[int, ...], scaling: Scaling | None
 ) -> keras.Model:
     """Build the encoder of a run as it is before training; weights of a file are in the folder."""
+    if folder.own_model.exists():
+        return own_model.load(folder.own_model)
     if not folder.start.exists():
         return settings.make_encoder(shape, scaling)
     encoder = dataclasses.replace(settings, weights="none").make_encoder(shape, scaling)

@@ -18,13 +18,14 @@ from kinfold.training.settings import Settings
 
 GLYPHS = "glyphs"
 MIN_CLASSES = 6  # two to train on, two to choose the best model by, two to test on
-FOLDER_SIZE = 64  # pixels, where no image size is given
+GLYPH_SIZE, FOLDER_SIZE = 32, 64  # pixels, where no image size is given
 
 # Fixed, so that every run on the same data is tested on the same classes, whatever its seed.
 _SEED = 0
 _TEST, _VALIDATION = 0.3, 0.15
 
 Drawn = Callable[[int, int], None]
+Size = int | tuple[int, int, int] | None
 
 
 def check_source(data: str, image_size: int | None) -> None:
@@ -40,14 +41,14 @@ def check_source(data: str, image_size: int | None) -> None:
 
 
 def load_splits(
-    data: str, image_size: int | None, drawn: Drawn | None = None, group: str | None = None
+    data: str, image_size: Size, drawn: Drawn | None = None, group: str | None = None
 ) -> Splits:
     """The splits that `load` gives."""
     return load(data, image_size, drawn, group)[0]
 
 
 def load(
-    data: str, image_size: int | None, drawn: Drawn | None = None, group: str | None = None
+    data: str, image_size: Size, drawn: Drawn | None = None, group: str | None = None
 ) -> tuple[Splits, Source | None]:
     """Open data as it is divided, and divide what is not: 60 % train, 10 % choose, 30 % test.
 
@@ -57,7 +58,8 @@ def load(
 
     Args:
         data: as `kinfold.datasets.DATA_FORMS` says.
-        image_size: height and width to draw or read images at, in pixels; None for the default.
+        image_size: height and width to draw or read images at, in pixels, or (height, width,
+            channels); None for the default.
         drawn: called with (drawings or files done, and in all) while glyphs are drawn or images
             looked at.
         group: a column of a table; not classes are divided but the values in it, so that the
@@ -76,10 +78,14 @@ def load(
     if data == GLYPHS:
         if group is not None:
             raise ValueError(f"Glyphs have no column {brief(group)} to keep together.")
-        train, test = datasets.glyphs(size=image_size or 32, progress=drawn)
+        height, width, channels = _image_shape(image_size or GLYPH_SIZE, channels=1)
+        if height != width or channels != 1:
+            raise ValueError(
+                f"Glyphs are square and grey; the model takes {_shape((height, width, channels))}."
+            )
+        train, test = datasets.glyphs(size=height, progress=drawn)
         return _divided(data, {"train": train, "test": test}), None
-    size = image_size or FOLDER_SIZE
-    source = open_source(Path(data), (size, size), group=group, progress=drawn)
+    source = _opened(data, image_size, drawn, group)
     if source.groups is None:
         splits = _divided(data, divided(source))
     elif source.parts is not None:
@@ -103,18 +109,18 @@ def again(
     """
     if not folder.listing.exists():
         return run_folder.read_splits(folder.data), []  # a run of an earlier version
-    data, image_size = settings.data, settings.read_size()
+    data = settings.data
     listed = listing.read(folder.listing)
+    shape = tuple(listed.meta["shape"])
     notes: list[str] = []
     if "root" in listed.meta:
         splits, notes = listing.images(listed)
     elif "digests" in listed.meta:
-        splits = load_splits(data, image_size, drawn)
+        splits = load_splits(data, shape[0], drawn)
         listing.drawn(listed, splits)
     else:
         check_source(data, None)
-        size = image_size or FOLDER_SIZE
-        source = open_source(Path(data), (size, size), group=settings.split_by, progress=drawn)
+        source = _opened(data, shape if len(shape) == 3 else None, drawn, settings.split_by)
         splits, notes = listing.rows(listed, source, data)
     listing.recall(folder.unreadable, listing.keep_apart(splits))
     return splits, notes
@@ -125,6 +131,15 @@ def training_classes(folder: RunFolder) -> set[str]:
     if folder.listing.exists():
         return set(listing.read(folder.listing).names("train"))
     return set(run_folder.read_splits(folder.data).train.names) if folder.data.exists() else set()
+
+
+def _opened(data: str, image_size: Size, drawn: Drawn | None, group: str | None) -> Source:
+    height, width, channels = _image_shape(image_size or FOLDER_SIZE, channels=3)
+    return open_source(Path(data), (height, width), channels, group=group, progress=drawn)
+
+
+def _image_shape(size: int | tuple[int, int, int], channels: int) -> tuple[int, int, int]:
+    return (size, size, channels) if isinstance(size, int) else size
 
 
 def _by_group(data: str, source: Source) -> Splits:
