@@ -37,9 +37,7 @@ def csv_columns(table: Path, wanted: Collection[str]) -> tuple[list[str], dict[s
         try:
             names = [name.strip() for name in next((row for row in reader if row), [])]
             if not names:
-                raise ValueError(
-                    f"{shown(table)} is empty. Its first line must name the columns."
-                )
+                raise ValueError(f"{shown(table)} is empty. Its first line must name the columns.")
             if len(set(names)) < len(names):
                 raise ValueError(
                     f"{shown(table)}: two columns have the same name. Rename one of them."
