@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 import warnings
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from kinfold.datasets._labels import check_labels, number_arrays
-from kinfold.datasets._memory import check_fits
 from kinfold.datasets._names import brief, listed, part_named, shown
+from kinfold.datasets._npy import damage, read_array
 from kinfold.datasets._split import Split, check_classes, select_rows
 from kinfold.datasets._words import EXAMPLES, LABELS, WHOLE
 
@@ -61,8 +60,8 @@ def arrays(path: str | os.PathLike[str]) -> Split:
     >>> split.x.dtype, split.y.tolist(), split.names
     (dtype('float32'), [1, 0, 1], ('10', '20'))
     """
-    with _opened(path) as file:
-        keys = _keys(file.files, path)
+    with opened(path) as file:
+        keys = find_keys(file.files, path)
         if WHOLE not in keys:
             raise ValueError(
                 f"{shown(path)} holds a split of its own ({', '.join(keys)}). Read it with "
@@ -73,8 +72,8 @@ def arrays(path: str | os.PathLike[str]) -> Split:
 
 def array_parts(path: str | os.PathLike[str], only: str | None = None) -> dict[str, Split]:
     """Read an `.npz` in the parts that it has, as `parts` does."""
-    with _opened(path) as file:
-        keys = _keys(file.files, path)
+    with opened(path) as file:
+        keys = find_keys(file.files, path)
         if only in keys:
             return _read(file, {only: keys[only]}, path)
         found = _read(file, keys, path)
@@ -90,7 +89,7 @@ def _joined(parts: Sequence[Split]) -> Split:
     return Split(np.concatenate([part.x for part in parts]), np.concatenate(y), tuple(names))
 
 
-def _keys(files: Sequence[str], path: object) -> Keys:
+def find_keys(files: Sequence[str], path: object) -> Keys:
     """The keys of the examples and the labels, by part."""
     whole = {}
     for role, words in (("x", EXAMPLES), ("y", LABELS)):
@@ -101,7 +100,7 @@ def _keys(files: Sequence[str], path: object) -> Keys:
         return {WHOLE: whole}
     parts: Keys = {}
     for key in files:
-        for part, role in _part_and_role(key):
+        for part, role in part_and_role(key):
             if role in parts.setdefault(part, {}):
                 raise ValueError(
                     f"{shown(path)} holds two arrays for one part, {brief(parts[part][role])} and "
@@ -125,7 +124,7 @@ def _keys(files: Sequence[str], path: object) -> Keys:
     return parts
 
 
-def _part_and_role(key: str) -> list[tuple[str, str]]:
+def part_and_role(key: str) -> list[tuple[str, str]]:
     """`x_train` and `train_images` as [("train", "x")]; [] where a key names no part."""
     first, _, second = key.lower().partition("_")
     found = []
@@ -136,113 +135,97 @@ def _part_and_role(key: str) -> list[tuple[str, str]]:
 
 
 def _read(file: Any, keys: Keys, path: object) -> dict[str, Split]:
-    names = _array(file, "names", path) if "names" in file.files else None
-    x, y = {}, {}
-    for part, of in keys.items():
-        x[part] = _examples(_array(file, of["x"], path), path)
-        y[part] = check_labels(_array(file, of["y"], path), len(x[part]), path)
-    shapes = {examples.shape[1:] for examples in x.values()}
-    if len(shapes) > 1:
-        raise ValueError(
-            f"{shown(path)}: the examples of all parts must have one shape. Received "
-            f"{', '.join(f'{examples.shape[1:]} ({part})' for part, examples in x.items())}."
-        )
-    numbers, class_names = number_arrays(list(y.values()), names, path)
-    check_classes(class_names, path)
-    wholes = {
-        part: Split(x[part], of_part, class_names)
-        for part, of_part in zip(keys, numbers, strict=True)
-    }
+    def array(key: str) -> np.ndarray:
+        return read_array(file, key, path)
+
+    x, y, names = labelled(keys, lambda key: as_examples(array(key), path), array, file.files, path)
+    wholes = {part: Split(x[part], of_part, names) for part, of_part in y.items()}
     if WHOLE in wholes:
         return wholes
     return {part: select_rows(whole, np.arange(len(whole))) for part, whole in wholes.items()}
 
 
+def labelled(
+    keys: Keys,
+    examples: Callable[[str], Any],
+    array: Callable[[str], np.ndarray],
+    files: Sequence[str],
+    path: object,
+) -> tuple[dict[str, Any], dict[str, np.ndarray], tuple[str, ...]]:
+    """The examples of each part, their labels, numbered together, and the names of the classes."""
+    names = array("names") if "names" in files else None
+    x, y = {}, {}
+    for part, of in keys.items():
+        x[part] = examples(of["x"])
+        y[part] = check_labels(array(of["y"]), len(x[part]), path)
+    if len({found.shape[1:] for found in x.values()}) > 1:
+        raise ValueError(
+            f"{shown(path)}: the examples of all parts must have one shape. Received "
+            f"{', '.join(f'{found.shape[1:]} ({part})' for part, found in x.items())}."
+        )
+    numbers, class_names = number_arrays(list(y.values()), names, path)
+    check_classes(class_names, path)
+    return x, dict(zip(keys, numbers, strict=True)), class_names
+
+
 @contextlib.contextmanager
-def _opened(path: str | os.PathLike[str]) -> Iterator[Any]:
+def opened(path: str | os.PathLike[str]) -> Iterator[Any]:
     if not os.path.isfile(path):
         raise ValueError(f"{shown(path)} is not a file.")
-    if not zipfile.is_zipfile(path):
+    with open(path, "rb") as start:  # NumPy takes what starts otherwise for pickled objects
+        is_zip = start.read(4) in (b"PK\x03\x04", b"PK\x05\x06") and zipfile.is_zipfile(start)
+    if not is_zip:
         raise ValueError(
             f"{shown(path)} is not an .npz file, or is cut short. Write it with numpy.savez(path, "
             "x=x, y=y)."
         )
-    with _damage(path, ""):
+    with damage(path, ""):
         file = np.load(path, allow_pickle=False)
     with file:
         yield file
 
 
-def _array(file: Any, key: str, path: object) -> np.ndarray:
-    """One array, read where the file holds what its header claims, and memory is enough."""
-    with _damage(path, key):
-        needed = _claimed(file, key)
-    check_fits(
-        needed, f"{shown(path)}: the array {brief(repr(key))} needs", "Save fewer examples in it."
-    )
-    with _damage(path, key):
-        return np.asarray(file[key])
-
-
-def _claimed(file: Any, key: str) -> int:
-    """Bytes that an array and its copy as float32 take."""
-    name = key if key in file.zip.namelist() else f"{key}.npy"
-    with file.zip.open(name) as member:
-        version = np.lib.format.read_magic(member)
-        read = (
-            np.lib.format.read_array_header_1_0
-            if version == (1, 0)
-            else np.lib.format.read_array_header_2_0
-        )
-        shape, _, dtype = read(member)
-        held = file.zip.getinfo(name).file_size - member.tell()
-    claimed = math.prod(shape) * dtype.itemsize
-    if claimed > held and not dtype.hasobject:
-        raise ValueError(
-            f"its header claims the shape {shape}, {claimed:,} bytes, and {held:,} are there"
-        )
-    return claimed + (0 if dtype in (np.float32, np.uint8) else 4 * math.prod(shape))
-
-
-@contextlib.contextmanager
-def _damage(path: object, key: str) -> Iterator[None]:
-    try:
-        yield
-    except Exception as error:  # NumPy's and zipfile's readers raise many kinds
-        if "allow_pickle" in str(error):
-            raise ValueError(
-                f"{shown(path)}: {brief(repr(key))} holds Python objects, which are not loaded, "
-                "since unpickling can run any code. Save numbers, and strings as a NumPy string "
-                "array."
-            ) from None
-        what = f", the array {brief(repr(key))} is damaged" if key else ""
-        said = shown(str(error) or type(error).__name__)
-        raise ValueError(f"{shown(path)} cannot be read{what}: {said}") from error
-
-
-def _examples(x: np.ndarray, path: object) -> np.ndarray:
-    if x.dtype.kind not in "fiub":
-        raise ValueError(f"{shown(path)}: x must hold numbers. Received the type {x.dtype}.")
-    if x.ndim not in (2, 3, 4) or 0 in x.shape:
-        raise ValueError(
-            f"{shown(path)}: x must be [n, d], [n, height, width] or [n, height, width, "
-            f"channels], with no size of 0. Received the shape {x.shape}."
-        )
-    if x.ndim == 2 or x.dtype != np.uint8:
+def as_examples(x: np.ndarray, path: object) -> np.ndarray:
+    """An array of examples as they are read: float32, or uint8 images; refuse any other."""
+    shape, dtype = example_form(x.shape, x.dtype, path)
+    if dtype == np.float32:
         with np.errstate(over="ignore"):  # found below, as infinite
             x = x.astype(np.float32, copy=False)
         check_finite(x, path)
-    return x[..., np.newaxis] if x.ndim == 3 else x
+    return x.reshape(len(x), *shape)
 
 
-def check_finite(x: np.ndarray, path: object) -> None:
-    """Refuse examples with values that float32 does not hold; in blocks, as x may be large."""
-    step = max(1, _BLOCK * len(x) // x.size)
+def example_form(
+    shape: tuple[int, ...], dtype: np.dtype, path: object
+) -> tuple[tuple[int, ...], np.dtype]:
+    """The shape and type of an example as it is read, where an array of examples is stored so."""
+    if dtype.kind not in "fiub":
+        raise ValueError(f"{shown(path)}: x must hold numbers. Received the type {dtype}.")
+    if len(shape) not in (2, 3, 4) or 0 in shape:
+        raise ValueError(
+            f"{shown(path)}: x must be [n, d], [n, height, width] or [n, height, width, "
+            f"channels], with no size of 0. Received the shape {shape}."
+        )
+    images = len(shape) > 2 and dtype == np.uint8
+    form = (*shape[1:], 1) if len(shape) == 3 else shape[1:]
+    return form, np.dtype(np.uint8 if images else np.float32)
+
+
+def check_finite(x: np.ndarray, path: object, rows: np.ndarray | None = None) -> None:
+    """Refuse examples with values that float32 does not hold; in blocks, as x may be large.
+
+    Args:
+        x: the examples.
+        path: what holds them, for the message.
+        rows: which rows of it they are; None where they are the first.
+    """
+    step = max(1, _BLOCK * len(x) // max(x.size, 1))
     for start in range(0, len(x), step):
         block = x[start : start + step]
         if not np.isfinite(block).all():
             bad = ~np.isfinite(block.reshape(len(block), -1)).all(axis=1)
+            row = start + int(np.argmax(bad))
             raise ValueError(
                 f"{shown(path)}: x holds values that are NaN or infinite in float32, the first in "
-                f"row {start + int(np.argmax(bad))}, from 0 on."
+                f"row {row if rows is None else rows[row]}, from 0 on."
             )

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import os
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from kinfold.datasets._arrays import check_finite
-from kinfold.datasets._arrow import class_names, column_values, found_in, opened
-from kinfold.datasets._labels import number
+from kinfold.datasets._arrow import found_in, opened
 from kinfold.datasets._memory import check_fits
-from kinfold.datasets._names import brief, either, listed, part_named, shown
+from kinfold.datasets._names import brief, either, shown
+from kinfold.datasets._parquet_columns import read_table
 from kinfold.datasets._split import Split, check_classes
-from kinfold.datasets._words import EXAMPLES, LABELS, PARTS, PATHS
+from kinfold.datasets._words import EXAMPLES, PATHS
 
 if TYPE_CHECKING:
     import pyarrow
@@ -70,32 +71,24 @@ def parquet_rows(
     path: str | os.PathLike[str], with_parts: bool = True
 ) -> tuple[Split, list[str] | None]:
     """All rows of a file of embeddings, and the part of each where there is a column of parts."""
+    table = read_table([Path(path)], path, needed_columns, with_parts=with_parts)
     with opened(path) as file:
-        schema = file.schema_arrow
-        label = _label_column(schema, path)
-        columns = embedding_columns(schema, label)
-        if not columns:
-            raise ValueError(
-                f"{shown(path)} must have one column of embeddings, lists of numbers, named "
-                f"{either(EXAMPLES)} if there are more such columns; or floating columns named "
-                f"alike up to a number, such as dim_0, dim_1. {found_in(schema)} To list images it "
-                f"must have one column of paths, named {either(PATHS)}."
-            )
-        x = _examples(file, columns, path)
-        y, names = _labels(file.read([label])[label], class_names(schema, label), path)
-        parts = _parts(file, schema, path) if with_parts else None
-    check_classes(names, path)
-    return Split(x, y, names), parts
+        x = read_embeddings(file, table.examples, path)
+    check_classes(table.names, path)
+    return Split(x, table.y, table.names), table.parts
 
 
-def _label_column(schema: pyarrow.Schema, path: object) -> str:
-    found = [name for name in schema.names if name.lower() in LABELS]
-    if len(found) != 1:
+def needed_columns(schema: pyarrow.Schema, label: str, path: object) -> list[str]:
+    """The columns of embeddings; refuse a table in which it is not clear which."""
+    columns = embedding_columns(schema, label)
+    if not columns:
         raise ValueError(
-            f"{shown(path)} must have one column of labels, named {either(LABELS)}. "
-            f"{found_in(schema)}"
+            f"{shown(path)} must have one column of embeddings, lists of numbers, named "
+            f"{either(EXAMPLES)} if there are more such columns; or floating columns named "
+            f"alike up to a number, such as dim_0, dim_1. {found_in(schema)} To list images it "
+            f"must have one column of paths, named {either(PATHS)}."
         )
-    return found[0]
+    return columns
 
 
 def embedding_columns(schema: pyarrow.Schema, label: str) -> list[str]:
@@ -121,27 +114,47 @@ def embedding_columns(schema: pyarrow.Schema, label: str) -> list[str]:
     return [name for _, name in sorted(wide[0])] if len(wide) == 1 else []
 
 
-def _examples(file: Any, columns: list[str], path: object) -> np.ndarray:
-    """float32 [n, d], filled block by block."""
-    count = file.metadata.num_rows
-    numbers = _numbers(file, columns)
+def width(file: Any, columns: list[str], path: object) -> int:
+    """How many numbers the first row has; 0 where there is none."""
+    for batch in file.iter_batches(1, columns=columns):
+        if len(batch):
+            return _rows(batch, columns, 0, 0, path).shape[1]
+    return 0
+
+
+def no_embeddings(path: object, count: int) -> ValueError:
+    return ValueError(f"{shown(path)} holds no embeddings. It has {count} rows.")
+
+
+def read_embeddings(
+    file: Any,
+    columns: list[str],
+    path: object,
+    group: int | None = None,
+    first: int = 0,
+    size: int = 0,
+) -> np.ndarray:
+    """Read embeddings, float32 [n, d], block by block.
+
+    Args:
+        file: an open `ParquetFile`.
+        columns: those of the embeddings.
+        path: the file, for messages.
+        group: a row group; None for all.
+        first: its first row.
+        size: the d that they must have; 0 for any.
+    """
+    metadata = file.metadata
+    groups = list(range(metadata.num_row_groups)) if group is None else [group]
+    count = sum(metadata.row_group(k).num_rows for k in groups)
+    numbers = _numbers(metadata, columns, groups)
     # As float32, and a list at a time as Arrow holds it.
     needed = max(4 * numbers, 8 * numbers // max(count, 1))
     check_fits(needed, f"{shown(path)}: its embeddings need", "Save fewer of them in a file.")
     rows_at_once = max(1, min(_ROWS, _NUMBERS * count // max(numbers, 1)))
-    x, start = np.empty((0, 0), np.float32), 0
-    for batch in file.iter_batches(rows_at_once, columns=columns):
-        for name, column in zip(batch.schema.names, batch.columns, strict=True):
-            if column.null_count:
-                row = start + int(np.argmax(column.is_null().to_numpy(zero_copy_only=False)))
-                raise ValueError(
-                    f"{shown(path)}: the column {brief(repr(name))} is null in row {row}, from 0 "
-                    "on."
-                )
-        if len(columns) > 1:
-            rows = np.stack([batch[name].to_numpy() for name in columns], axis=1)
-        else:
-            rows = _lists(batch.column(0), columns[0], x.shape[1], start, path)
+    x, start = np.empty((0, size), np.float32), 0
+    for batch in file.iter_batches(rows_at_once, row_groups=groups, columns=columns):
+        rows = _rows(batch, columns, x.shape[1], first + start, path)
         if not len(x):
             needed = 4 * count * rows.shape[1]
             check_fits(needed, f"{shown(path)}: its embeddings need", "Save fewer in a file.")
@@ -150,17 +163,30 @@ def _examples(file: Any, columns: list[str], path: object) -> np.ndarray:
             x[start : start + len(rows)] = rows
         start += len(rows)
     if 0 in x.shape:
-        raise ValueError(f"{shown(path)} holds no embeddings. It has {count} rows.")
+        raise no_embeddings(path, count)
     if start != count:
         raise ValueError(f"{shown(path)} is damaged: it claims {count} rows and has {start}.")
-    check_finite(x, path)
+    check_finite(x, path, np.arange(first, first + count))
     return x
 
 
-def _numbers(file: Any, columns: list[str]) -> int:
-    """How many numbers columns hold in all, as the file claims."""
-    total, metadata = 0, file.metadata
-    for group in range(metadata.num_row_groups):
+def _rows(batch: Any, columns: list[str], size: int, start: int, path: object) -> np.ndarray:
+    """The numbers of a batch, [rows, d]; `start` is the number of its first row."""
+    for name, column in zip(batch.schema.names, batch.columns, strict=True):
+        if column.null_count:
+            row = start + int(np.argmax(column.is_null().to_numpy(zero_copy_only=False)))
+            raise ValueError(
+                f"{shown(path)}: the column {brief(repr(name))} is null in row {row}, from 0 on."
+            )
+    if len(columns) > 1:
+        return np.stack([batch[name].to_numpy() for name in columns], axis=1)
+    return _lists(batch.column(0), columns[0], size, start, path)
+
+
+def _numbers(metadata: Any, columns: list[str], groups: list[int]) -> int:
+    """How many numbers columns hold in these row groups, as the file claims."""
+    total = 0
+    for group in groups:
         row_group = metadata.row_group(group)
         for k in range(row_group.num_columns):
             column = row_group.column(k)
@@ -190,31 +216,3 @@ def _lists(column: Any, name: str, size: int, start: int, path: object) -> np.nd
             f"{shown(path)}: the list of {brief(repr(name))} in row {start + row} holds a null."
         )
     return values.to_numpy(zero_copy_only=False).reshape(len(column), size)
-
-
-def _labels(
-    column: Any, names: list[str] | None, path: object
-) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Labels int32 [n] from 0, and the names of the classes."""
-    if column.null_count:
-        raise ValueError(
-            f"{shown(path)}: {column.null_count:,} of {len(column):,} labels are null."
-        )
-    values, codes = column_values(column, "labels", path)
-    numbers, names_of = number(sorted(values), names, path)
-    return np.array([numbers[value] for value in values], np.int32)[codes], names_of
-
-
-def _parts(file: Any, schema: pyarrow.Schema, path: object) -> list[str] | None:
-    found = [name for name in schema.names if name.lower() in PARTS]
-    if not found:
-        return None
-    values, codes = column_values(file.read(found[:1])[found[0]], found[0], path)
-    parts = [part_named(value) for value in values]
-    unknown = [brief(value) for value, part in zip(values, parts, strict=True) if part is None]
-    if unknown:
-        raise ValueError(
-            f"{shown(path)}: the column {brief(repr(found[0]))} must hold train, val or test. "
-            f"Received: {listed(unknown)}."
-        )
-    return [str(parts[code]) for code in codes.tolist()]
