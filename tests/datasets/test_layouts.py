@@ -20,10 +20,10 @@ import pytest
 from PIL import Image
 
 from _kinfold_text import DATA_FORMS
+from kinfold.core import installed_memory
 from kinfold.datasets import (
     Split,
     Splits,
-    _memory,
     arrays,
     image_folder,
     image_list,
@@ -372,7 +372,7 @@ def test_a_claim_that_the_file_does_not_hold_is_one_line(
 def test_what_memory_does_not_hold_is_refused_before_it_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_memory, "_installed", lambda: 2**20)
+    monkeypatch.setattr(installed_memory, "_installed", lambda: 2**20)
     with zipfile.ZipFile(tmp_path / "a.npz", "w", zipfile.ZIP_DEFLATED) as file:
         file.writestr("x.npy", npy((2**19, 1), 2**21))  # some kilobytes in the file
         file.writestr("y.npy", small_npy(np.arange(3)))

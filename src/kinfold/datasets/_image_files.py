@@ -4,70 +4,40 @@ from __future__ import annotations
 
 import functools
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 
-from kinfold.datasets._decoding import check_decoding, decode, decode_all, fill
+from kinfold.core.stored import Stored
+from kinfold.datasets._decoding import Opener, check_decoding, decode
 from kinfold.datasets._fingerprints import Fingerprints, look
 from kinfold.datasets._images import ImageFiles, Progress
 from kinfold.datasets._names import as_class_names, as_text, brief, counted, shown
+from kinfold.datasets._pictures import Pictures
 from kinfold.datasets._source import Source
 from kinfold.datasets._split import Split, check_classes
-from kinfold.datasets._stored import Stored
 
 # How a file of these formats ends, if it is whole. Others are decoded to find out.
 _ENDS = {"JPEG": b"\xff\xd9", "MPO": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82", "GIF": b"\x3b"}
 _LONGEST_END = 8
 
 
-class FileReader:
-    """Reads image files.
+class Files:
+    """Finds image files.
 
     Args:
         root: the folder that `files` are relative to.
         files: paths.
-        y: int [n], the class of each: another of the class stands in for an unreadable one.
-        names: of the classes.
-        size: (height, width) of every image, in pixels.
-        channels: 3 for RGB, 1 for grey.
         known: what tells whether a file has changed.
     """
 
-    def __init__(
-        self,
-        root: Path,
-        files: list[str],
-        y: np.ndarray,
-        names: tuple[str, ...],
-        size: tuple[int, int],
-        channels: int,
-        known: Fingerprints,
-    ) -> None:
-        self.root, self.files, self.y, self.names = root, files, y, names
-        self.size, self.channels, self.known = size, channels, known
-        self.shape, self.dtype = (*size, channels), np.dtype(np.uint8)
-        self.unreadable: dict[int, str] = {}
+    def __init__(self, root: Path, files: list[str], known: Fingerprints) -> None:
+        self.root, self.files, self.known = root, files, known
 
-    def __len__(self) -> int:
-        return len(self.files)
-
-    def keep_apart(self, parts: np.ndarray) -> None:
-        """Let no example stand in for one of another part; `parts` int [n] holds the parts."""
-        self.y = parts * len(self.names) + self.y % len(self.names)
-
-    def leave_out(self, unreadable: dict[int, str]) -> None:
-        self.unreadable.update(unreadable)
-
-    def read(self, rows: np.ndarray) -> np.ndarray:
-        out = np.empty((len(rows), *self.shape), self.dtype)
-        fill(self._decoded, rows, self.y, self.unreadable, out, self.names, self.root)
-        return out
-
-    def _decoded(self, rows: np.ndarray) -> list[np.ndarray | str]:
-        openers = [functools.partial(Path, self.root, self.files[row]) for row in rows.tolist()]
-        return decode_all(openers, self.size, self.channels)
+    def __call__(self, rows: np.ndarray) -> Iterator[list[Opener]]:
+        yield [functools.partial(Path, self.root, self.files[row]) for row in rows.tolist()]
 
 
 def open_image_files(
@@ -109,7 +79,8 @@ def open_image_files(
     check_classes(names, found.source)
     files = found.files if len(good) == len(found.files) else [found.files[k] for k in good]
     y = y.astype(np.int32)
-    reader = FileReader(found.root, files, y, names, size, channels, known.take(good))
+    openers = Files(found.root, files, known.take(good))
+    reader = Pictures(openers, y, names, size, channels, found.source)
     split = Split(Stored(reader), y, names, tuple(as_text(file) for file in files))
     return Source(split, _of(found.parts, good), _of(found.groups, good), [])
 

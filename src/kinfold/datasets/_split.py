@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from kinfold.core.stored import Stored, take
 from kinfold.datasets._names import brief, shown
-from kinfold.datasets._stored import Stored, take
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,7 +8,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from kinfold.datasets._stored import Stored, blocks, change, some
+from kinfold.core.readers import change
+from kinfold.core.stored import Stored, blocks, some
 
 KINDS = ("bytes", "unit", "standardised")
 _LAYER = "to_bytes"

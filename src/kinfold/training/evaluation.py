@@ -10,8 +10,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from kinfold.core.stored import Stored, blocks
 from kinfold.datasets import Split
-from kinfold.datasets._stored import Stored, blocks
 from kinfold.encoders.networks import LARGE
 from kinfold.metrics.ranking import Task
 from kinfold.metrics.retrieval import score_queries

@@ -11,12 +11,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from kinfold.core.stored import Stored
 from kinfold.datasets import Split, Splits, shown
 from kinfold.datasets._fingerprints import Fingerprints, changed, look
-from kinfold.datasets._image_files import FileReader
+from kinfold.datasets._image_files import Files
 from kinfold.datasets._names import as_text, brief, counted
+from kinfold.datasets._pictures import Pictures
 from kinfold.datasets._source import Source
-from kinfold.datasets._stored import Stored
 from kinfold.training import files
 from kinfold.training.run_folder import SPLITS, archive, json_array, json_of
 
@@ -54,14 +55,14 @@ def write(path: Path, splits: Splits, source: Source | None) -> None:
     for name, split in zip(SPLITS, splits, strict=True):
         arrays[f"{name}/y"] = split.y
         arrays[f"{name}/names"] = json_array(list(split.names))
-    reader = file_reader(splits)
-    if reader is not None:
-        meta["root"] = str(reader.root)
+    opened = image_files(splits)
+    if opened is not None:
+        meta["root"] = str(opened.root)
         for name, split in zip(SPLITS, splits, strict=True):
             assert isinstance(split.x, Stored)
             rows = split.x.rows
-            arrays[f"{name}/files"] = json_array([reader.files[row] for row in rows.tolist()])
-            _add(arrays, name, reader.known.take(rows))
+            arrays[f"{name}/files"] = json_array([opened.files[row] for row in rows.tolist()])
+            _add(arrays, name, opened.known.take(rows))
     elif source is None:
         meta["digests"] = [_digest(split) for split in splits]
     else:
@@ -96,11 +97,13 @@ def images(listed: Listed) -> tuple[Splits, list[str]]:
     """
     root = Path(listed.meta["root"])
     *size, channels = listed.meta["shape"]
-    splits, notes = [], []
+    splits: list[Split] = []
+    notes: list[str] = []
     for name in SPLITS:
         names, y, prints = listed.names(name), listed.y(name), listed.prints(name)
         listed_files = listed.files(name)
-        reader = FileReader(root, listed_files, y, names, tuple(size), channels, prints)
+        openers = Files(root, listed_files, prints)
+        reader = Pictures(openers, y, names, (size[0], size[1]), channels, root)
         found: dict[str, list[str]] = {}
         for row, what in changed(root, listed_files, prints):
             found.setdefault(what, []).append(brief(listed_files[row]))
@@ -164,10 +167,12 @@ def drawn(listed: Listed, splits: Splits) -> None:
         )
 
 
-def file_reader(splits: Sequence[Split]) -> FileReader | None:
-    """What reads the image files of splits that have one reader; None of other data."""
+def image_files(splits: Sequence[Split]) -> Files | None:
+    """The image files of splits that have one reader; None of other data."""
     x = splits[0].x
-    return x.reader if isinstance(x, Stored) and isinstance(x.reader, FileReader) else None
+    pictures = x.reader if isinstance(x, Stored) else None
+    found = pictures.openers if isinstance(pictures, Pictures) else None
+    return found if isinstance(found, Files) else None
 
 
 def keep_apart(splits: Splits) -> Splits:

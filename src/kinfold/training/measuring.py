@@ -10,8 +10,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from kinfold.core.stored import blocks, take
 from kinfold.datasets import Split
-from kinfold.datasets._stored import blocks, take
 from kinfold.encoders.scaling import Scaling, kind_of
 from kinfold.training import evaluation, files, records, results, sampling, sources, verdicts
 from kinfold.training.evaluation import Table

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from kinfold.core.stored import Stored, blocks
 from kinfold.datasets import Split
 from kinfold.datasets._split import select_rows
-from kinfold.datasets._stored import Stored, blocks
 from kinfold.training.evaluation import pixels, raw_shape
 
 MOST_VALIDATION = 5_000  # examples that the epochs are compared by

@@ -11,8 +11,8 @@ import numpy as np
 from _kinfold_settings import Fields, arguments
 from kinfold import losses
 from kinfold.batches import ClassBalancedBatches, ClassBalancedIndices
+from kinfold.core.readers import Cached
 from kinfold.datasets import Split, Stored
-from kinfold.datasets._stored import Cached
 from kinfold.encoders import augmentation, networks, pretrained
 from kinfold.encoders.scaling import Scaling, value_range
 from kinfold.layers import Chunked
@@ -265,7 +265,7 @@ class Settings(Fields):
 
 
 def _ends(encoder: keras.Model) -> tuple[Any, Any]:
-    """The symbolic input and output of a model; (None, None) of one that has none, as it is code."""
+    """The symbolic input and output of a model; (None, None) of one that is code alone."""
     inputs, outputs = getattr(encoder, "inputs", None), getattr(encoder, "outputs", None)
     return (inputs[0], outputs[0]) if inputs and outputs else (None, None)
 

@@ -14,8 +14,8 @@ import keras
 import numpy as np
 
 from kinfold.core import backends
-from kinfold.datasets._in_turn import for_predict
-from kinfold.datasets._stored import take_slice
+from kinfold.core.in_turn import for_predict
+from kinfold.core.stored import take_slice
 
 Value = TypeVar("Value")
 

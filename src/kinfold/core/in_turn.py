@@ -6,7 +6,7 @@ from typing import Any
 
 import keras
 
-from kinfold.datasets._stored import Stored
+from kinfold.core.stored import Stored
 
 
 class InTurn(keras.utils.PyDataset):
