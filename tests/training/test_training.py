@@ -12,7 +12,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +22,13 @@ import pytest
 from PIL import Image
 
 from kinfold import training
-from kinfold.datasets import Split, Splits
+from kinfold.datasets import Split
 from kinfold.training import (
     checkpoints,
     evaluation,
     files,
     listing,
     measuring,
-    records,
     run_folder,
     running,
     sources,
@@ -38,6 +37,7 @@ from kinfold.training import (
 from kinfold.training.commands import Settings, resume, train
 from kinfold.training.progress import Progress
 from kinfold.training.run_folder import Checkpoint, RunFolder
+from runs import Crash, StopAt, contents, settings_for, splits_of, write_vectors
 
 pytestmark = pytest.mark.usefixtures("compile_once")
 
@@ -52,37 +52,12 @@ FILES = {
 }
 
 
-def write_vectors(
-    path: Path, classes: int = 12, examples: int = 6, seed: int = 0, noise: float = 0.3
-) -> Path:
-    """Seven values tell the classes; the last, large and random if there is noise, hides them."""
-    rng = np.random.default_rng(seed)
-    y = np.repeat(np.arange(classes), examples)
-    x = noise * rng.normal(size=(len(y), 8))
-    x[:, :7] += rng.normal(size=(classes, 7))[y]
-    x[:, 7] = 27 * noise * rng.normal(size=len(y))
-    np.savez(path, x=x.astype("float32"), y=y)
-    return path
-
-
 def write_images(path: Path, scale: float | None = None) -> Path:
     rng = np.random.default_rng(0)
     y = np.repeat(np.arange(12), 6)
     x = rng.integers(0, 200, (12, 8, 8, 1))[y] + rng.integers(0, 56, (len(y), 8, 8, 1))
     np.savez(path, x=x.astype("uint8") if scale is None else x * scale, y=y)
     return path
-
-
-def settings_for(path: Path) -> Settings:
-    return Settings(
-        str(path),
-        embedding_size=8,
-        classes_per_batch=3,
-        examples_per_class=2,
-        steps_per_epoch=10,
-        epochs=3,
-        seed=5,
-    )
 
 
 @pytest.fixture(scope="module")
@@ -104,53 +79,6 @@ def quick_report(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(
             module, "write_report", lambda path, report: path.write_text(repr(report), "utf-8")
         )
-
-
-class StopAt(Progress):
-    """Raises at a step of an epoch, both counted from 1, of this process."""
-
-    def __init__(self, epoch: int, step: int, error: BaseException) -> None:
-        self.at, self.error = (epoch, step), error
-        self.done = 0
-        self.notes: list[str] = []
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
-
-    def step(self, step: int, loss: Callable[[], float]) -> None:
-        if (self.done + 1, step) == self.at:
-            raise self.error
-
-    def epoch(self, row: dict[str, float], best: bool) -> None:
-        self.done += 1
-
-
-class Crash(BaseException):
-    """Stops a process as no `except Exception` would hinder."""
-
-
-def contents(run: Path) -> dict[str, Any]:
-    """All that must be the same, bit for bit."""
-    folder = RunFolder(run)
-    checkpoint = dataclasses.asdict(run_folder.read_checkpoint(folder.checkpoint))
-    del checkpoint["seconds"]
-    metrics = files.read_json(folder.metrics)
-    del metrics["seconds"]
-    model = keras.saving.load_model(folder.model)
-    return {
-        "checkpoint": checkpoint,
-        "metrics": metrics,
-        "history": folder.history.read_bytes(),
-        "model": evaluation.as_numpy(model.variables),
-        "files": {path.name for path in run.iterdir()},
-    }
-
-
-def splits_of(run: Path) -> Splits:
-    """What a run trains, chooses and tests on, read."""
-    folder = RunFolder(run)
-    found = sources.again(folder, records.read_config(folder).settings)[0]
-    return Splits(*(dataclasses.replace(split, x=np.asarray(split.x)) for split in found))
 
 
 def assert_same(run: Path, other: Path) -> None:

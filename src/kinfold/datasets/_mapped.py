@@ -190,7 +190,8 @@ def _source(
 ) -> Source:
     x, y, names = labelled(keys, examples, array, files, source)
     if WHOLE in x:
-        return Source(Split(x[WHOLE], y[WHOLE], names), None, None, kept_in)
+        whole = x[WHOLE] if isinstance(x[WHOLE], Stored) else Stored(InMemory(x[WHOLE]))
+        return Source(Split(whole, y[WHOLE], names), None, None, kept_in)
     types = {part: found.dtype for part, found in x.items()}
     if len(set(types.values())) > 1:
         raise ValueError(
@@ -200,8 +201,8 @@ def _source(
     readers: list[Reader] = [
         found.reader if isinstance(found, Stored) else InMemory(found) for found in x.values()
     ]
-    whole = Split(Stored(Joined(readers)), np.concatenate(list(y.values())), names)
-    return Source(whole, [part for part in y for _ in y[part]], None, kept_in)
+    joined = Split(Stored(Joined(readers)), np.concatenate(list(y.values())), names)
+    return Source(joined, [part for part in y for _ in y[part]], None, kept_in)
 
 
 def _arrays_in(folder: Path) -> dict[str, Path]:

@@ -13,7 +13,7 @@ class Source:
     """All examples of some data, of which only the labels are read yet.
 
     Attributes:
-        split: the examples; x is a `Stored`, or an array where it cannot be read as it is needed.
+        split: the examples; x is a `Stored`.
         parts: "train", "validation" or "test" for each example; None where the data is not divided.
         groups: the value of each example in the column that splits must keep whole; None where
             none was asked for.

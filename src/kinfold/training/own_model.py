@@ -28,10 +28,11 @@ def check(model: Any, settings: Settings) -> None:
         )
     if not model.built:
         raise ValueError("The model is not built: call it on a batch of examples first.")
-    if isinstance(model.input_shape, (list, dict)) or len(model.inputs or [0]) != 1:
+    shape = getattr(model, "input_shape", ())
+    if isinstance(shape, (list, dict)):
         raise ValueError(
             "A run gives a model one input, the examples. Received a model with the inputs "
-            f"{model.input_shape}."
+            f"{shape}."
         )
     size = settings.image_size
     height = _shape(model)[0] if len(_shape(model)) == 3 else None
@@ -53,7 +54,7 @@ def read_shape(model: keras.Model, settings: Settings) -> tuple[int, int, int] |
 
 def check_examples(model: keras.Model, shape: tuple[int, ...], data: str) -> None:
     """Raise where examples of a shape do not fit a model, or give no embedding."""
-    wanted = _shape(model)
+    wanted = _shape(model) or shape
     fits = len(wanted) == len(shape) and all(
         want in (None, size) for want, size in zip(wanted, shape, strict=True)
     )
@@ -74,12 +75,17 @@ def keep(path: Path, model: keras.Model) -> None:
         model.save(beside)
 
 
-def load(path: Path) -> keras.Model:
+def load(path: Path, seed: int) -> keras.Model:
     """Read what `keep` wrote, as new variables.
+
+    Args:
+        path: of the file.
+        seed: of what its random layers draw, which no file keeps.
 
     Raises:
         ValueError: a class of it is not known here.
     """
+    keras.utils.set_random_seed(seed)
     try:
         return keras.saving.load_model(path, compile=False)
     except (TypeError, ValueError) as error:
@@ -92,4 +98,5 @@ def load(path: Path) -> keras.Model:
 
 
 def _shape(model: keras.Model) -> tuple[int | None, ...]:
-    return tuple(model.input_shape[1:])
+    """Of an example; () of a model that is code alone, which does not say."""
+    return tuple(getattr(model, "input_shape", ())[1:])

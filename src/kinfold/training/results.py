@@ -104,7 +104,7 @@ def report(
         ),
         "test examples shown": ""
         if sample.is_all
-        else f"{len(sample.rows):,} of {sample.whole:,}: whole classes, drawn at random",
+        else f"{len(sample.rows):,} of {sample.whole:,}, drawn at random by class",
     }
     return Report(
         Path(facts["data"]).stem,

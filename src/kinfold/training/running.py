@@ -7,6 +7,7 @@ from importlib.util import find_spec
 
 import keras
 
+from kinfold.core.stored import blocks
 from kinfold.datasets import Split, Splits
 from kinfold.datasets._names import counted
 from kinfold.datasets._split import select_rows
@@ -32,6 +33,8 @@ from kinfold.training.records import Config
 from kinfold.training.report import write_report
 from kinfold.training.run_folder import CHOSEN_BY, Checkpoint, RunFolder
 from kinfold.training.settings import Settings
+
+_READ = 4096  # vectors read at once
 
 
 class Interrupted(KeyboardInterrupt):
@@ -75,6 +78,9 @@ class Run:
         train, validation, test = self.splits
         if settings.tensorboard:
             _check_tensorboard()
+        if not kept and train.x.ndim == 2:
+            for _ in blocks(train.x, _READ):  # which refuses values that are not finite
+                pass
         if not kept and train.x.ndim == 4:  # older runs have data that was brought to 0 to 255
             self.config = dataclasses.replace(self.config, scaling=Scaling.of(train.x))
             if self.writes:
@@ -252,7 +258,7 @@ def untrained(
 ) -> keras.Model:
     """Build the encoder of a run as it is before training; weights of a file are in the folder."""
     if folder.own_model.exists():
-        return own_model.load(folder.own_model)
+        return own_model.load(folder.own_model, settings.seed)
     if not folder.start.exists():
         return settings.make_encoder(shape, scaling)
     encoder = dataclasses.replace(settings, weights="none").make_encoder(shape, scaling)

@@ -1,0 +1,99 @@
+"""What tests of runs share: small data, settings, ways to stop a run, what must be the same."""
+
+import dataclasses
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from kinfold.datasets import Splits
+from kinfold.training import evaluation, files, records, run_folder, sources
+from kinfold.training.commands import Settings
+from kinfold.training.progress import Progress
+from kinfold.training.run_folder import RunFolder
+
+
+def write_vectors(
+    path: Path, classes: int = 12, examples: int = 6, seed: int = 0, noise: float = 0.3
+) -> Path:
+    """Seven values tell the classes; the last, large and random if there is noise, hides them."""
+    rng = np.random.default_rng(seed)
+    y = np.repeat(np.arange(classes), examples)
+    x = noise * rng.normal(size=(len(y), 8))
+    x[:, :7] += rng.normal(size=(classes, 7))[y]
+    x[:, 7] = 27 * noise * rng.normal(size=len(y))
+    np.savez(path, x=x.astype("float32"), y=y)
+    return path
+
+
+def settings_for(path: Path) -> Settings:
+    return Settings(
+        str(path),
+        embedding_size=8,
+        classes_per_batch=3,
+        examples_per_class=2,
+        steps_per_epoch=10,
+        epochs=3,
+        seed=5,
+    )
+
+
+class StopAt(Progress):
+    """Raises at a step of an epoch, both counted from 1, of this process."""
+
+    def __init__(self, epoch: int, step: int, error: BaseException) -> None:
+        self.at, self.error = (epoch, step), error
+        self.done = 0
+        self.notes: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+    def step(self, step: int, loss: Callable[[], float]) -> None:
+        if (self.done + 1, step) == self.at:
+            raise self.error
+
+    def epoch(self, row: dict[str, float], best: bool) -> None:
+        self.done += 1
+
+
+class Crash(BaseException):
+    """Stops a process as no `except Exception` would hinder."""
+
+
+def contents(run: Path) -> dict[str, Any]:
+    """All that must be the same, bit for bit."""
+    folder = RunFolder(run)
+    checkpoint = dataclasses.asdict(run_folder.read_checkpoint(folder.checkpoint))
+    del checkpoint["seconds"]
+    metrics = files.read_json(folder.metrics)
+    del metrics["seconds"]
+    model = keras.saving.load_model(folder.model)
+    return {
+        "checkpoint": checkpoint,
+        "metrics": metrics,
+        "history": folder.history.read_bytes(),
+        "model": evaluation.as_numpy(model.variables),
+        "files": {path.name for path in run.iterdir()},
+    }
+
+
+def splits_of(run: Path) -> Splits:
+    """What a run trains, chooses and tests on, read."""
+    folder = RunFolder(run)
+    found = sources.again(folder, records.read_config(folder).settings)[0]
+    return Splits(*(dataclasses.replace(split, x=np.asarray(split.x)) for split in found))
+
+
+def damage(path: Path) -> None:
+    """Spoil the pixels of a PNG, whose header and end stay whole."""
+    whole = bytearray(path.read_bytes())
+    start = whole.index(b"IDAT") + 4
+    length = int.from_bytes(whole[start - 8 : start - 4], "big")
+    data = bytes([255] * length)
+    whole[start : start + length] = data
+    whole[start + length : start + length + 4] = zlib.crc32(b"IDAT" + data).to_bytes(4, "big")
+    path.write_bytes(bytes(whole))
