@@ -155,6 +155,23 @@ class Fields:
         default="32 for glyphs; 64 for folders, or 160 with a network of keras.applications",
         least=8,
     )
+    split_by: str | None = setting(
+        None,
+        "Data",
+        "Column of a table whose values are divided into training, validation and test, in place "
+        "of the classes",
+        more="The examples of one person, product or recording then never lie in two of the three.",
+        default="divide the classes, or as the data is divided",
+        metavar="COLUMN",
+    )
+    cache: float = setting(
+        0.0,
+        "Data",
+        "Memory for decoded images, in GiB",
+        more="Images that are kept there are decoded once.",
+        metavar="GIB",
+        least=0.0,
+    )
     embedding_size: int | None = setting(
         None,
         "Model",

@@ -13,7 +13,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 import kinfold_cli as cli
-from kinfold.training import files, run_folder, running
+from kinfold.training import files, listing, running
 from kinfold.training.progress import Lines
 
 BACKEND = keras.backend.backend()
@@ -158,10 +158,10 @@ def test_ctrl_c_exits_with_130_and_names_the_way_to_go_on(
 def test_a_full_disk_exits_with_1(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(path: Path, splits: object) -> None:
+    def full(path: Path, *_: object) -> None:
         raise files.WriteError(f"Could not write {path}: No space left on device.")
 
-    monkeypatch.setattr(run_folder, "write_splits", full)
+    monkeypatch.setattr(listing, "write", full)
     result = kinfold("train", data, "--out", tmp_path / "run", *SMALL)
     assert result.exit_code == 1
     assert result.stderr.startswith("error: Could not write")

@@ -20,10 +20,10 @@ import pytest
 from PIL import Image
 
 from _kinfold_text import DATA_FORMS
+from kinfold.core import installed_memory
 from kinfold.datasets import (
     Split,
     Splits,
-    _memory,
     arrays,
     image_folder,
     image_list,
@@ -32,7 +32,7 @@ from kinfold.datasets import (
     shown,
     split_classes,
 )
-from kinfold.training import files, run_folder, sources
+from kinfold.training import files, listing, sources
 
 pytestmark = pytest.mark.once
 
@@ -323,7 +323,7 @@ def test_parts_of_embeddings_in_a_parquet_file(tmp_path: Path) -> None:
     kinds = ["train"] * 8 + ["test"] * 4
     pq.write_table(pa.table({"e": list(X), "y": Y, "split": kinds}), path)
     splits = sources.load_splits(str(path), None)
-    assert splits.test.x.tolist() == X[8:].tolist()
+    assert splits.test.x[:].tolist() == X[8:].tolist()
     assert len(splits.train.names) == len(splits.validation.names) == 2
     assert len(parquet(path)) == 12
     pq.write_table(pa.table({"e": list(X), "y": Y, "split": Y}), path)
@@ -372,7 +372,7 @@ def test_a_claim_that_the_file_does_not_hold_is_one_line(
 def test_what_memory_does_not_hold_is_refused_before_it_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_memory, "_installed", lambda: 2**20)
+    monkeypatch.setattr(installed_memory, "_installed", lambda: 2**20)
     with zipfile.ZipFile(tmp_path / "a.npz", "w", zipfile.ZIP_DEFLATED) as file:
         file.writestr("x.npy", npy((2**19, 1), 2**21))  # some kilobytes in the file
         file.writestr("y.npy", small_npy(np.arange(3)))
@@ -452,11 +452,13 @@ def test_names_of_any_bytes_stay_apart_and_can_be_written(odd: Path, tmp_path: P
     pq.write_table(pa.table({"e": [[1.0]] * len(split), "y": [split.names[k] for k in split.y]}),
                    tmp_path / "a.parquet")  # fmt: skip
     assert parquet(tmp_path / "a.parquet").names == tuple(sorted(split.names))
-    rest, held = split_classes(split, 0.3)
-    run_folder.write_splits(tmp_path / "data.npz", Splits(rest, held, held))
-    train, validation, _ = run_folder.read_splits(tmp_path / "data.npz")
-    assert (train.names, train.files) == (rest.names, rest.files)
-    assert (validation.names, validation.files) == (held.names, held.files)
+    rest, held = split_classes(parts(odd, (8, 8), as_needed=True)["all"], 0.3)
+    listing.write(tmp_path / "listing.npz", Splits(rest, held, held), None)
+    (train, validation, _), notes = listing.images(listing.read(tmp_path / "listing.npz"))
+    assert not notes
+    for ours, theirs in ((train, rest), (validation, held)):
+        assert (ours.names, ours.files) == (theirs.names, theirs.files)
+        np.testing.assert_array_equal(ours.x, theirs.x)
 
 
 def test_names_are_escaped_in_messages(odd: Path) -> None:
@@ -505,8 +507,8 @@ def test_labels_that_differ_in_a_nul_stay_apart(tmp_path: Path) -> None:
     pq.write_table(pa.table({"e": list(np.eye(4)), "y": labels}), tmp_path / "a.parquet")
     split = parquet(tmp_path / "a.parquet")
     assert split.names == tuple(labels)
-    run_folder.write_splits(tmp_path / "data.npz", Splits(split, split, split))
-    assert run_folder.read_splits(tmp_path / "data.npz").train.names == tuple(labels)
+    listing.write(tmp_path / "listing.npz", Splits(split, split, split), None)
+    assert listing.read(tmp_path / "listing.npz").names("train") == tuple(labels)
     table = pa.table({"e": list(np.eye(4)), "y": [0, 1, 2, 3]})
     known = {"info": {"features": {"y": {"names": labels}}}}
     table = table.replace_schema_metadata({"huggingface": json.dumps(known)})
@@ -529,15 +531,10 @@ def test_files_are_kept_when_a_split_is_cut_and_written(tmp_path: Path) -> None:
     for split in splits:
         assert split.files is not None
         assert [file[:2] for file in split.files] == [split.names[k] for k in split.y]
-    run_folder.write_splits(tmp_path / "data.npz", splits)
-    again = run_folder.read_splits(tmp_path / "data.npz")
+    listing.write(tmp_path / "listing.npz", splits, None)
+    again, _ = listing.images(listing.read(tmp_path / "listing.npz"))
     assert [split.files for split in again] == [split.files for split in splits]
     assert again.classes_are_unseen
-    # A run of before, without files.
-    with np.load(tmp_path / "data.npz") as file:
-        old = {key: file[key] for key in file.files if not key.endswith("files")}
-    np.savez(tmp_path / "data.npz", **old)
-    assert run_folder.read_splits(tmp_path / "data.npz").train.files is None
 
 
 def test_a_path_of_any_bytes_is_kept_in_json(tmp_path: Path) -> None:

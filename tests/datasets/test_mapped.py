@@ -14,9 +14,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kinfold.datasets import _mapped, _memory, arrays, parts
+from kinfold.core import installed_memory
+from kinfold.core.readers import Joined
+from kinfold.core.stored import Stored
+from kinfold.datasets import _mapped, arrays, parts
 from kinfold.datasets._mapped import Mapped, holds_arrays, open_arrays
-from kinfold.datasets._stored import Joined, Stored
 
 pytestmark = pytest.mark.once
 
@@ -272,7 +274,7 @@ def test_files_that_are_cut_short_or_changed(
     expected = FORMS["float64"].astype("float32")
     np.testing.assert_array_equal(open_arrays(path).split.x[:], expected)
     # Labels are read, and need memory.
-    monkeypatch.setattr(_memory, "_installed", lambda: 100)
+    monkeypatch.setattr(installed_memory, "_installed", lambda: 100)
     folder = write_folder(tmp_path / "a", x=np.eye(40), y=Y)
     with pytest.raises(ValueError, match=r"a: the array 'y' needs 0.0 GiB, and this machine"):
         open_arrays(folder)

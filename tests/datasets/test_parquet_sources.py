@@ -17,10 +17,10 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from kinfold.core.stored import Stored
 from kinfold.datasets import _row_groups, parquet
 from kinfold.datasets._parquet_images import holds_encoded_images, open_parquet_images
 from kinfold.datasets._parquet_rows import open_embeddings
-from kinfold.datasets._stored import Stored
 
 pytestmark = pytest.mark.once
 

@@ -15,7 +15,7 @@ from scipy import ndimage
 from kinfold import encoders
 from kinfold.encoders import augmentation, pretrained
 from kinfold.encoders.scaling import Scaling
-from kinfold.training import evaluation, files, run_folder, running
+from kinfold.training import evaluation, files, records, run_folder, running, sources
 from kinfold.training.commands import Settings, resume, train
 from kinfold.training.progress import Progress
 from kinfold.training.run_folder import RunFolder
@@ -151,7 +151,8 @@ def test_a_fine_tuned_run_keeps_what_is_frozen_and_goes_on_without_its_file(
     assert len(slots) == 2 * len(trained)
 
     # A plain model, of half precision inside, with embeddings of unit norm in float32.
-    x = run_folder.read_splits(folder.data)[2].x
+    test = sources.again(folder, records.read_config(folder).settings)[0].test
+    x = np.asarray(test.x)
     embeddings = model.predict(x, verbose=0)
     assert embeddings.dtype == np.float32
     np.testing.assert_allclose(np.linalg.norm(embeddings, axis=1), 1.0, rtol=1e-5)
@@ -164,9 +165,9 @@ def test_a_fine_tuned_run_keeps_what_is_frozen_and_goes_on_without_its_file(
         values(pretrained.backbone(start).weights), values(theirs.weights), strict=True
     ):
         np.testing.assert_array_equal(ours_, theirs_)
-    test = run_folder.read_splits(folder.data)[2]
     vectors = evaluation.embed(start, test.x)
-    expected = evaluation.measure(test, vectors, vectors)[0]["untrained"]
+    raw = evaluation.pixels(x)
+    expected = evaluation.measure(test, vectors, vectors, raw)[0]["untrained"]
     assert files.read_json(folder.metrics)["untrained"] == expected
 
     broken = tmp_path / "broken"

@@ -9,7 +9,7 @@ from scipy.stats import bootstrap
 from kinfold.datasets import Split
 from kinfold.metrics import retrieval_metrics
 from kinfold.training import evaluation, sources
-from kinfold.training.evaluation import gain, measure
+from kinfold.training.evaluation import gain, measure, measure_in_gallery
 from kinfold.training.verdicts import (
     comparison_text,
     few_classes,
@@ -94,7 +94,8 @@ def test_measure_gives_the_scores_of_the_metrics_and_their_gain() -> None:
     x = (RNG.normal(size=(12, 5))[y] + RNG.normal(size=(48, 5))).astype("float32")
     better = (x + 2 * np.eye(12, 5)[y]).astype("float32")
     split = Split(x, y, tuple("abcdefghijkl"))
-    table, gained = measure(split, x, better)
+    table, gained, sampled = measure(split, x, better, evaluation.pixels(x))
+    assert sampled is None
     names = tuple(evaluation.METRICS)
     assert table["raw"] == pytest.approx(retrieval_metrics(x, y, metrics=names))
     assert table["trained"] == pytest.approx(retrieval_metrics(better, y, metrics=names))
@@ -102,7 +103,7 @@ def test_measure_gives_the_scores_of_the_metrics_and_their_gain() -> None:
         rise = table["trained"][name] - table["raw"][name]
         assert gained[name]["difference"] == pytest.approx(rise)
     assert "gain" in table_text(table, gained)
-    same = table_text(*measure(split, x, 3 * x))
+    same = table_text(*measure(split, x, 3 * x, evaluation.pixels(x))[:2])
     assert "is no better than the raw input" in same.splitlines()[-1]
 
 
@@ -110,7 +111,8 @@ def test_images_have_pixels_and_a_gain_with_its_interval() -> None:
     y = np.repeat(np.arange(10, dtype="int32"), 2)
     x = RNG.integers(0, 256, (20, 3, 3, 1), dtype=np.uint8)
     vectors = np.eye(10, dtype="float32")[y]
-    table, gained = measure(Split(x, y, tuple("abcdefghij")), vectors, vectors)
+    raw = evaluation.pixels(x)
+    table, gained, _ = measure(Split(x, y, tuple("abcdefghij")), vectors, vectors, raw)
     assert table.keys() == {"pixels", "untrained", "trained"}
     assert table["trained"]["map@r"] == 1.0
     for name, values in gained.items():
@@ -129,9 +131,11 @@ def numbered(*names: str, each: int = 2, x: np.ndarray | None = None) -> Split:
 def test_a_gallery_is_matched_by_the_names_of_classes() -> None:
     queries, gallery = numbered("a", "b", "lonely"), numbered("other", "b", "a", each=1)
     x = gallery.x[[2, 2, 1, 0, 0, 0]]  # one of "b" lies on "other"
-    table, gained = measure(
-        Split(x, queries.y, queries.names), x, x, (gallery, gallery.x, gallery.x)
-    )
+    all_rows = np.arange(len(queries)), np.arange(len(gallery))
+    models = {"untrained": (x, gallery.x), "trained": (x, gallery.x)}
+    raw = evaluation.pixels(x), evaluation.pixels(gallery.x)
+    split = Split(x, queries.y, queries.names)
+    table, gained, _ = measure_in_gallery(split, models, gallery, raw, all_rows)
     assert table["raw"] == {"recall@1": 0.75, "map@r": 0.75, "mrr": pytest.approx((3 + 5 / 12) / 4)}
     assert gained["map@r"]["difference"] == 0.0
     assert shared_text(queries, gallery) == [

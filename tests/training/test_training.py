@@ -22,12 +22,14 @@ import pytest
 from PIL import Image
 
 from kinfold import training
-from kinfold.datasets import Split
+from kinfold.datasets import Split, Splits
 from kinfold.training import (
     checkpoints,
     evaluation,
     files,
+    listing,
     measuring,
+    records,
     run_folder,
     running,
     sources,
@@ -41,7 +43,7 @@ pytestmark = pytest.mark.usefixtures("compile_once")
 
 FILES = {
     "config.json",
-    "data.npz",
+    "listing.npz",
     "checkpoint.npz",
     "model.keras",
     "history.csv",
@@ -144,6 +146,13 @@ def contents(run: Path) -> dict[str, Any]:
     }
 
 
+def splits_of(run: Path) -> Splits:
+    """What a run trains, chooses and tests on, read."""
+    folder = RunFolder(run)
+    found = sources.again(folder, records.read_config(folder).settings)[0]
+    return Splits(*(dataclasses.replace(split, x=np.asarray(split.x)) for split in found))
+
+
 def assert_same(run: Path, other: Path) -> None:
     np.testing.assert_equal(contents(run), contents(other))
 
@@ -180,7 +189,7 @@ def test_a_run_writes_every_file(unbroken: Path, vectors: Path) -> None:
 
 
 def test_the_table_is_that_of_the_model_in_the_folder(unbroken: Path) -> None:
-    test = run_folder.read_splits(unbroken / "data.npz")[2]
+    test = splits_of(unbroken)[2]
     model = keras.saving.load_model(unbroken / "model.keras")
     metrics = json.loads((unbroken / "metrics.json").read_text("utf-8"))
     x = test.x / np.linalg.norm(test.x, axis=1, keepdims=True)
@@ -193,7 +202,7 @@ def test_the_table_is_that_of_the_model_in_the_folder(unbroken: Path) -> None:
 
 @pytest.mark.once
 def test_train_validation_and_test_share_no_class(unbroken: Path) -> None:
-    names = [set(split.names) for split in run_folder.read_splits(unbroken / "data.npz")]
+    names = [set(split.names) for split in splits_of(unbroken)]
     assert set.union(*names) == {str(k) for k in range(12)}
     assert sum(map(len, names)) == 12
 
@@ -203,9 +212,7 @@ def test_another_seed_gives_another_model_on_the_same_test_classes(
 ) -> None:
     settings = dataclasses.replace(settings_for(vectors), seed=6, epochs=1)
     train(settings, tmp_path / "run")
-    ours, theirs = (
-        run_folder.read_splits(run / "data.npz")[2] for run in (tmp_path / "run", unbroken)
-    )
+    ours, theirs = (splits_of(run)[2] for run in (tmp_path / "run", unbroken))
     assert ours.names == theirs.names
     np.testing.assert_array_equal(ours.x, theirs.x)
     first, other = (
@@ -288,17 +295,58 @@ def test_a_run_that_is_stopped_again_and_again_ends_as_an_unbroken_one(
     assert_same(out, unbroken)
 
 
-def test_a_resumed_run_does_not_need_the_data_again(vectors: Path, tmp_path: Path) -> None:
-    data = Path(shutil.copy(vectors, tmp_path / "gone.npz"))
+def test_a_run_goes_on_with_its_own_examples_or_says_what_has_become_of_them(
+    vectors: Path, unbroken: Path, tmp_path: Path
+) -> None:
+    data = Path(shutil.copy(vectors, tmp_path / "vectors.npz"))
     out = tmp_path / "run"
     with pytest.raises(Crash):
-        train(settings_for(data), out, progress=StopAt(1, 1, Crash()))
-    data.unlink()
+        train(settings_for(data), out, "kinfold train vectors.npz", StopAt(2, 1, Crash()))
+    whole, content = data.read_bytes(), dict(np.load(data))
+
+    # Rows that were added are none of the run's, even of classes that it knows.
+    more = {name: np.concatenate([array, array[:5]]) for name, array in content.items()}
+    np.savez(data, **more)
+    progress = StopAt(2, 2, Crash())
     with pytest.raises(Crash):
-        resume(out, progress=StopAt(1, 1, Crash()))
-    (out / "data.npz").unlink()  # as if killed before it was written
-    with pytest.raises(FileNotFoundError, match=r"There is no .*gone.npz"):
+        resume(out, progress=progress)
+    assert any("Examples that were added since" in note for note in progress.notes)
+
+    np.savez(data, x=content["x"], y=content["y"][::-1])
+    with pytest.raises(ValueError, match=r"vectors.npz has changed since this run began"):
         resume(out)
+    np.savez(data, x=content["x"][:-9], y=content["y"][:-9])
+    with pytest.raises(ValueError, match=r"vectors.npz has changed since this run began"):
+        resume(out)
+    data.unlink()
+    with pytest.raises(FileNotFoundError, match=r"There is no .*vectors.npz"):
+        resume(out)
+
+    data.write_bytes(whole)
+    progress = StopAt(0, 0, Crash())
+    resume(out, progress=progress)
+    assert not any("Not as it was" in note for note in progress.notes)
+    ours, theirs = (contents(run)["checkpoint"] for run in (out, unbroken))
+    np.testing.assert_equal(ours, theirs)
+    data.unlink()
+    resume(out)  # finished: its data is not asked for
+
+
+def test_a_run_of_an_earlier_version_goes_on_from_the_examples_in_it(
+    vectors: Path, unbroken: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    with pytest.raises(Crash):
+        train(settings_for(vectors), out, progress=StopAt(2, 1, Crash()))
+    arrays: dict[str, Any] = {}
+    for name, split in splits_of(out)._asdict().items():
+        arrays |= {f"{name}/x": split.x, f"{name}/y": split.y}
+        arrays[f"{name}/names"] = run_folder.json_array(list(split.names))
+    np.savez(out / "data.npz", **arrays)
+    (out / "listing.npz").unlink()
+    resume(out)
+    ours, theirs = (contents(run)["checkpoint"] for run in (out, unbroken))
+    np.testing.assert_equal(ours, theirs)
 
 
 def test_ctrl_c_keeps_the_best_model_and_the_run_can_go_on(
@@ -330,7 +378,7 @@ def test_ctrl_c_in_the_first_epoch_says_that_nothing_is_kept(vectors: Path, tmp_
     with pytest.raises(training.Interrupted):
         train(settings_for(vectors), tmp_path / "run", progress=progress)
     assert progress.notes[-1] == "Interrupted. No epoch is whole yet."
-    assert {path.name for path in (tmp_path / "run").iterdir()} == {"config.json", "data.npz"}
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {"config.json", "listing.npz"}
 
 
 # A child for each kill, of one parent that has done the imports and nothing else.
@@ -423,10 +471,10 @@ def test_files_that_cannot_be_written_whole_are_named_and_lose_nothing(
 ) -> None:
     out = tmp_path / "run"
     sizes = {path.name: path.stat().st_size for path in unbroken.iterdir()}
-    assert sizes["data.npz"] < sizes["model.keras"]
+    assert sizes["listing.npz"] < sizes["model.keras"]
     with (
-        room_for(sizes["data.npz"] // 2),
-        pytest.raises(files.WriteError, match=r"data.npz: File"),
+        room_for(sizes["listing.npz"] // 2),
+        pytest.raises(files.WriteError, match=r"listing.npz: File"),
     ):
         train(settings_for(vectors), out, "kinfold train vectors.npz")
     with room_for(sizes["model.keras"] // 2), pytest.raises(files.WriteError) as raised:
@@ -472,7 +520,7 @@ def test_faults_in_a_folder_of_images_are_named_and_the_rest_is_trained_on(tmp_p
         pytest.warns(UserWarning, match=r"1 of \d classes have one example and are left out"),
     ):
         train(settings, tmp_path / "run")
-    splits = run_folder.read_splits(tmp_path / "run" / "data.npz")
+    splits = splits_of(tmp_path / "run")
     assert sum(map(len, splits)) == 12 * len(modes) - 1 - (len(modes) - 1)
 
 
@@ -644,11 +692,11 @@ def test_an_existing_run_is_not_overwritten_and_nothing_is_not_resumed(
 def test_a_failed_preparation_removes_what_it_made_and_only_that(
     vectors: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(path: Path, splits: object) -> None:
+    def fail(path: Path, *_: object) -> None:
         path.write_bytes(b"some")
         raise MemoryError
 
-    monkeypatch.setattr(run_folder, "write_splits", fail)
+    monkeypatch.setattr(listing, "write", fail)
     (tmp_path / "empty").mkdir()
     for out in (tmp_path / "empty", tmp_path / "new" / "deep"):
         with pytest.raises(MemoryError):
@@ -740,7 +788,7 @@ def test_two_runs_are_compared_on_the_same_examples(
     train(settings, tmp_path / "run")
     progress = StopAt(0, 0, Crash())
     compared = training.compare(unbroken, tmp_path / "run", progress=progress)
-    test = run_folder.read_splits(unbroken / "data.npz")[2]
+    test = splits_of(unbroken)[2]
     for name, run in (("first", unbroken), ("second", tmp_path / "run")):
         model = keras.saving.load_model(run / "model.keras")
         found = evaluation.scores({"x": (evaluation.embed(model, test.x), None)}, test.y)[0]
@@ -759,13 +807,19 @@ def test_two_runs_are_compared_on_the_same_examples(
     assert "cannot tell them apart" in progress.notes[-1]
     assert "The model was trained on some of these classes." in progress.notes[-1]
 
-    train_, validation, rest = run_folder.read_splits(tmp_path / "run" / "data.npz")
-    renamed = Split(rest.x, rest.y, tuple(f"other {name}" for name in rest.names))
-    moved = Split(rest.x + 1, rest.y, rest.names)
-    for split, why in ((renamed, "on the same classes"), (moved, "on different examples")):
-        run_folder.write_splits(tmp_path / "run" / "data.npz", (train_, validation, split))
+    content = dict(np.load(vectors))
+    named = tmp_path / "named.npz"
+    names = np.array([f"other {k}" for k in range(12)])
+    np.savez(named, **content, names=names)
+    np.savez(tmp_path / "moved.npz", x=content["x"] + 1, y=content["y"])
+    for data, why in (
+        (named, "on the same classes"),
+        (tmp_path / "moved.npz", "on different exam"),
+    ):
+        other = tmp_path / f"run on {data.name}"
+        train(dataclasses.replace(settings, data=str(data)), other)
         with pytest.raises(ValueError, match=f"{why}.*: name DATA to compare them on"):
-            training.compare(unbroken, tmp_path / "run")
+            training.compare(unbroken, other)
 
 
 def test_a_damaged_checkpoint_is_named(unbroken: Path, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ Every function gives a `Split`, or several: examples, integer labels, class name
 """
 
 from _kinfold_text import DATA_FORMS as DATA_FORMS
+from kinfold.core.stored import Stored as Stored
 from kinfold.datasets._arrays import arrays as arrays
 from kinfold.datasets._folder import image_folder as image_folder
 from kinfold.datasets._glyphs import glyphs as glyphs

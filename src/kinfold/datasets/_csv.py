@@ -8,7 +8,7 @@ import sys
 from collections.abc import Collection
 from pathlib import Path
 
-from kinfold.datasets._memory import check_fits
+from kinfold.core.installed_memory import check_fits
 from kinfold.datasets._names import shown
 
 _DELIMITERS = (",", ";", "\t")

@@ -104,7 +104,8 @@ def fill(
         read_some: gives for each of these rows, all different, the example or why it cannot be
             read.
         rows: int64 [k], the examples to read.
-        y: int [n], the class of each example that there is.
+        y: int [n], for each example that there is a number of whose kind it is: its class, plus
+            the number of classes times that of its part where the data is divided.
         unreadable: by row, why an example cannot be read; what is found now is added. What is
             in it already is not tried again.
         out: `[k, ...]`.
@@ -129,8 +130,8 @@ def fill(
             if other not in unreadable:
                 return other
         raise ValueError(
-            f"{shown(source)}: no image of the class {brief(repr(names[label]))} can be read; row "
-            f"{row}, from 0 on: {shown(unreadable[row])}."
+            f"{shown(source)}: no image of the class {brief(repr(names[label % len(names)]))} can "
+            f"be read; row {row}, from 0 on: {shown(unreadable[row])}."
         )
 
     waiting = np.arange(len(rows))

@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from kinfold.core.readers import InMemory, Joined
+from kinfold.core.stored import Reader, Stored
 from kinfold.datasets._arrays import (
     Keys,
     as_examples,
@@ -33,7 +35,6 @@ from kinfold.datasets._npy import (
 )
 from kinfold.datasets._source import Source
 from kinfold.datasets._split import Split
-from kinfold.datasets._stored import Joined, Reader, Stored
 from kinfold.datasets._words import EXAMPLES, LABELS, WHOLE
 
 _NUMBERS = 1 << 22  # read at once
@@ -64,6 +65,9 @@ class Mapped:
     def keep_apart(self, parts: np.ndarray) -> None:
         """Nothing stands in for anything."""
 
+    def leave_out(self, unreadable: dict[int, str]) -> None:
+        """All are readable, or an error."""
+
     def read(self, rows: np.ndarray) -> np.ndarray:
         stored = self._mapped()
         out = np.empty((len(rows), *self.shape), self.dtype)
@@ -91,27 +95,14 @@ class Mapped:
         return self._map
 
 
-class InMemory:
-    """Examples that are in memory already, such as those of a compressed file."""
-
-    def __init__(self, x: np.ndarray) -> None:
-        self.x = x
-        self.shape, self.dtype = x.shape[1:], x.dtype
-        self.unreadable: dict[int, str] = {}
-
-    def __len__(self) -> int:
-        return len(self.x)
-
-    def keep_apart(self, parts: np.ndarray) -> None:
-        """Nothing stands in for anything."""
-
-    def read(self, rows: np.ndarray) -> np.ndarray:
-        return self.x[rows]
-
-
 def holds_arrays(path: Path) -> bool:
     """Whether a folder holds arrays saved with `numpy.save`."""
     return path.is_dir() and bool(_arrays_in(path))
+
+
+def check_labels_beside(path: Path) -> None:
+    """Refuse a lone `.npy` file that has no labels beside it."""
+    _beside(path)
 
 
 def open_arrays(path: Path) -> Source:

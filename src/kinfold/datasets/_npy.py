@@ -9,7 +9,7 @@ from typing import IO, Any, NamedTuple
 
 import numpy as np
 
-from kinfold.datasets._memory import check_fits
+from kinfold.core.installed_memory import check_fits
 from kinfold.datasets._names import brief, shown
 
 

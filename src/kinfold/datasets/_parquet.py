@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from kinfold.core.installed_memory import check_fits
 from kinfold.datasets._arrays import check_finite
 from kinfold.datasets._arrow import found_in, opened
-from kinfold.datasets._memory import check_fits
 from kinfold.datasets._names import brief, either, shown
 from kinfold.datasets._parquet_columns import read_table
 from kinfold.datasets._split import Split, check_classes

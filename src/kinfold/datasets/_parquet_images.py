@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from kinfold.core.stored import Stored
 from kinfold.datasets._arrow import found_in, opened
 from kinfold.datasets._decoding import Opener, check_decoding
 from kinfold.datasets._names import as_text, either, shown
@@ -20,7 +21,6 @@ from kinfold.datasets._row_groups import KEPT, RowGroups
 from kinfold.datasets._shards import shards
 from kinfold.datasets._source import Source
 from kinfold.datasets._split import Split, check_classes
-from kinfold.datasets._stored import Stored
 
 if TYPE_CHECKING:
     import pyarrow

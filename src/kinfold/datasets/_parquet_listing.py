@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Collection
 
+from kinfold.core.installed_memory import check_fits
 from kinfold.datasets._arrow import class_names, column_values, is_text, opened
-from kinfold.datasets._memory import check_fits
 from kinfold.datasets._names import shown
 from kinfold.datasets._parquet import embedding_columns
 from kinfold.datasets._words import PATHS

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from kinfold.core.stored import Stored
 from kinfold.datasets._arrow import opened
 from kinfold.datasets._parquet import needed_columns, no_embeddings, read_embeddings, width
 from kinfold.datasets._parquet_columns import Table, read_table
@@ -16,7 +17,6 @@ from kinfold.datasets._row_groups import KEPT, RowGroups
 from kinfold.datasets._shards import parts_by_name, shards
 from kinfold.datasets._source import Source
 from kinfold.datasets._split import Split, check_classes
-from kinfold.datasets._stored import Stored
 
 
 class EmbeddingRows:
@@ -41,6 +41,9 @@ class EmbeddingRows:
 
     def keep_apart(self, parts: np.ndarray) -> None:
         """Nothing stands in for anything."""
+
+    def leave_out(self, unreadable: dict[int, str]) -> None:
+        """All are readable, or an error."""
 
     def read(self, rows: np.ndarray) -> np.ndarray:
         out = np.empty((len(rows), *self.shape), self.dtype)

@@ -4,20 +4,28 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from _kinfold_text import DATA_FORMS
+from kinfold.core.stored import Stored
 from kinfold.datasets._arrays import array_parts
-from kinfold.datasets._folder import find_classes
+from kinfold.datasets._folder import find_classes, visible
+from kinfold.datasets._image_files import open_image_files
 from kinfold.datasets._images import ImageFiles, Progress, read_images
 from kinfold.datasets._layout import check_not_flat, find_parts, survey
 from kinfold.datasets._listing import find_listed, listing_in
-from kinfold.datasets._names import shown
-from kinfold.datasets._parquet import parquet_rows
+from kinfold.datasets._mapped import check_labels_beside, holds_arrays, open_arrays
+from kinfold.datasets._names import brief, shown
+from kinfold.datasets._parquet_images import holds_encoded_images, open_parquet_images
 from kinfold.datasets._parquet_listing import is_listing
+from kinfold.datasets._parquet_rows import open_embeddings
+from kinfold.datasets._shards import holds_shards, shards
+from kinfold.datasets._source import Source
 from kinfold.datasets._split import Split, select_rows
+from kinfold.datasets._webdataset import check_uncompressed, open_tars
 from kinfold.datasets._words import WHOLE
 
 _ORDER = ("train", "validation", "test")
@@ -29,6 +37,7 @@ def parts(
     channels: int = 3,
     only: str | None = None,
     progress: Progress | None = None,
+    as_needed: bool = False,
 ) -> dict[str, Split]:
     """Read data that may be divided by its owner into parts to train, choose and test on.
 
@@ -49,7 +58,12 @@ def parts(
         channels: of these images, 3 for RGB, 1 for grey.
         only: a part; where the data has it, only this part is read, and where not, all is read as
             one.
-        progress: called with (files done, files in all) while images are read.
+        progress: called with (files done, files in all) while images are read, or looked at.
+        as_needed: read labels and names now, and each example when it is asked for: `x` of the
+            splits is then a `Stored`, which `ClassBalancedBatches`, `RetrievalEvaluation` and
+            slices read from. Data of any size fits. Images are looked at (header and end of each
+            file); one that turns out to be damaged when it is decoded is replaced by another of its
+            class, and `x.unreadable` names it.
 
     Returns:
         The parts that there are: "train", "validation", "test"; or {"all": split} where the data
@@ -75,44 +89,121 @@ def parts(
     """
     path = Path(path)
     check_kind(path)
-    if holds_images(path):
-        return _image_parts(_find_images(path), size, channels, only, progress)
+    if as_needed:
+        return divided(open_source(path, size, channels, only, progress=progress), only)
     if path.suffix.lower() == ".npz":
         return array_parts(path, only)
-    split, part_of = parquet_rows(path)
-    return _divided(split, part_of, only)
+    if _is_of_files(path):
+        return _image_parts(_find_images(path), size, channels, only, progress)
+    found = divided(open_source(path, size, channels, only), only)
+    return {part: replace(split, x=np.asarray(split.x)) for part, split in found.items()}
+
+
+def open_source(
+    path: Path,
+    size: tuple[int, int] = (224, 224),
+    channels: int = 3,
+    only: str | None = None,
+    group: str | None = None,
+    progress: Progress | None = None,
+) -> Source:
+    """Open data whose examples are read as they are needed.
+
+    `group` names a column of a table whose values are to be kept whole when the data is divided.
+    """
+    check_kind(path)
+    if _is_of_tars(path):
+        return open_tars(path, size, channels, group)
+    if _is_of_arrays(path):
+        if group is not None:
+            raise ValueError(
+                f"{shown(path)} holds arrays, which have no column {brief(group)} to keep "
+                "together. List the examples in a table."
+            )
+        return open_arrays(path)
+    if not _is_of_files(path):
+        if holds_encoded_images(path):
+            return open_parquet_images(path, size, channels, group)
+        return open_embeddings(path, group)
+    found = _find_images(path, group)
+    if only is not None and found.parts is not None and only in found.parts:
+        found = found.rows([row for row, part in enumerate(found.parts) if part == only])
+    return open_image_files(found, size, channels, progress)
+
+
+def divided(source: Source, only: str | None = None) -> dict[str, Split]:
+    """The parts of a source; {"all": split} where it has none."""
+    found = _divided(source.split, source.parts, only)
+    x = source.split.x
+    if source.parts is not None and isinstance(x, Stored):
+        x.reader.keep_apart(np.array([_ORDER.index(part) for part in source.parts]))
+    return found
 
 
 def holds_images(path: Path) -> bool:
-    """Whether data is image files, which are read at any size."""
-    suffix = path.suffix.lower()
+    """Whether data is encoded images, which are read at any size."""
     return (
-        path.is_dir() or suffix in (".csv", ".tsv") or (suffix == ".parquet" and is_listing(path))
+        _is_of_tars(path)
+        or _is_of_files(path)
+        or (_is_parquet(path) and holds_encoded_images(path))
     )
 
 
 def check_kind(path: Path) -> None:
     """Refuse what no reader is for; nothing is read."""
-    suffix = path.suffix.lower()
-    if path.is_dir() or suffix in (".npz", ".parquet", ".csv", ".tsv"):
+    if path.is_dir() or path.suffix.lower() in (".npz", ".parquet", ".csv", ".tsv", ".tar"):
         return
-    if suffix == ".npy":
-        raise ValueError(
-            f"{shown(path)} holds one array, and no labels. Put both in an .npz file: "
-            "numpy.savez('data.npz', x=numpy.load('data.npy'), y=labels)."
-        )
+    if path.suffix.lower() == ".npy":
+        check_labels_beside(path)
+        return
+    check_uncompressed(path)
     raise ValueError(f"{shown(path)} is a file of a kind that is not read. DATA is {DATA_FORMS}")
 
 
-def _find_images(path: Path) -> ImageFiles:
+def _is_of_files(path: Path) -> bool:
+    """Whether data is image files, in folders or listed in a table."""
+    if _is_of_tars(path) or _is_of_arrays(path):
+        return False
+    return not _is_parquet(path) or is_listing(shards(path, ".parquet")[0])
+
+
+def _is_of_tars(path: Path) -> bool:
+    return path.suffix.lower() == ".tar" or (_is_flat(path) and holds_shards(path, ".tar"))
+
+
+def _is_of_arrays(path: Path) -> bool:
     if not path.is_dir():
-        return find_listed(path)
+        return path.suffix.lower() in (".npz", ".npy")
+    return _is_flat(path) and holds_arrays(path)
+
+
+def _is_parquet(path: Path) -> bool:
+    if not path.is_dir():
+        return path.suffix.lower() == ".parquet"
+    return _is_flat(path) and holds_shards(path, ".parquet")
+
+
+def _is_flat(path: Path) -> bool:
+    """Whether a path is a folder without folders in it."""
+    return path.is_dir() and not any(entry.is_dir() for entry in visible(path))
+
+
+def _find_images(path: Path, group: str | None = None) -> ImageFiles:
+    if not path.is_dir():
+        return find_listed(path, group)
     table = listing_in(path)
+    if table is not None and group is not None:
+        return find_listed(table, group)
+    if group is not None:
+        raise ValueError(
+            f"{shown(path)} has no table: a column to keep together, {brief(group)}, is one of a "
+            ".csv, .tsv or .parquet file that lists the images."
+        )
     found = survey(path)
     if found.parts and not found.classes:
         return find_parts(path, found)
     if table is not None and len(found.classes) < 2:
-        return find_listed(table)
+        return find_listed(table, group)
     check_not_flat(path, found)
     return find_classes(path)
 

@@ -55,6 +55,9 @@ class Pictures:
         """Let no example stand in for one of another part; `parts` int [n] holds the parts."""
         self.y = parts * len(self.names) + self.y % len(self.names)
 
+    def leave_out(self, unreadable: dict[int, str]) -> None:
+        self.unreadable.update(unreadable)
+
     def read(self, rows: np.ndarray) -> np.ndarray:
         out = np.empty((len(rows), *self.shape), self.dtype)
         fill(self._decoded, rows, self.y, self.unreadable, out, self.names, self.source)

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from kinfold.core.stored import Stored, take
 from kinfold.datasets._names import brief, shown
 
 
@@ -17,7 +18,7 @@ class Split:
 
     Attributes:
         x: the examples: uint8 `[n, height, width, channels]` for images, float32 `[n, d]` for
-            vectors.
+            vectors. An array, or a `Stored`, which reads examples as they are asked for.
         y: int32 `[n]`, the class of each example, 0 to classes - 1.
         names: `names[k]` is the name of class k.
         files: the name of each example, the path of its image relative to the data; None where
@@ -33,12 +34,12 @@ class Split:
     (3, (3, 2), [0, 1, 1])
     """
 
-    x: np.ndarray
+    x: np.ndarray | Stored
     y: np.ndarray
     names: tuple[str, ...]
     files: tuple[str, ...] | None = None
 
-    def __iter__(self) -> Iterator[np.ndarray]:
+    def __iter__(self) -> Iterator[np.ndarray | Stored]:
         yield self.x
         yield self.y
 
@@ -122,9 +123,7 @@ def _select(split: Split, rows: np.ndarray, wanted: np.ndarray) -> Split:
     new_ids = np.cumsum(wanted) - 1
     names = tuple(name for name, keep in zip(split.names, wanted, strict=True) if keep)
     files = None if split.files is None else tuple(split.files[row] for row in rows)
-    together = len(rows) > 0 and rows[-1] - rows[0] + 1 == len(rows)
-    x = split.x[rows[0] : rows[-1] + 1] if together else split.x[rows]  # no copy where it can be
-    return Split(x, new_ids[split.y[rows]].astype(np.int32), names, files)
+    return Split(take(split.x, rows), new_ids[split.y[rows]].astype(np.int32), names, files)
 
 
 def check_classes(names: tuple[str, ...], source: object) -> None:

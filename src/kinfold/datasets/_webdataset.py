@@ -14,6 +14,7 @@ from typing import BinaryIO
 
 import numpy as np
 
+from kinfold.core.stored import Stored
 from kinfold.datasets._decoding import Opener, check_decoding
 from kinfold.datasets._folder import visible
 from kinfold.datasets._images import EXTENSIONS
@@ -23,7 +24,6 @@ from kinfold.datasets._pictures import Pictures
 from kinfold.datasets._shards import parts_by_name, shards
 from kinfold.datasets._source import Source
 from kinfold.datasets._split import Split, check_classes
-from kinfold.datasets._stored import Stored
 from kinfold.datasets._tar import members
 from kinfold.datasets._words import LABELS
 
@@ -91,7 +91,7 @@ def open_tars(path: Path, size: tuple[int, int], channels: int, group: str | Non
     """
     height, width = check_decoding(size, channels)
     for file in visible(path) if path.is_dir() else [path]:
-        _check_uncompressed(file)
+        check_uncompressed(file)
     files = shards(path, ".tar")
     left_out: dict[str, list[str]] = {"samples without an image": [], "samples without a label": []}
     names: list[str] = []
@@ -163,7 +163,7 @@ def _samples(file: Path, group: str | None) -> dict[str, _Sample]:
     return found
 
 
-def _check_uncompressed(file: Path) -> None:
+def check_uncompressed(file: Path) -> None:
     if file.name.lower().endswith((".tar", *_ENDINGS)) and file.is_file():
         with file.open("rb") as start:
             if start.read(8).startswith(_COMPRESSED):

@@ -1,15 +1,22 @@
 """The range of values in the images that a model takes: chosen once, and saved with the model."""
 
+import math
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import keras
 import numpy as np
 
+from kinfold.core.readers import change
+from kinfold.core.stored import Stored, blocks, some
+
 KINDS = ("bytes", "unit", "standardised")
 _LAYER = "to_bytes"
 _SPREAD = 3.0  # standard deviations about the mean that become 0 to 255
 _BLOCK = 1 << 22  # values looked at at once
+
+Images = np.ndarray | Stored  # [n, height, width, channels]
 
 
 @dataclass(frozen=True)
@@ -36,7 +43,7 @@ class Scaling:
     deviation: tuple[float, ...] = ()
 
     @classmethod
-    def of(cls, x: np.ndarray) -> "Scaling":
+    def of(cls, x: Images) -> "Scaling":
         """Choose by the training images [n, height, width, channels].
 
         uint8 is "bytes". Other numbers are "unit" from 0 to 1, "bytes" from 0 to 255, and
@@ -45,12 +52,11 @@ class Scaling:
         kind = kind_of(x)
         if kind != "standardised":
             return cls(kind)
-        mean = x.mean(axis=(0, 1, 2), dtype=np.float64)
+        mean = _mean(x)
         squares = np.zeros(len(mean))
-        step = max(1, _BLOCK * len(x) // x.size)
-        for start in range(0, len(x), step):
-            squares += ((x[start : start + step] - mean) ** 2).sum(axis=(0, 1, 2))
-        deviation = np.sqrt(squares / (x.size // len(mean)))
+        for block in _blocks(x):
+            squares += ((block - mean) ** 2).sum(axis=(0, 1, 2))
+        deviation = np.sqrt(squares / (math.prod(x.shape) // len(mean)))
         # A channel that never changes has no scale: its differences stay as they are.
         constant = deviation <= 1e-6 * np.maximum(np.abs(mean), 1e-30)
         deviation = np.where(constant, 1.0, deviation)
@@ -98,17 +104,17 @@ class Scaling:
             )
         return f"images with values from 0 to {255 if self.kind == 'bytes' else 1}"
 
-    def notes(self, train: np.ndarray, others: dict[str, np.ndarray]) -> list[str]:
+    def notes(self, train: Images, others: dict[str, Images]) -> list[str]:
         """Say what the model takes, and which images of its own data are doubtful."""
         lines = [f"The model takes {self.said()}."]
-        if train.dtype == np.uint8 and train.max() <= 1:
+        if train.dtype == np.uint8 and _extremes(some(train))[1] <= 1:
             lines.append(
                 "The images to train on are uint8 without a value above 1, nearly black. Save "
                 "masks as floating numbers from 0 to 1."
             )
         top = {"bytes": 255, "unit": 1}.get(self.kind, np.inf)
         for name, x in others.items():
-            low, high = x.min(), x.max()
+            low, high = _extremes(some(x) if x.dtype == np.uint8 else x)
             if self.kind != "standardised" and (low < 0 or high > top):
                 lines.append(
                     f"The {name} images reach from {low:.4g} to {high:.4g}, those to train on lie "
@@ -116,7 +122,7 @@ class Scaling:
                 )
         return lines
 
-    def convert(self, x: np.ndarray, name: str) -> tuple[np.ndarray, str]:
+    def convert(self, x: Images, name: str) -> tuple[Images, str]:
         """Bring other images to the range of this model, where that can be done in one way only.
 
         Args:
@@ -134,10 +140,10 @@ class Scaling:
             return x, self._far(x, name)
         if (self.kind, other) == ("bytes", "unit"):
             said = f"The images of {name} lie from 0 to 1; they are multiplied by 255, as"
-            return x * np.float32(255), f"{said} the model takes {self.said()}."
+            return change(x, _times_255), f"{said} the model takes {self.said()}."
         if (self.kind, other) == ("unit", "bytes") and _whole_numbers(x):
             said = f"The images of {name} lie from 0 to 255; they are divided by 255, as"
-            return x / np.float32(255), f"{said} the model takes {self.said()}."
+            return change(x, _by_255), f"{said} the model takes {self.said()}."
         if self.kind == "standardised" and x.dtype != np.uint8:
             return x, self._far(x, name)
         wanted = {
@@ -145,17 +151,18 @@ class Scaling:
             "unit": "Save them with values from 0 to 1, or as uint8",
             "standardised": "Save them as floating numbers, as the training images were",
         }
+        low, high = _extremes(x)
         raise ValueError(
-            f"The images of {name} lie from {x.min():.4g} to {x.max():.4g} ({x.dtype}); the model "
+            f"The images of {name} lie from {low:.4g} to {high:.4g} ({x.dtype}); the model "
             f"takes {self.said()}. {wanted[self.kind]}."
         )
 
-    def _far(self, x: np.ndarray, name: str) -> str:
+    def _far(self, x: Images, name: str) -> str:
         """A note where floats differ so much from those of training that units may differ."""
         if self.kind != "standardised":
             return ""
         theirs = Scaling.of(x) if kind_of(x) == "standardised" else None
-        mean = np.array(theirs.mean if theirs else x.mean(axis=(0, 1, 2), dtype=np.float64))
+        mean = np.array(theirs.mean if theirs else _mean(x))
         away = np.abs(mean - self.mean) / np.array(self.deviation)
         if away.max() <= _SPREAD:
             return ""
@@ -165,11 +172,11 @@ class Scaling:
         )
 
 
-def kind_of(x: np.ndarray) -> str:
+def kind_of(x: Images) -> str:
     """Say which range images lie in: one of `KINDS`."""
     if x.dtype == np.uint8:
         return "bytes"
-    low, high = x.min(), x.max()
+    low, high = _extremes(x)
     if low < 0 or high > 255:
         return "standardised"
     return "unit" if high <= 1 else "bytes"
@@ -184,12 +191,30 @@ def value_range(model: keras.Model) -> tuple[float, float]:
     return 0.0, 255.0
 
 
-def _whole_numbers(x: np.ndarray) -> bool:
-    """Whether all values are whole, as those of pictures are; in blocks, as x may be large."""
-    if x.dtype.kind in "iu":
-        return True
-    step = max(1, _BLOCK * len(x) // x.size)
-    return all(
-        bool((block == np.rint(block)).all())
-        for block in (x[start : start + step] for start in range(0, len(x), step))
-    )
+def _whole_numbers(x: Images) -> bool:
+    """Whether all values are whole, as those of pictures are."""
+    return x.dtype.kind in "iu" or all(bool((b == np.rint(b)).all()) for b in _blocks(x))
+
+
+def _extremes(x: Images) -> tuple[float, float]:
+    lows, highs = zip(*((block.min(), block.max()) for block in _blocks(x)), strict=True)
+    return float(min(lows)), float(max(highs))
+
+
+def _mean(x: Images) -> np.ndarray:
+    """Of each channel, float64."""
+    sums = sum(block.sum(axis=(0, 1, 2), dtype=np.float64) for block in _blocks(x))
+    return sums / math.prod(x.shape[:-1])
+
+
+def _blocks(x: Images) -> Iterator[np.ndarray]:
+    """The images some at a time, as they may be many, or be read for this."""
+    return blocks(x, max(1, _BLOCK // math.prod(x.shape[1:])))
+
+
+def _times_255(x: np.ndarray) -> np.ndarray:
+    return x * np.float32(255)
+
+
+def _by_255(x: np.ndarray) -> np.ndarray:
+    return x / np.float32(255)

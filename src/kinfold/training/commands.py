@@ -11,7 +11,7 @@ from typing import Any
 import keras
 
 from kinfold.encoders import pretrained
-from kinfold.training import evaluation, records, sources, verdicts
+from kinfold.training import evaluation, own_model, records, sources, verdicts
 from kinfold.training.devices import Devices, use
 from kinfold.training.evaluation import Table
 from kinfold.training.files import WriteError as WriteError
@@ -30,6 +30,7 @@ def train(
     out: str | os.PathLike[str],
     command: str = "",
     progress: Progress | None = None,
+    model: keras.Model | None = None,
 ) -> Table:
     """Train a model and write everything about it to a folder.
 
@@ -43,6 +44,11 @@ def train(
         out: the run folder; it must not exist, or be empty.
         command: how the run was asked for, kept in its records.
         progress: hears what goes on; None for nobody.
+        model: a Keras model of your own, from a batch of examples to embeddings [n, d], in place of
+            the network that the settings describe. Images are read at the size that it takes, with
+            values from 0 to 255 unless the data has others. It is left as it is: a copy is trained,
+            and `resume` finds it in the folder. Embeddings are compared by their cosines; with a
+            distance that wants unit norm pass the loss option normalize, or end in `L2Embedding`.
 
     Returns:
         The table {"pixels": {"recall@1": ...}, "untrained": ..., "trained": ...} of the test
@@ -51,6 +57,7 @@ def train(
 
     Raises:
         ValueError, FileNotFoundError: settings or data that do not do, or a folder in use.
+        TypeError: `model` is no Keras model.
         ConnectionError: weights could not be downloaded.
         WriteError: a file could not be written; the last whole epoch is safe.
         Interrupted: after Ctrl-C; the best model so far is in the folder.
@@ -61,16 +68,23 @@ def train(
     >>> table = train(Settings("glyphs"), "run")  # doctest: +SKIP
     """
     settings.check_values()
+    if model is not None:
+        own_model.check(model, settings)
     asked = settings.devices if settings.devices > 1 else None
     with use(settings.devices, asked) as devices:
         settings = dataclasses.replace(settings, devices=devices.count)
-        return _train(settings, RunFolder(out), command, progress or Progress(), devices)
+        return _train(settings, RunFolder(out), command, progress or Progress(), devices, model)
 
 
 def _train(
-    settings: Settings, folder: RunFolder, command: str, progress: Progress, devices: Devices
+    settings: Settings,
+    folder: RunFolder,
+    command: str,
+    progress: Progress,
+    devices: Devices,
+    model: keras.Model | None,
 ) -> Table:
-    settings.check()
+    settings.check(own_model=model is not None)
     sources.check_source(settings.data, settings.image_size)
     if settings.data != sources.GLYPHS:
         settings = dataclasses.replace(settings, data=str(Path(settings.data).resolve()))
@@ -84,7 +98,7 @@ def _train(
         with _made(folder, held):
             config = Config(settings, keras.backend.backend(), command)
             records.write_config(folder, config)
-            run = Run(folder, config, progress, devices)
+            run = Run(folder, config, progress, devices, model)
             run.prepare()
         return run.go_on()
 
@@ -125,7 +139,7 @@ def _made(folder: RunFolder, held: contextlib.ExitStack) -> Iterator[None]:
     try:
         folder.path.mkdir(parents=True, exist_ok=True)
         held.enter_context(folder.lock())
-        ours = (folder.config, folder.data, folder.start)
+        ours = (folder.config, folder.listing, folder.start, folder.own_model)
         yield
     except BaseException as error:
         resumable = isinstance(error, WriteError) or not isinstance(error, Exception)
@@ -197,7 +211,7 @@ def _resume(folder: RunFolder, config: Config, progress: Progress, devices: Devi
     with folder.lock():
         folder.remove_partial_files()
         if settings != records.read_config(folder).settings:
-            settings.check()
+            settings.check(own_model=folder.own_model.exists())
             records.write_config(folder, config)
         metrics = records.read_metrics(folder.metrics, evaluation.ROWS)
         if metrics.get("finished") and settings.is_done(metrics["epochs"], metrics["best_epoch"]):

@@ -4,12 +4,13 @@ And the gain over raw data, with an interval: whether the model is worth its pla
 """
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
 import numpy as np
 
+from kinfold.core.stored import Stored, blocks
 from kinfold.datasets import Split
 from kinfold.encoders.networks import LARGE
 from kinfold.metrics.ranking import Task
@@ -24,9 +25,10 @@ ROWS = ("pixels", "raw", "untrained", "trained")  # of images the first, of vect
 METRICS = ("recall@1", "recall@10", "map@r", "mrr")
 _BATCH = 256
 _RESAMPLES = 2000
+_VALUES = 1 << 22  # of examples read at once
 
 
-def pixels(x: np.ndarray) -> np.ndarray:
+def pixels(x: np.ndarray | Stored) -> np.ndarray:
     """Embed examples without a model: their own values in a row, scaled to unit norm.
 
     Images larger than 64 pixels a side are first averaged over squares, which keeps the rows to
@@ -45,11 +47,32 @@ def pixels(x: np.ndarray) -> np.ndarray:
     >>> pixels(np.array([[[[3], [0]], [[0], [4]]]], "uint8"))
     array([[0.6, 0. , 0. , 0.8]], dtype=float32)
     """
-    if x.ndim == 4 and max(x.shape[1:3]) > LARGE:
-        x = _averaged(x, -(-max(x.shape[1:3]) // LARGE))
-    rows = x.reshape(len(x), -1).astype(np.float32)
-    norms = np.linalg.norm(rows, axis=1, keepdims=True)
-    return np.divide(rows, norms, out=rows, where=norms > 0)
+    width = int(np.prod(raw_shape(x.shape[1:])))
+    out = np.empty((len(x), width), np.float32)
+    done = 0
+    for block in blocks(x, max(1, _VALUES // int(np.prod(x.shape[1:])))):
+        if x.ndim == 4 and max(x.shape[1:3]) > LARGE:
+            block = _averaged(block, -(-max(x.shape[1:3]) // LARGE))
+        rows = out[done : done + len(block)]
+        rows[:] = block.reshape(len(block), -1)
+        norms = np.linalg.norm(rows, axis=1, keepdims=True)
+        np.divide(rows, norms, out=rows, where=norms > 0)
+        done += len(block)
+    return out
+
+
+def unit_rows(embeddings: np.ndarray) -> np.ndarray:
+    """Embeddings at unit norm, for those of a model of one's own; others stay as they are."""
+    norms = np.linalg.norm(embeddings, axis=1)
+    return embeddings if np.allclose(norms, 1, atol=1e-3) else pixels(embeddings)
+
+
+def raw_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape of what `pixels` makes of an example, before it stands in a row."""
+    if len(shape) != 3 or max(shape[:2]) <= LARGE:
+        return shape
+    cell = -(-max(shape[:2]) // LARGE)
+    return max(1, shape[0] // cell), max(1, shape[1] // cell), shape[2]
 
 
 def _averaged(x: np.ndarray, cell: int) -> np.ndarray:
@@ -63,7 +86,7 @@ def _averaged(x: np.ndarray, cell: int) -> np.ndarray:
 
 
 def embed(
-    model: keras.Model, x: np.ndarray, told: Callable[[int, int], None] | None = None
+    model: keras.Model, x: np.ndarray | Stored, told: Callable[[int, int], None] | None = None
 ) -> np.ndarray:
     """Embed examples in batches of one size, so that a compiled model compiles once.
 
@@ -76,15 +99,15 @@ def embed(
     Returns:
         float32 [n, d].
     """
-    parts = []
-    for start in range(0, len(x), _BATCH):
-        batch = x[start : start + _BATCH]
+    parts, done = [], 0
+    for batch in blocks(x, _BATCH):
         filled = np.zeros((_BATCH, *batch.shape[1:]), batch.dtype)
         filled[: len(batch)] = batch
-        parts.append(_predicted(model, filled)[: len(batch)])
+        parts.append(_predicted(model, filled)[: len(batch)].astype(np.float32))
+        done += len(batch)
         if told is not None:
-            told(start + len(batch), len(x))
-    return np.concatenate(parts).astype(np.float32)
+            told(done, len(x))
+    return np.concatenate(parts)
 
 
 def _predicted(model: keras.Model, x: np.ndarray) -> np.ndarray:
@@ -96,7 +119,7 @@ def _predicted(model: keras.Model, x: np.ndarray) -> np.ndarray:
 
 
 def scores(
-    rows: dict[str, tuple[np.ndarray, np.ndarray | None]],
+    rows: Mapping[str, tuple[np.ndarray, np.ndarray | None]],
     y: np.ndarray,
     gallery_y: np.ndarray | None = None,
 ) -> tuple[dict[str, dict[str, np.ndarray]], np.ndarray]:
@@ -134,31 +157,65 @@ def measure(
     split: Split,
     untrained: np.ndarray,
     trained: np.ndarray,
-    gallery: tuple[Split, np.ndarray, np.ndarray] | None = None,
-) -> tuple[Table, Gain]:
-    """Measure each example's search, in three embeddings.
+    raw: np.ndarray,
+    rows: np.ndarray | None = None,
+) -> tuple[Table, Gain, dict[str, float] | None]:
+    """Measure each example's search among all the others, in three embeddings.
 
     Args:
         split: the examples.
         untrained: their embeddings [n, d] by the model before training.
         trained: their embeddings [n, d] by the model.
-        gallery: what they are searched in, and its embeddings by these models; labels are matched
-            by the names of their classes. None searches each example among all the others.
+        raw: float32 [m, p], the raw input of these examples at unit norm.
+        rows: int [m], which examples those of `raw` are; None for all. The raw input is then
+            measured on these alone, searched in one another, and so is the gain.
 
     Returns:
         The table {"pixels": {"recall@1": ..., ...}, "untrained": ..., "trained": ...}; the first
-        row is "raw" for vectors. And the gain of "trained" over the first row, see `gain`.
+        row is "raw" for vectors. The gain of "trained" over the first row, see `gain`. And where
+        the first row is of some examples, the metrics of "trained" on these; else None.
     """
     first = "pixels" if split.x.ndim == 4 else "raw"
-    y, gallery_y = split.y, None
-    theirs: tuple[np.ndarray | None, ...] = (None, None, None)
-    if gallery is not None:
-        y, gallery_y = matched(split, gallery[0])
-        theirs = (pixels(gallery[0].x), gallery[1], gallery[2])
-    ours = (pixels(split.x), untrained, trained)
-    rows = dict(zip((first, "untrained", "trained"), zip(ours, theirs, strict=True), strict=True))
-    found, y = scores(rows, y, gallery_y)
-    return averaged(found), gain(found[first], found["trained"], y)
+    models = {"untrained": (untrained, None), "trained": (trained, None)}
+    if rows is None or len(rows) == len(split):
+        found, y = scores({first: (raw, None), **models}, split.y)
+        return averaged(found), gain(found[first], found["trained"], y), None
+    table = averaged(scores(models, split.y)[0])
+    some, y = scores({first: (raw, None), "trained": (trained[rows], None)}, split.y[rows])
+    sampled = averaged(some)
+    names = table["trained"]
+    table = {first: {name: sampled[first][name] for name in names}, **table}
+    return table, gain(some[first], some["trained"], y), sampled["trained"]
+
+
+def measure_in_gallery(
+    queries: Split,
+    models: dict[str, tuple[np.ndarray, np.ndarray]],
+    gallery: Split,
+    raw: tuple[np.ndarray, np.ndarray],
+    rows: tuple[np.ndarray, np.ndarray],
+) -> tuple[Table, Gain, dict[str, float] | None]:
+    """As `measure`, for queries searched in a gallery; classes are matched by their names.
+
+    Args:
+        queries: the examples that search.
+        models: by "untrained" and "trained" the embeddings of queries and gallery.
+        gallery: what they are searched in.
+        raw: the raw input of some queries and of some of the gallery, or of all.
+        rows: which queries, and which of the gallery, these are.
+    """
+    first = "pixels" if queries.x.ndim == 4 else "raw"
+    y, gallery_y = matched(queries, gallery)
+    if len(rows[0]) == len(y) and len(rows[1]) == len(gallery_y):
+        found, y = scores({first: raw, **models}, y, gallery_y)
+        return averaged(found), gain(found[first], found["trained"], y), None
+    table = averaged(scores(models, y, gallery_y)[0])
+    ours, theirs = models["trained"]
+    part = {first: raw, "trained": (ours[rows[0]], theirs[rows[1]])}
+    some, y = scores(part, y[rows[0]], gallery_y[rows[1]])
+    sampled = averaged(some)
+    table = {first: {name: sampled[first][name] for name in table["trained"]}, **table}
+    return table, gain(some[first], some["trained"], y), sampled["trained"]
 
 
 def matched(split: Split, other: Split) -> tuple[np.ndarray, np.ndarray]:

@@ -10,9 +10,10 @@ from typing import Any
 import keras
 import numpy as np
 
+from kinfold.core.stored import blocks, take
 from kinfold.datasets import Split
 from kinfold.encoders.scaling import Scaling, kind_of
-from kinfold.training import evaluation, files, records, results, run_folder, sources, verdicts
+from kinfold.training import evaluation, files, records, results, sampling, sources, verdicts
 from kinfold.training.evaluation import Table
 from kinfold.training.progress import Progress
 from kinfold.training.records import Config
@@ -21,6 +22,7 @@ from kinfold.training.run_folder import RunFolder
 from kinfold.training.running import drawn, untrained
 
 Path_ = str | os.PathLike[str]
+_READ = 256  # examples compared at once
 
 
 def evaluate(
@@ -72,21 +74,31 @@ def evaluate(
     start = untrained(kept.folder, kept.config.settings, kept.shape, kept.config.scaling)
     told = progress.embedding("the examples")
     before = evaluation.embed(start, split.x, told)
-    embeddings = kept.embed(split, told)
-    searched = None
-    if gallery is not None:
+    split, (before, embeddings) = sampling.readable(split, before, kept.embed(split, told))
+    sample = sampling.sample_of(split)
+    other = None
+    if gallery is None:
+        table, gain, of_sample = evaluation.measure(
+            split, before, embeddings, sample.raw, sample.rows
+        )
+        sampled = of_sample and results.sampled(sample, of_sample)
+    else:
         other, searched_in, more = kept.read(gallery, progress)
         lines += [line for line in more if line not in lines]
         told = progress.embedding("the gallery")
-        searched = (other, evaluation.embed(start, other.x, told), kept.embed(other, told))
+        theirs = evaluation.embed(start, other.x, told)
+        other, (theirs, found) = sampling.readable(other, theirs, kept.embed(other, told))
         which += f", searched in {verdicts.describe(other)}, {searched_in}"
         lines += verdicts.shared_text(split, other)
-    table, gain = evaluation.measure(split, before, embeddings, searched)
+        models = {"untrained": (before, theirs), "trained": (embeddings, found)}
+        table, gain, sampled = _in_gallery(split, models, other)
     lines = [
         f"On {verdicts.describe(split)}, {which}:",
         *lines,
         *verdicts.table_text(table, gain).splitlines(),
     ]
+    if sampled is not None:
+        lines.append(verdicts.sampled_text(sampled))
     progress.note("\n".join(lines))
     if json_path is not None:
         content = {
@@ -97,7 +109,7 @@ def evaluate(
             "data": data,
             "gallery": gallery,
             "counts": {"queries": results.counts(split)}
-            | ({"gallery": results.counts(searched[0])} if searched else {}),
+            | ({"gallery": results.counts(other)} if other else {}),
             "versions": results.versions(),
             "backend": keras.backend.backend(),
             "settings": vars(kept.config.settings),
@@ -109,14 +121,30 @@ def evaluate(
             {"run": str(kept.folder.path), "data": data, **results.versions()},
             table,
             {},
-            split,
-            embeddings,
-            evaluation.pixels(split.x),
+            sample.split,
+            evaluation.unit_rows(embeddings[sample.rows]),
+            sample.raw,
             gain,
+            verdicts.sampled_text(sampled),
         )
         path = Path(report_path)
         write_report(path, report)
     return table
+
+
+def _in_gallery(
+    split: Split, models: dict[str, tuple[np.ndarray, np.ndarray]], gallery: Split
+) -> tuple[Table, evaluation.Gain, dict[str, Any] | None]:
+    most = sampling.room(split.x.shape[1:])
+    rows = sampling.rows_of_both(*evaluation.matched(split, gallery), most)
+    raw = (
+        evaluation.pixels(take(split.x, rows[0])),
+        evaluation.pixels(take(gallery.x, rows[1])),
+    )
+    table, gain, trained = evaluation.measure_in_gallery(split, models, gallery, raw, rows)
+    if trained is None:
+        return table, gain, None
+    return table, gain, {"examples": len(rows[0]), "of": len(split), "trained": trained}
 
 
 def compare(
@@ -253,10 +281,12 @@ class Kept:
 
     def _trained_on(self, split: Split) -> list[str]:
         """Say so if the run has trained on some of these classes."""
-        if not self.folder.data.exists():
-            return []
-        seen = set(run_folder.read_splits(self.folder.data)[0].names) & set(split.names)
+        seen = sources.training_classes(self.folder) & set(split.names)
         return ["The model was trained on some of these classes."] if seen else []
+
+    def own_test(self) -> Split:
+        """The test examples of the run."""
+        return sources.again(self.folder, self.config.settings)[0].test
 
     def embed(self, split: Split, told: Callable[[int, int], None] | None = None) -> np.ndarray:
         """Embed examples that `read` gave, or of the run's own data."""
@@ -265,14 +295,14 @@ class Kept:
 
 def _test_of(sides: list[Kept]) -> Split:
     """The test examples of the first of two runs, if they are test examples of both."""
-    first, second = (run_folder.read_splits(side.folder.data)[2] for side in sides)
+    first, second = (side.own_test() for side in sides)
     paths = " and ".join(str(side.folder.path) for side in sides)
     why = ""
     if first.names != second.names:
         why = "do not test on the same classes"
     elif first.x.shape[1:] != second.x.shape[1:]:
         why = "test on examples of different sizes"
-    elif not np.array_equal(first.x, second.x) or not np.array_equal(first.y, second.y):
+    elif not np.array_equal(first.y, second.y) or not _equal(first.x, second.x):
         why = "test on different examples of these classes"
     if why:
         raise ValueError(
@@ -280,3 +310,8 @@ def _test_of(sides: list[Kept]) -> Split:
             "trained on."
         )
     return first
+
+
+def _equal(first: Any, second: Any) -> bool:
+    pairs = zip(blocks(first, _READ), blocks(second, _READ), strict=True)
+    return all(np.array_equal(one, other) for one, other in pairs)

@@ -11,11 +11,12 @@ import numpy as np
 
 import kinfold
 from kinfold.datasets import Split
-from kinfold.training import evaluation, run_folder, verdicts
+from kinfold.training import evaluation, run_folder, sampling, verdicts
 from kinfold.training.evaluation import Gain, Table
 from kinfold.training.records import Config
 from kinfold.training.report import Report
 from kinfold.training.run_folder import Checkpoint
+from kinfold.training.sampling import Sample
 from kinfold.training.sources import Splits
 
 MOST = 5000  # examples of a split that are compared with those of the others
@@ -72,14 +73,18 @@ def report(
     checkpoint: Checkpoint,
     measured: tuple[Table, Gain],
     encoder: keras.Model,
+    sample: Sample,
     embeddings: np.ndarray,
 ) -> Report:
-    """Gather all that the report shows; the encoder is that of the best epoch."""
+    """Gather all that the report shows; the encoder is that of the best epoch.
+
+    `sample` holds the test examples that are shown, and `embeddings` are of these.
+    """
     train, validation, test = splits
     few = verdicts.few_classes(train, test)
     best = checkpoint.best
     kept = {"raw": "the raw input", "start": "the network before training"}
-    others = {"training": sample(train), "validation": sample(validation)}
+    others = {"training": some(train), "validation": some(validation)}
     shown = {
         "command": facts["command"],
         **facts["settings"],
@@ -97,31 +102,51 @@ def report(
             for (name, part), whole in zip(others.items(), (train, validation), strict=True)
             if len(part) < len(whole)
         ),
+        "test examples shown": ""
+        if sample.is_all
+        else f"{len(sample.rows):,} of {sample.whole:,}: whole classes, drawn at random",
     }
     return Report(
         Path(facts["data"]).stem,
         {name: value for name, value in shown.items() if value not in (None, "")},
         measured[0],
         checkpoint.history,
-        test,
-        embeddings,
-        evaluation.pixels(test.x),
+        sample.split,
+        evaluation.unit_rows(embeddings),
+        sample.raw,
         measured[1],
-        " ".join(text for text in (facts["note"], few, checkpoint.collapse) if text),
+        " ".join(
+            text
+            for text in (
+                facts["note"],
+                few,
+                checkpoint.collapse,
+                verdicts.sampled_text(facts.get("sample")),
+            )
+            if text
+        ),
         best=best,
         best_epoch=checkpoint.best_epoch if best == "trained" else None,
         validation_baseline=checkpoint.baseline.get("raw", {}),
-        others={name: (part, evaluation.embed(encoder, part.x)) for name, part in others.items()},
+        others={
+            name: (part, evaluation.unit_rows(evaluation.embed(encoder, part.x)))
+            for name, part in others.items()
+        },
     )
 
 
-def sample(split: Split) -> Split:
-    """At most `MOST` examples of a split, drawn at random but always the same."""
-    if len(split) <= MOST:
-        return split
-    rows = np.sort(np.random.default_rng(0).choice(len(split), MOST, replace=False))
+def sampled(sample: Sample, trained: dict[str, float]) -> dict[str, Any]:
+    """What the metrics say of a sample that stands for the whole test beside the raw input."""
+    return {"examples": len(sample.rows), "of": sample.whole, "trained": trained}
+
+
+def some(split: Split) -> Split:
+    """At most `MOST` examples of a split, in memory, drawn at random but always the same."""
+    most = min(MOST, sampling.room(split.x.shape[1:]))
+    rows = np.arange(len(split))
+    if len(split) > most:
+        rows = np.sort(np.random.default_rng(0).choice(len(split), most, replace=False))
     cut: dict[str, Any] = {"x": split.x[rows], "y": split.y[rows]}
-    files = getattr(split, "files", None)
-    if files is not None:
-        cut["files"] = tuple(files[row] for row in rows)
+    if split.files is not None:
+        cut["files"] = tuple(split.files[row] for row in rows)
     return dataclasses.replace(split, **cut)

@@ -2,8 +2,11 @@
 
 config.json       the settings and the command: written first, so that any run can be resumed;
                   and what the model does to images, once the data is read
-data.npz          the examples, so that a resumed run does not depend on where they came from
+listing.npz       which examples, with fingerprints of their files: no copy of the data. Runs of
+                  earlier versions hold the examples themselves, in data.npz
+unreadable.json   files that turned out to be damaged in training, if any did
 start.npz         the weights that training began with, where a file or a download gave some
+start.keras       the model that training began with, where the caller gave one
 model.keras       the best model so far: of an epoch, or the start, or the raw input
 history.csv       a row per epoch
 checkpoint.npz    everything that training goes on from; its rename commits the epoch
@@ -43,7 +46,10 @@ class RunFolder:
         self.path = Path(path)
         self.config = self.path / "config.json"
         self.data = self.path / "data.npz"
+        self.listing = self.path / "listing.npz"
+        self.unreadable = self.path / "unreadable.json"
         self.start = self.path / "start.npz"
+        self.own_model = self.path / "start.keras"
         self.model = self.path / "model.keras"
         self.history = self.path / "history.csv"
         self.checkpoint = self.path / "checkpoint.npz"
@@ -84,31 +90,19 @@ def write_history(path: Path, history: dict[str, list[float]]) -> None:
     files.write_text(path, text.getvalue())
 
 
-def write_splits(path: Path, splits: Splits) -> None:
-    """Write the train, validation and test splits to one file."""
-    arrays: dict[str, Any] = {}
-    for name, split in zip(SPLITS, splits, strict=True):
-        arrays[f"{name}/x"], arrays[f"{name}/y"] = split
-        arrays[f"{name}/names"] = _text_array(list(split.names))
-        if split.files is not None:
-            arrays[f"{name}/files"] = _text_array(list(split.files))
-    with files.atomic_write(path) as beside, open(beside, "wb") as file:
-        np.savez(file, **arrays)
-
-
 def read_splits(path: Path) -> Splits:
-    """Read what `write_splits` wrote."""
-    with _archive(path) as arrays:
+    """Read the examples that a run of an earlier version kept."""
+    with archive(path) as arrays:
         return Splits(*(_read_split(arrays, name) for name in SPLITS))
 
 
 def _read_split(arrays: Any, name: str) -> Split:
-    files = f"{name}/files"  # not in older runs, nor where examples have no names
+    files = f"{name}/files"  # not where examples have no names
     return Split(
         arrays[f"{name}/x"],
         arrays[f"{name}/y"],
-        tuple(_text(arrays[f"{name}/names"])),
-        tuple(_text(arrays[files])) if files in arrays.files else None,
+        tuple(json_of(arrays[f"{name}/names"])),
+        tuple(json_of(arrays[files])) if files in arrays.files else None,
     )
 
 
@@ -120,7 +114,7 @@ def write_weights(path: Path, weights: list[np.ndarray]) -> None:
 
 def read_weights(path: Path) -> list[np.ndarray]:
     """Read what `write_weights` wrote."""
-    with _archive(path) as arrays:
+    with archive(path) as arrays:
         return _list_of("weights", arrays)
 
 
@@ -189,16 +183,16 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     for name in _ARRAYS:
         arrays |= _numbered(name, getattr(checkpoint, name))
     with files.atomic_write(path) as beside, open(beside, "wb") as file:
-        np.savez(file, meta=_text_array(meta), **arrays)
+        np.savez(file, meta=json_array(meta), **arrays)
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
     """Read the last whole epoch; a fresh `Checkpoint` where there is none yet."""
     if not path.exists():
         return Checkpoint()
-    with _archive(path) as arrays:
+    with archive(path) as arrays:
         lists: dict[str, Any] = {name: _list_of(name, arrays) for name in _ARRAYS}
-        meta = _text(arrays["meta"])
+        meta = json_of(arrays["meta"])
     if not _is_meta(meta):
         raise ValueError(
             f"{path} is damaged, or of another version of Kinfold: its records are not those of a "
@@ -228,7 +222,7 @@ def _is_meta(meta: Any) -> bool:
 
 
 @contextlib.contextmanager
-def _archive(path: Path) -> Iterator[Any]:
+def archive(path: Path) -> Iterator[Any]:
     try:
         # Opened here: NumPy leaves the file open where it turns out to be no archive.
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
@@ -238,9 +232,9 @@ def _archive(path: Path) -> Iterator[Any]:
 
 
 # Text goes in as bytes: NumPy's own strings lose trailing NULs and take 4 bytes a letter.
-def _text_array(value: Any) -> np.ndarray:
+def json_array(value: Any) -> np.ndarray:
     return np.frombuffer(json.dumps(value).encode("utf-8"), np.uint8)
 
 
-def _text(array: np.ndarray) -> Any:
+def json_of(array: np.ndarray) -> Any:
     return json.loads(array.tobytes().decode("utf-8"))

@@ -7,9 +7,23 @@ from importlib.util import find_spec
 
 import keras
 
+from kinfold.datasets import Split, Splits
+from kinfold.datasets._names import counted
+from kinfold.datasets._split import select_rows
 from kinfold.encoders import networks
 from kinfold.encoders.scaling import Scaling
-from kinfold.training import evaluation, files, records, results, run_folder, sources, verdicts
+from kinfold.training import (
+    evaluation,
+    files,
+    listing,
+    own_model,
+    records,
+    results,
+    run_folder,
+    sampling,
+    sources,
+    verdicts,
+)
 from kinfold.training.checkpoints import CheckpointCallback, Validation
 from kinfold.training.devices import Devices
 from kinfold.training.evaluation import Table, as_numpy, assign
@@ -28,8 +42,14 @@ class Run:
     """One process's part of a run; of several, the one of rank 0 writes and tells."""
 
     def __init__(
-        self, folder: RunFolder, config: Config, progress: Progress, devices: Devices
+        self,
+        folder: RunFolder,
+        config: Config,
+        progress: Progress,
+        devices: Devices,
+        model: keras.Model | None = None,
     ) -> None:
+        self.given = model
         self.folder = folder
         self.config = config
         self.settings = config.settings
@@ -41,42 +61,62 @@ class Run:
     def prepare(self) -> None:
         """Load the data, and build all that can turn out not to fit it."""
         start = time.monotonic()
-        kept = self.folder.data.exists()
+        folder, settings = self.folder, self.settings
+        kept = folder.listing.exists() or folder.data.exists()
+        told, source = drawn(self.progress), None
         if kept:
-            self.splits = run_folder.read_splits(self.folder.data)
+            self.splits, notes = sources.again(folder, settings, told)
+            for note in notes:
+                self.progress.note(note)
         else:
-            self.splits = sources.load_splits(
-                self.settings.data, self.settings.read_size(), drawn(self.progress)
-            )
+            given = self.given
+            size = own_model.read_shape(given, settings) if given else settings.read_size()
+            self.splits, source = sources.load(settings.data, size, told, settings.split_by)
         train, validation, test = self.splits
-        if self.settings.tensorboard:
+        if settings.tensorboard:
             _check_tensorboard()
         if not kept and train.x.ndim == 4:  # older runs have data that was brought to 0 to 255
             self.config = dataclasses.replace(self.config, scaling=Scaling.of(train.x))
             if self.writes:
                 records.write_config(self.folder, self.config)
+        if self.writes and self.given is not None:
+            own_model.check_examples(self.given, train.x.shape[1:], settings.data)
+            own_model.keep(folder.own_model, self.given)
         with self.devices.scope():
             self.encoder = self._untrained()
         if self.writes and self.settings.weights != "none" and not self.folder.start.exists():
             # Their file may be gone when the run goes on, and when its table is made.
             run_folder.write_weights(self.folder.start, as_numpy(self.encoder.variables))
         if self.writes and not kept:
-            run_folder.write_splits(self.folder.data, self.splits)
+            listing.write(folder.listing, self.splits, source)
         if self.writes:
             self.devices.wait()  # the others read what is written now
-        self.batches = self.settings.make_batches(train)  # where all ranks may meet
-        self.settings.check_shares(self.batches.indices, self.devices)
+        self.watched = self._watched()
+        self.batches = settings.make_batches(train)  # where all ranks may meet
+        settings.check_shares(self.batches.indices, self.devices)
         self.seconds["data"] = time.monotonic() - start
         self.progress.note(
             f"{verdicts.describe(train)} to train on, {len(validation.names):,} classes to "
             f"choose the best model by, {len(test.names):,} to test on."
         )
+        if len(self.watched) < len(validation):
+            self.progress.note(
+                f"The epochs are compared by {len(self.watched):,} of the {len(validation):,} "
+                "validation examples, the same ones each time."
+            )
         scaling = self.config.scaling
         others = {"validation": validation.x, "test": test.x}
         notes = scaling.notes(train.x, others) if scaling else []
         for note in [*notes, verdicts.few_classes(train, test)]:
             if note:
                 self.progress.note(note)
+
+    def _watched(self) -> Split:
+        """The validation examples that the epochs are compared by, all of them readable."""
+        validation = self.splits[1]
+        rows = sampling.drawn_rows(validation.y, sampling.MOST_VALIDATION)
+        split = validation if len(rows) == len(validation) else select_rows(validation, rows)
+        return sampling.readable(split, look=True)[0]
 
     def go_on(self) -> Table:
         """Train the epochs that are left, measure the best model and write the result.
@@ -121,7 +161,7 @@ class Run:
         commit = CheckpointCallback(
             self.folder, settings, self.encoder, checkpoint, progress, self._kept, self.writes
         )
-        validation = Validation(self.splits[1], commit, self.devices)
+        validation = Validation(self.watched, commit, self.devices)
         if not checkpoint.epochs:
             checkpoint.baseline = validation.baseline(trainer)
             progress.note(_start_text(checkpoint.scores))
@@ -168,9 +208,16 @@ class Run:
         before = evaluation.embed(encoder, test.x, told)
         assign(encoder.variables, checkpoint.best_weights)
         trained = evaluation.embed(encoder, test.x, told)
-        table, gain = evaluation.measure(test, before, trained)
+        test, (before, trained) = sampling.readable(test, before, trained)
+        tell_unreadable(folder, self.splits, self.progress)
+        sample = sampling.sample_of(test)
+        table, gain, sampled = evaluation.measure(test, before, trained, sample.raw, sample.rows)
         facts = results.facts(self.config, self.splits, checkpoint)
-        report = results.report(facts, self.splits, checkpoint, (table, gain), encoder, trained)
+        if sampled is not None:
+            facts["sample"] = results.sampled(sample, sampled)
+        report = results.report(
+            facts, self.splits, checkpoint, (table, gain), encoder, sample, trained[sample.rows]
+        )
         write_report(folder.report, report)
         self.seconds["training"] = checkpoint.seconds
         self.seconds["evaluation"] = time.monotonic() - start
@@ -181,6 +228,7 @@ class Run:
             f"On {verdicts.describe(test)}, {seen}; the model of epoch {checkpoint.best_epoch} of "
             f"{settings.epochs}:",
             verdicts.table_text(table, gain),
+            verdicts.sampled_text(facts.get("sample")),
             facts["note"],
             f"Model, metrics and report are in {folder.path}; open {folder.report}",
         ]
@@ -195,18 +243,32 @@ class Run:
         """Build the model to keep, of plain Keras layers; the encoder is at its best epoch."""
         if checkpoint.best == "raw":
             return networks.raw(self.splits[0].x.shape[1:])
-        return networks.plain(self._untrained() if checkpoint.best == "start" else self.encoder)
+        encoder = self._untrained() if checkpoint.best == "start" else self.encoder
+        return encoder if self.folder.own_model.exists() else networks.plain(encoder)
 
 
 def untrained(
     folder: RunFolder, settings: Settings, shape: tuple[int, ...], scaling: Scaling | None
 ) -> keras.Model:
     """Build the encoder of a run as it is before training; weights of a file are in the folder."""
+    if folder.own_model.exists():
+        return own_model.load(folder.own_model)
     if not folder.start.exists():
         return settings.make_encoder(shape, scaling)
     encoder = dataclasses.replace(settings, weights="none").make_encoder(shape, scaling)
     assign(encoder.variables, run_folder.read_weights(folder.start))
     return encoder
+
+
+def tell_unreadable(folder: RunFolder, splits: Splits, progress: Progress) -> None:
+    """Name the examples that have turned out to be unreadable, once in a run."""
+    new = listing.remember(folder.unreadable, splits)
+    if new:
+        named = [f"{name} ({why})" for name, why in new.items()]
+        progress.note(
+            f"{counted('Unreadable', named)}. In training others of their class take their place; "
+            "in the test they are left out."
+        )
 
 
 def _check_tensorboard() -> None:

@@ -11,7 +11,8 @@ import numpy as np
 from _kinfold_settings import Fields, arguments
 from kinfold import losses
 from kinfold.batches import ClassBalancedBatches, ClassBalancedIndices
-from kinfold.datasets import Split
+from kinfold.core.readers import Cached
+from kinfold.datasets import Split, Stored
 from kinfold.encoders import augmentation, networks, pretrained
 from kinfold.encoders.scaling import Scaling, value_range
 from kinfold.layers import Chunked
@@ -23,6 +24,7 @@ SMALL_IMAGE = 64  # pixels per side, up to which images get the small network by
 APPLICATION_SIZE = 160  # pixels per side that images are read at for a keras.applications network
 EMBEDDING_SIZE = 128  # of images
 CLASSES_PER_BATCH = 32
+_READ_AHEAD = 4  # batches
 
 
 @dataclass(frozen=True)
@@ -39,8 +41,11 @@ class Settings(Fields):
     'hard'
     """
 
-    def check(self) -> None:
-        """Raise ValueError for settings that no data can make right."""
+    def check(self, own_model: bool = False) -> None:
+        """Raise ValueError for settings that no data can make right.
+
+        `own_model` says that the network is not made of these settings.
+        """
         self.check_values()
         loss = self.make_loss()
         if self.memory_size:
@@ -50,7 +55,7 @@ class Settings(Fields):
                 "There is no memory to warm up: give a memory_size (--memory-size), or leave out "
                 f"the warm-up. Received: memory_warmup={self.memory_warmup}."
             )
-        if self.image_size is not None:
+        if self.image_size is not None and not own_model:
             self._check_backbone(self.image_size, self.image_size)
         if self.backbone is not None and self._is_application():
             networks.check_application(self.backbone)
@@ -149,10 +154,10 @@ class Settings(Fields):
             encoder: as `make_encoder` gives it.
             num_classes: number of classes to train on, of which a loss with prototypes has some.
         """
-        inputs, outputs = encoder.input, encoder.output
+        inputs, outputs = _ends(encoder)
         changes = augmentation.make_layers(self.augment, self.seed, value_range(encoder))
         with self._policy():  # by which `compile` adds the loss scaling
-            if changes or self.chunk:
+            if changes or self.chunk or outputs is None:
                 inputs = images = keras.Input(encoder.input_shape[1:], name="images")
                 for change in changes:
                     images = change(images)
@@ -161,7 +166,7 @@ class Settings(Fields):
         # A seed other than the encoder's, from which prototypes would get the same numbers as its
         # weights; set here, as what was loaded since may have drawn from the encoder's.
         keras.utils.set_random_seed((self.seed + 1) % 2**32)
-        loss = self.make_loss(num_classes, encoder.output_shape[-1])
+        loss = self.make_loss(num_classes, outputs.shape[-1])
         trainer.compile(
             self.make_optimizer(),
             loss,
@@ -185,13 +190,18 @@ class Settings(Fields):
         """Build the batches of an epoch, which follow from the seed and the epoch alone."""
         usable = int((np.bincount(train.y) > 1).sum())
         classes = self.classes_per_batch or min(CLASSES_PER_BATCH, max(usable, 2))
+        x, stored = train.x, isinstance(train.x, Stored)
+        if self.cache and isinstance(x, Stored):
+            x = Stored(Cached(x.reader, int(self.cache * 2**30)), x.rows)
         return ClassBalancedBatches(
-            train.x,
+            x,
             train.y,
             classes_per_batch=classes,
             examples_per_class=self.examples_per_class,
             batches_per_epoch=self.steps_per_epoch,
             seed=self.seed,
+            workers=2 if stored else 1,  # the next batches are read while one is trained on
+            max_queue_size=_READ_AHEAD,
         )
 
     def check_shares(self, batches: ClassBalancedIndices, devices: Devices) -> None:
@@ -252,6 +262,12 @@ class Settings(Fields):
 
     def _is_application(self) -> bool:
         return self.backbone not in (None, "small")
+
+
+def _ends(encoder: keras.Model) -> tuple[Any, Any]:
+    """The symbolic input and output of a model; (None, None) of one that is code alone."""
+    inputs, outputs = getattr(encoder, "inputs", None), getattr(encoder, "outputs", None)
+    return (inputs[0], outputs[0]) if inputs and outputs else (None, None)
 
 
 assert Settings.__doc__  # python -OO has none

@@ -7,19 +7,25 @@ import numpy as np
 
 from kinfold import datasets
 from kinfold.datasets import DATA_FORMS, Split, Splits, shown
-from kinfold.datasets._parts import check_kind, holds_images
-from kinfold.datasets._split import check_classes, select_classes
+from kinfold.datasets._names import brief
+from kinfold.datasets._parts import check_kind, divided, holds_images, open_source
+from kinfold.datasets._source import Source
+from kinfold.datasets._split import check_classes, select_classes, select_rows
 from kinfold.datasets._words import WHOLE
+from kinfold.training import listing, run_folder
+from kinfold.training.run_folder import RunFolder
+from kinfold.training.settings import Settings
 
 GLYPHS = "glyphs"
 MIN_CLASSES = 6  # two to train on, two to choose the best model by, two to test on
-FOLDER_SIZE = 64  # pixels, where no image size is given
+GLYPH_SIZE, FOLDER_SIZE = 32, 64  # pixels, where no image size is given
 
 # Fixed, so that every run on the same data is tested on the same classes, whatever its seed.
 _SEED = 0
 _TEST, _VALIDATION = 0.3, 0.15
 
 Drawn = Callable[[int, int], None]
+Size = int | tuple[int, int, int] | None
 
 
 def check_source(data: str, image_size: int | None) -> None:
@@ -34,22 +40,35 @@ def check_source(data: str, image_size: int | None) -> None:
         raise ValueError(f"An image size is for image files and glyphs; {shown(data)} has its own.")
 
 
-def load_splits(data: str, image_size: int | None, drawn: Drawn | None = None) -> Splits:
-    """Load data as it is divided, and divide what is not: 60 % train, 10 % choose, 30 % test.
+def load_splits(
+    data: str, image_size: Size, drawn: Drawn | None = None, group: str | None = None
+) -> Splits:
+    """The splits that `load` gives."""
+    return load(data, image_size, drawn, group)[0]
+
+
+def load(
+    data: str, image_size: Size, drawn: Drawn | None = None, group: str | None = None
+) -> tuple[Splits, Source | None]:
+    """Open data as it is divided, and divide what is not: 60 % train, 10 % choose, 30 % test.
 
     Where the data has parts of its own, they are taken. A validation part that is missing is
     taken from the training classes, and so is a test part, each with all the examples of its
-    classes.
+    classes. Examples are read as they are needed, but glyphs, which are drawn now.
 
     Args:
         data: as `kinfold.datasets.DATA_FORMS` says.
-        image_size: height and width to draw or read images at, in pixels; None for the default.
+        image_size: height and width to draw or read images at, in pixels, or (height, width,
+            channels); None for the default.
         drawn: called with (drawings or files done, and in all) while glyphs are drawn or images
-            read.
+            looked at.
+        group: a column of a table; not classes are divided but the values in it, so that the
+            examples of one value never lie in two splits.
 
     Returns:
-        (train, validation, test). Their classes are different ones, but for those that the parts
-        of the data have in common: `classes_are_unseen` of the result tells.
+        (train, validation, test), and what their examples come from; None for glyphs. The classes
+        of the three are different ones, but for those that the parts of the data have in common:
+        `classes_are_unseen` tells. With `group` a class may be in all three.
 
     Raises:
         FileNotFoundError: there is no such data.
@@ -57,11 +76,89 @@ def load_splits(data: str, image_size: int | None, drawn: Drawn | None = None) -
     """
     check_source(data, None)
     if data == GLYPHS:
-        train, test = datasets.glyphs(size=image_size or 32, progress=drawn)
-        return _divided(data, {"train": train, "test": test})
-    size = image_size or FOLDER_SIZE
-    parts = datasets.parts(data, (size, size), progress=drawn)
-    return _divided(data, parts)
+        if group is not None:
+            raise ValueError(f"Glyphs have no column {brief(group)} to keep together.")
+        height, width, channels = _image_shape(image_size or GLYPH_SIZE, channels=1)
+        if height != width or channels != 1:
+            raise ValueError(
+                f"Glyphs are square and grey; the model takes {_shape((height, width, channels))}."
+            )
+        train, test = datasets.glyphs(size=height, progress=drawn)
+        return _divided(data, {"train": train, "test": test}), None
+    source = _opened(data, image_size, drawn, group)
+    if source.groups is None:
+        splits = _divided(data, divided(source))
+    elif source.parts is not None:
+        raise ValueError(
+            f"{shown(data)} has parts of its own, so that no column divides it: leave out the "
+            f"column {brief(group)}, or the one of parts."
+        )
+    else:
+        splits = _by_group(data, source)
+    return listing.keep_apart(splits), source
+
+
+def again(
+    folder: RunFolder, settings: Settings, drawn: Drawn | None = None
+) -> tuple[Splits, list[str]]:
+    """Open the data of a run that has begun: the same splits, and what has changed in it.
+
+    Raises:
+        FileNotFoundError: the data is gone.
+        ValueError: it is not that of the run any more.
+    """
+    if not folder.listing.exists():
+        return run_folder.read_splits(folder.data), []  # a run of an earlier version
+    data = settings.data
+    listed = listing.read(folder.listing)
+    shape = tuple(listed.meta["shape"])
+    notes: list[str] = []
+    if "root" in listed.meta:
+        splits, notes = listing.images(listed)
+    elif "digests" in listed.meta:
+        splits = load_splits(data, shape[0], drawn)
+        listing.drawn(listed, splits)
+    else:
+        check_source(data, None)
+        source = _opened(data, shape if len(shape) == 3 else None, drawn, settings.split_by)
+        splits, notes = listing.rows(listed, source, data)
+    listing.recall(folder.unreadable, listing.keep_apart(splits))
+    return splits, notes
+
+
+def training_classes(folder: RunFolder) -> set[str]:
+    """The names of the classes that a run trains on."""
+    if folder.listing.exists():
+        return set(listing.read(folder.listing).names("train"))
+    return set(run_folder.read_splits(folder.data).train.names) if folder.data.exists() else set()
+
+
+def _opened(data: str, image_size: Size, drawn: Drawn | None, group: str | None) -> Source:
+    height, width, channels = _image_shape(image_size or FOLDER_SIZE, channels=3)
+    return open_source(Path(data), (height, width), channels, group=group, progress=drawn)
+
+
+def _image_shape(size: int | tuple[int, int, int], channels: int) -> tuple[int, int, int]:
+    return (size, size, channels) if isinstance(size, int) else size
+
+
+def _by_group(data: str, source: Source) -> Splits:
+    assert source.groups is not None
+    values, group_of = np.unique(np.array(source.groups), return_inverse=True)
+    if len(values) < 3:
+        raise ValueError(
+            f"{shown(data)} has {len(values)} groups to divide. Training needs three at least: "
+            "one to train on, one to choose the best model by, one to test on."
+        )
+    order = np.random.default_rng(_SEED).permutation(len(values))
+    test = max(1, round(_TEST * len(values)))
+    validation = max(1, round(_VALIDATION * (len(values) - test)))
+    part = np.zeros(len(values), int)
+    part[order[:test]], part[order[test : test + validation]] = 2, 1
+    train, chosen_by, tested = (
+        select_rows(source.split, np.flatnonzero(part[group_of] == k)) for k in range(3)
+    )
+    return _checked(data, Splits(train, chosen_by, tested))
 
 
 def _divided(data: str, parts: dict[str, Split]) -> Splits:
@@ -90,13 +187,18 @@ def _divided(data: str, parts: dict[str, Split]) -> Splits:
             )
     if validation is None:
         train, validation = _held_out(train, _VALIDATION)
-    for split, name in ((train, "training"), (validation, "validation"), (test, "test")):
+    return _checked(data, Splits(train, validation, test))
+
+
+def _checked(data: str, splits: Splits) -> Splits:
+    source = shown(data)
+    for split, name in zip(splits, ("training", "validation", "test"), strict=True):
         check_classes(split.names, f"The {name} part of {source}")
         if np.bincount(split.y).max() < 2:
             raise ValueError(
                 f"No {name} class of {source} has two examples, so that there is nothing to find."
             )
-    return Splits(train, validation, test)
+    return splits
 
 
 def _held_out(train: Split, fraction: float) -> tuple[Split, Split]:
@@ -134,8 +236,8 @@ def load_evaluated(
     if images and len(shape) != 3:
         raise ValueError(f"{shown(data)} holds images; the model takes {_shape(shape)}.")
     height, width, channels = shape if images else (1, 1, 1)
-    parts = datasets.parts(data, (height, width), channels, only="test", progress=drawn)
-    ((part, split),) = parts.items()
+    source = open_source(Path(data), (height, width), channels, only="test", progress=drawn)
+    ((part, split),) = divided(source, only="test").items()
     which = f"{'all' if part == WHOLE else 'the test part'} of {shown(data)}"
     check_classes(split.names, which)
     if split.x.shape[1:] != shape:

@@ -1,5 +1,7 @@
 """What a run says of its numbers: its data, its table, the gain over raw input, the model kept."""
 
+from typing import Any
+
 import numpy as np
 
 from kinfold.datasets import Split
@@ -82,6 +84,18 @@ def table_text(table: Table, gain: Gain | None = None) -> str:
     gained = {name: gain[name]["difference"] for name in gain} if gain else {}
     text = rows_text(table, names, {"gain": gained} if gain else {})
     return "\n".join([text, *gain_text(gain)]) if gain else text
+
+
+def sampled_text(sample: dict[str, Any] | None) -> str:
+    """Say that the raw input was measured on a sample of the test; "" where it was on all."""
+    if not sample:
+        return ""
+    scores = ", ".join(f"{name} {sample['trained'][name]:.4f}" for name in JUDGED)
+    return (
+        f"The raw input is measured on {sample['examples']:,} of the {sample['of']:,} examples, of "
+        "classes drawn at random, searched in one another. The gain is that of the trained model "
+        f"on these, where it has {scores}."
+    )
 
 
 def rows_text(

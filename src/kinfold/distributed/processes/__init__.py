@@ -14,6 +14,8 @@ import keras
 import numpy as np
 
 from kinfold.core import backends
+from kinfold.core.in_turn import for_predict
+from kinfold.core.stored import take_slice
 
 Value = TypeVar("Value")
 
@@ -71,7 +73,8 @@ def predict(model: Any, x: Any, batch_size: int | None, callbacks: list[Any]) ->
     """What the model gives for all of `x`, in this process, as `predict` of Keras returns it."""
     by_process = getattr(backends.module(__name__), "predict", None)
     if by_process is None or rank_and_size()[1] == 1:
-        return model.predict(x, batch_size=batch_size, verbose=0, callbacks=callbacks)
+        given = for_predict(x, batch_size)
+        return model.predict(given, batch_size=batch_size, verbose=0, callbacks=callbacks)
     return by_process(model, x, batch_size or 32)
 
 
@@ -106,7 +109,7 @@ def embed(
     rows = slice(start, min(start + each * batch_size, count))
     module = backends.module(__name__)
     with module.values_of_rank_0(model):
-        found = predict(keras.tree.map_structure(lambda part: part[rows], x))
+        found = predict(keras.tree.map_structure(lambda part: take_slice(part, rows), x))
     sent = np.ascontiguousarray(found, np.float32)[own - start :]
     facts = {
         "the number of examples to embed": count,

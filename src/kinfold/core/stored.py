@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Sequence
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Protocol
 
 import numpy as np
 
-from kinfold.datasets._memory import check_fits
+from kinfold.core.installed_memory import check_fits
 
 
 class Reader(Protocol):
@@ -17,18 +17,31 @@ class Reader(Protocol):
     Attributes:
         shape: of one example.
         dtype: of the examples as they are read.
-        unreadable: by number, why an example could not be read. In its place another example of its
-            class is given, always the same one.
+        unreadable: by number, why an example could not be read; not to be changed. In its place
+            another example of its class is given, always the same one.
     """
 
-    shape: tuple[int, ...]
-    dtype: np.dtype
-    unreadable: dict[int, str]
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def dtype(self) -> np.dtype: ...
+
+    @property
+    def unreadable(self) -> dict[int, str]: ...
 
     def __len__(self) -> int: ...
 
     def read(self, rows: np.ndarray) -> np.ndarray:
         """Read the examples of these numbers, [len(rows), *shape]."""
+        ...
+
+    def keep_apart(self, parts: np.ndarray) -> None:
+        """Let no example stand in for one of another part; int [n], the part of each."""
+        ...
+
+    def leave_out(self, unreadable: dict[int, str]) -> None:
+        """Take these examples for unreadable, without a try."""
         ...
 
 
@@ -108,6 +121,26 @@ class Stored:
         return f"Stored(shape={self.shape}, dtype={self.dtype})"
 
 
+def blocks(x: Any, size: int) -> Iterator[np.ndarray]:
+    """The examples in turn, so many at a time; the next are read while one block is in use."""
+    starts = range(0, len(x), size)
+    if not isinstance(x, Stored):
+        yield from (x[start : start + size] for start in starts)
+        return
+    with ThreadPoolExecutor(1) as pool:
+        ahead: Future[np.ndarray] | None = None
+        for start in starts:
+            block = x[start : start + size] if ahead is None else ahead.result()
+            following = slice(start + size, start + 2 * size)
+            ahead = pool.submit(x.__getitem__, following) if start + size < len(x) else None
+            yield block
+
+
+def some(x: Any, most: int = 256) -> np.ndarray:
+    """At most so many examples, evenly from the first to the last."""
+    return x[np.linspace(0, len(x) - 1, min(len(x), most)).round().astype(int)]
+
+
 def take(x: Any, rows: np.ndarray) -> Any:
     """The examples of these rows; of stored ones nothing is read."""
     if isinstance(x, Stored):
@@ -116,87 +149,6 @@ def take(x: Any, rows: np.ndarray) -> Any:
     return x[rows[0] : rows[-1] + 1] if together else x[rows]  # no copy where it can be
 
 
-class Joined:
-    """Several readers of examples of one shape and type, one after the other."""
-
-    def __init__(self, readers: Sequence[Reader]) -> None:
-        self.readers = list(readers)
-        self.shape, self.dtype = readers[0].shape, readers[0].dtype
-        self.starts = np.cumsum([0, *(len(reader) for reader in readers)])
-
-    def __len__(self) -> int:
-        return int(self.starts[-1])
-
-    @property
-    def unreadable(self) -> dict[int, str]:
-        return {
-            int(start) + row: why
-            for start, reader in zip(self.starts[:-1], self.readers, strict=True)
-            for row, why in reader.unreadable.items()
-        }
-
-    def read(self, rows: np.ndarray) -> np.ndarray:
-        out = np.empty((len(rows), *self.shape), self.dtype)
-        of = np.searchsorted(self.starts, rows, side="right") - 1
-        for k in np.unique(of):
-            mine = np.flatnonzero(of == k)
-            out[mine] = self.readers[k].read(rows[mine] - self.starts[k])
-        return out
-
-
-class Cached:
-    """A reader that keeps what it has read, until it holds so many bytes.
-
-    What has come first stays: in batches that go through all examples again and again, every
-    example is as likely to be asked for next.
-    """
-
-    def __init__(self, reader: Reader, bound: int) -> None:
-        self.reader = reader
-        self.shape, self.dtype = reader.shape, reader.dtype
-        each = max(1, int(np.prod(reader.shape)) * reader.dtype.itemsize)
-        self.room = min(len(reader), bound // each)
-        self._begin()
-
-    def _begin(self) -> None:
-        self._kept = np.empty((self.room, *self.shape), self.dtype)  # pages come as they are filled
-        self._place = np.full(len(self.reader), -1)
-        self._count = 0
-        self._lock = threading.Lock()
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if not name.startswith("_")}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._begin()
-
-    def __len__(self) -> int:
-        return len(self.reader)
-
-    @property
-    def unreadable(self) -> dict[int, str]:
-        return self.reader.unreadable
-
-    def read(self, rows: np.ndarray) -> np.ndarray:
-        place = self._place[rows]
-        new = np.flatnonzero(place < 0)
-        if len(new) == len(rows):
-            out = self.reader.read(rows)
-        else:
-            out = self._kept[place]
-            if len(new):
-                out[new] = self.reader.read(rows[new])
-        if len(new):
-            self._keep(rows[new], out[new])
-        return out
-
-    def _keep(self, rows: np.ndarray, examples: np.ndarray) -> None:
-        with self._lock:
-            for row, example in zip(rows.tolist(), examples, strict=True):
-                if self._count == self.room:
-                    return
-                if self._place[row] < 0:
-                    self._kept[self._count] = example
-                    self._place[row] = self._count  # last: another thread may be reading
-                    self._count += 1
+def take_slice(x: Any, rows: slice) -> Any:
+    """The examples of a slice; of stored ones nothing is read."""
+    return x.take(rows) if isinstance(x, Stored) else x[rows]

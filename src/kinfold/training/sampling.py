@@ -1,0 +1,122 @@
+"""The part of a large test that the raw input is measured on, and that a report shows."""
+
+import dataclasses
+from dataclasses import dataclass
+
+import numpy as np
+
+from kinfold.core.stored import Stored, blocks
+from kinfold.datasets import Split
+from kinfold.datasets._split import select_rows
+from kinfold.training.evaluation import pixels, raw_shape
+
+MOST_VALIDATION = 5_000  # examples that the epochs are compared by
+_MOST = 20_000  # examples in a report
+_BYTES = 1 << 28  # of raw input as floats, and of pictures
+_GROUPS = 10  # classes that a sample holds at least, where there are as many
+_READ = 256  # examples read at once
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Some examples of a split, or all of them, in memory.
+
+    Attributes:
+        rows: int64 [m], which of the split they are, in order.
+        split: the examples.
+        raw: float32 [m, p], their raw input at unit norm.
+        whole: how many examples the split has.
+    """
+
+    rows: np.ndarray
+    split: Split
+    raw: np.ndarray
+    whole: int
+
+    @property
+    def is_all(self) -> bool:
+        return len(self.rows) == self.whole
+
+
+def sample_of(split: Split) -> Sample:
+    """As many examples as a report shows and the raw input is measured on."""
+    rows = drawn_rows(split.y, room(split.x.shape[1:]))
+    part = in_memory(select_rows(split, rows))
+    return Sample(rows, part, pixels(part.x), len(split))
+
+
+def room(shape: tuple[int, ...]) -> int:
+    """How many examples of a shape a sample holds at most."""
+    values = max(4 * int(np.prod(raw_shape(shape))), int(np.prod(shape)))
+    return max(2 * _GROUPS, min(_MOST, _BYTES // values))
+
+
+def drawn_rows(y: np.ndarray, most: int) -> np.ndarray:
+    """At most so many rows, in order and always the same: whole classes, drawn at random.
+
+    Of classes so large that not ten would fit, some examples of each are drawn.
+
+    Args:
+        y: int [n], the class of each row.
+        most: how many rows, 20 or more.
+
+    Example:
+
+    >>> import numpy as np
+    >>> from kinfold.training.sampling import drawn_rows
+    >>> y = np.repeat(np.arange(50), 4)
+    >>> rows = drawn_rows(y, 20)
+    >>> len(rows), len(set(y[rows].tolist()))
+    (20, 5)
+    """
+    if len(y) <= most:
+        return np.arange(len(y))
+    rng = np.random.default_rng(0)
+    classes, of, counts = np.unique(y, return_inverse=True, return_counts=True)
+    each = max(2, most // min(len(classes), _GROUPS))
+    shuffled = rng.permutation(len(y))
+    shuffled = shuffled[np.argsort(of[shuffled], kind="stable")]  # by class, in random order
+    place = np.arange(len(y)) - np.repeat(np.cumsum(counts) - counts, counts)
+    order = rng.permutation(len(classes))
+    fits = np.cumsum(np.minimum(counts, each)[order]) <= most
+    chosen = np.zeros(len(classes), bool)
+    chosen[order[fits]] = True
+    return np.sort(shuffled[(place < each) & chosen[of[shuffled]]])
+
+
+def in_memory(split: Split) -> Split:
+    """The same split with its examples read."""
+    return dataclasses.replace(split, x=np.asarray(split.x))
+
+
+def readable(
+    split: Split, *embeddings: np.ndarray, look: bool = False
+) -> tuple[Split, list[np.ndarray]]:
+    """A split and its embeddings without the examples that turned out to be unreadable.
+
+    `look` reads all examples first, to find out.
+    """
+    if not isinstance(split.x, Stored):
+        return split, list(embeddings)
+    if look:
+        for _ in blocks(split.x, _READ):
+            pass
+    bad = list(split.x.unreadable)
+    if not bad:
+        return split, list(embeddings)
+    good = np.setdiff1d(np.arange(len(split)), bad)
+    return select_rows(split, good), [rows[good] for rows in embeddings]
+
+
+def rows_of_both(
+    queries: np.ndarray, gallery: np.ndarray, most: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of the queries and of the gallery, of the same classes, so many together at most.
+
+    Args:
+        queries: int [n], the class of each query.
+        gallery: int [m], that of each example of the gallery.
+        most: how many rows in all, 20 or more.
+    """
+    rows = drawn_rows(np.concatenate([queries, gallery]), most)
+    return rows[rows < len(queries)], rows[rows >= len(queries)] - len(queries)
