@@ -94,9 +94,7 @@ def test_rows_are_those_of_the_whole(tmp_path: Path, form: str, kind: str) -> No
     assert x[np.array([], int)].shape == (0, 4)
 
 
-def test_only_the_row_groups_of_the_rows_are_read(
-    tmp_path: Path, groups_read: list[int], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_only_the_row_groups_of_the_rows_are_read(tmp_path: Path, groups_read: list[int]) -> None:
     path = write(tmp_path / "a.parquet", FORMS["lists"])  # 8 groups, of 1 KiB each but the last
     x = open_embeddings(path).split.x
     assert groups_read == []
@@ -105,25 +103,22 @@ def test_only_the_row_groups_of_the_rows_are_read(
     np.testing.assert_array_equal(x[[127, 3]], X[[127, 3]])
     assert groups_read == [0, 1]
     groups_read.clear()
-    monkeypatch.setattr(_row_groups, "BOUND", 2048)  # two groups
-    x = open_embeddings(path).split.x
+    x = open_embeddings(path, kept=2048).split.x  # two groups
     for rows, read in (
         ([0], [0]), ([64], [1]), ([1], []), ([128], [2]), ([2, 129], []), ([65], [1]), ([3], [0])
     ):  # fmt: skip
         x[rows]
         assert groups_read == read, rows
         groups_read.clear()
-    monkeypatch.setattr(_row_groups, "BOUND", 10)  # less than one, which is kept all the same
-    x = open_embeddings(path).split.x
+    x = open_embeddings(path, kept=10).split.x  # less than one, which is kept all the same
     np.testing.assert_array_equal(x[:], X)
     assert groups_read == list(range(8))
     x[499]
     assert groups_read == list(range(8))
 
 
-def test_bytes_that_are_kept_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_row_groups, "BOUND", 3000)
-    x = open_embeddings(write(tmp_path / "a.parquet", FORMS["lists"])).split.x
+def test_bytes_that_are_kept_are_counted(tmp_path: Path) -> None:
+    x = open_embeddings(write(tmp_path / "a.parquet", FORMS["lists"]), kept=3000).split.x
     for row in RNG.integers(0, 500, 100):
         x[[row]]
         kept = x.reader.groups._kept
@@ -353,6 +348,10 @@ def test_only_the_row_groups_of_the_images_are_read(
     assert groups_read == []
     np.testing.assert_array_equal(x[[4, 29, 5]], PIXELS[[4, 29, 5]])
     assert groups_read == [1, 9]
+    x = open_parquet_images(path, SIZE, 3, kept=1).split.x
+    np.testing.assert_array_equal(x[[4, 29, 5]], PIXELS[[4, 29, 5]])
+    x[3]
+    assert groups_read == [1, 9, 1, 9, 1]
     monkeypatch.setattr("kinfold.datasets._parquet_images._AT_ONCE", 300)
     np.testing.assert_array_equal(x[::-1], PIXELS[::-1])
 

@@ -17,6 +17,7 @@ from PIL import Image
 
 from kinfold.datasets import _webdataset
 from kinfold.datasets._source import Source
+from kinfold.datasets._tar import members
 from kinfold.datasets._webdataset import open_tars
 
 pytestmark = pytest.mark.once
@@ -198,12 +199,11 @@ def test_only_the_bytes_of_the_images_are_read(
         def readall(self) -> bytes:
             raise AssertionError("all of it is read")
 
-    def counted(path: str | Path, mode: str) -> object:
+    def counted(path: Path, mode: str) -> object:
         assert mode == "rb"
         return io.BufferedReader(Counted(path))
 
     monkeypatch.setattr(Path, "open", counted)
-    monkeypatch.setattr(tarfile, "bltn_open", counted)
     x = opened(path).split.x
     assert 12 * 512 < sum(read) < 2**19  # headers, with what lies beside them
     read.clear()
@@ -272,6 +272,61 @@ def test_a_header_that_claims_an_absurd_size(tmp_path: Path, size: int, kind: by
             ValueError, match=r"a\.tar is not a tar file, is cut short or is damaged"
         ):
             opened(tmp_path / "a.tar")
+
+
+def test_files_are_where_tarfile_finds_them(tmp_path: Path) -> None:
+    kinds = [b"0", b"0", b"\0", b"7", b"1", b"2", b"3", b"5", b"6"]
+    for format in (tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT):
+        with tarfile.open(tmp_path / "a.tar", "w", format=format, encoding="utf-8") as tar:
+            for k in range(200):
+                info = tarfile.TarInfo("/".join("é" * RNG.integers(1, 30) for _ in range(3)))
+                info.type = kinds[RNG.integers(len(kinds))]
+                info.name += f".{k}"
+                info.linkname = "l" * int(RNG.integers(0, 90))
+                info.mtime = k + 0.5
+                info.pax_headers = {"comment": "c" * k} if k % 3 == 0 else {}
+                info.size = int(RNG.integers(0, 2000)) if info.type in b"0\0007" else 0
+                tar.addfile(info, io.BytesIO(bytes(info.size)))
+        with tarfile.open(tmp_path / "a.tar") as tar:
+            expected = [(m.name, m.offset_data, m.size) for m in tar if m.isreg()]
+        assert list(map(tuple, members(tmp_path / "a.tar"))) == expected
+
+
+def test_files_with_holes_are_left_out(tmp_path: Path) -> None:
+    def header(size: int, kind: bytes, **fields: bytes) -> bytes:
+        info = tarfile.TarInfo("9.png")
+        info.type, info.size = kind, size
+        block = bytearray(info.tobuf(tarfile.GNU_FORMAT))
+        for at, value in fields.items():
+            block[int(at[1:]) : int(at[1:]) + len(value)] = value
+        block[148:156] = b"%06o\0 " % (sum(block[:148]) + 8 * 32 + sum(block[156:]))
+        return bytes(block)
+
+    record = b"22 GNU.sparse.major=1\n"
+    holes = {
+        "by a map": header(512, b"S", b482=b"\1") + bytes(504) + b"\1" * 8 + bytes(1024),
+        "by records": header(len(record), b"x") + record.ljust(512, b"\0")
+        + header(512, b"0") + bytes(512),
+    }  # fmt: skip
+    whole = write(tmp_path / "a.tar", samples(range(12))).read_bytes()
+    for content in holes.values():
+        (tmp_path / "a.tar").write_bytes(content + whole)
+        with tarfile.open(tmp_path / "a.tar") as tar:
+            assert len(tar.getmembers()) == 25
+        np.testing.assert_array_equal(opened(tmp_path / "a.tar").split.x[:], PIXELS)
+
+
+@pytest.mark.parametrize(
+    "records", [b"8 path=a\n", b"99 path=a\n", b"path", b"0 a=b\n", b"12 size=-99\n", b"9" * 9]
+)
+def test_records_that_are_damaged(tmp_path: Path, records: bytes) -> None:
+    info = tarfile.TarInfo("x")
+    info.type, info.size = tarfile.XHDTYPE, len(records)
+    whole = write(tmp_path / "a.tar", samples(range(3))).read_bytes()
+    content = info.tobuf(tarfile.GNU_FORMAT) + records.ljust(512, b"\0") + whole
+    (tmp_path / "a.tar").write_bytes(content)
+    with pytest.raises(ValueError, match=r"a\.tar is not .* the header at byte 0 "):
+        opened(tmp_path / "a.tar")
 
 
 def test_compressed_tars_are_refused(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from kinfold.datasets._names import as_text, either, shown
 from kinfold.datasets._parquet_columns import Table, read_table
 from kinfold.datasets._parquet_rows import parts_of_rows
 from kinfold.datasets._pictures import Pictures
-from kinfold.datasets._row_groups import RowGroups
+from kinfold.datasets._row_groups import KEPT, RowGroups
 from kinfold.datasets._shards import shards
 from kinfold.datasets._source import Source
 from kinfold.datasets._split import Split, check_classes
@@ -36,10 +36,13 @@ class ImageColumn:
         files: Parquet files with the same columns.
         counts: of each file the rows of each row group.
         column: that of the images.
+        kept: bytes of row groups to keep.
     """
 
-    def __init__(self, files: Sequence[Path], counts: Sequence[Sequence[int]], column: str) -> None:
-        self.groups = RowGroups(files, counts, functools.partial(_column, column))
+    def __init__(
+        self, files: Sequence[Path], counts: Sequence[Sequence[int]], column: str, kept: int
+    ) -> None:
+        self.groups = RowGroups(files, counts, functools.partial(_column, column), kept)
 
     def __call__(self, rows: np.ndarray) -> Iterator[list[Opener]]:
         openers: list[Opener] = []
@@ -64,12 +67,16 @@ def holds_encoded_images(path: Path) -> bool:
 
 
 def open_parquet_images(
-    path: Path, size: tuple[int, int], channels: int, group: str | None = None
+    path: Path,
+    size: tuple[int, int],
+    channels: int,
+    group: str | None = None,
+    kept: int = KEPT,
 ) -> Source:
     """Open images in Parquet; labels are read, images only as they are asked for.
 
-    To read one image, its row group is read. The groups that were read last are kept, encoded as
-    they are, 256 MiB of them.
+    To read one image, its row group is read, and the groups that were read last are kept, encoded
+    as they are.
 
     Args:
         path: a `.parquet` file, or a folder of such files with the same columns, read in order of
@@ -84,6 +91,7 @@ def open_parquet_images(
         size: (height, width) of every image, in pixels.
         channels: 3 for RGB, 1 for grey.
         group: a column whose values splits must keep whole.
+        kept: bytes of row groups to keep.
 
     Raises:
         ImportError: pillow or pyarrow is missing.
@@ -101,7 +109,7 @@ def open_parquet_images(
             )
     table = read_table(files, path, lambda *_: [column], group=group)
     check_classes(table.names, path)
-    openers = ImageColumn(files, table.counts, column)
+    openers = ImageColumn(files, table.counts, column, kept)
     reader = Pictures(openers, table.y, table.names, (height, width), channels, path)
     split = Split(Stored(reader), table.y, table.names, tuple(_names(files, table, column)))
     return Source(split, parts_of_rows(path, files, table), table.groups, files)

@@ -13,7 +13,7 @@ from kinfold.core.stored import Stored
 from kinfold.datasets._arrow import opened
 from kinfold.datasets._parquet import needed_columns, no_embeddings, read_embeddings, width
 from kinfold.datasets._parquet_columns import Table, read_table
-from kinfold.datasets._row_groups import RowGroups
+from kinfold.datasets._row_groups import KEPT, RowGroups
 from kinfold.datasets._shards import parts_by_name, shards
 from kinfold.datasets._source import Source
 from kinfold.datasets._split import Split, check_classes
@@ -26,14 +26,15 @@ class EmbeddingRows:
         files: Parquet files with the same columns.
         table: what was read of them.
         size: how many numbers an embedding has.
+        kept: bytes of row groups to keep.
     """
 
-    def __init__(self, files: Sequence[Path], table: Table, size: int) -> None:
+    def __init__(self, files: Sequence[Path], table: Table, size: int, kept: int) -> None:
         self.shape: tuple[int, ...] = (size,)
         self.dtype = np.dtype(np.float32)
         self.unreadable: dict[int, str] = {}
         decode = functools.partial(_decode, table.examples, size)
-        self.groups = RowGroups(files, table.counts, decode)
+        self.groups = RowGroups(files, table.counts, decode, kept)
 
     def __len__(self) -> int:
         return len(self.groups)
@@ -51,18 +52,20 @@ class EmbeddingRows:
         return out
 
 
-def open_embeddings(path: Path, group: str | None = None) -> Source:
+def open_embeddings(path: Path, group: str | None = None, kept: int = KEPT) -> Source:
     """Open embeddings in Parquet; labels are read, embeddings only as they are asked for.
 
-    To read one row, its row group is decoded. The groups that were read last are kept, 256 MiB of
-    them. Values that are not finite, nulls, and lists of another length than the first are refused
-    when they are read.
+    To read one row, its row group is decoded, and the groups that were read last are kept. Rows in
+    random order are slow where `kept` is much less than all embeddings: almost every row then has
+    its group decoded again. Values that are not finite, nulls, and lists of another length than the
+    first are refused when they are read.
 
     Args:
         path: a `.parquet` file as `parquet` reads it, or a folder of such files with the same
             columns, read in order of name. Without a column `split`, names such as
             `train-00000-of-00002.parquet` and `test.parquet` tell the parts.
         group: a column whose values splits must keep whole.
+        kept: bytes of decoded row groups to keep.
 
     Raises:
         ImportError: pyarrow is missing.
@@ -78,7 +81,7 @@ def open_embeddings(path: Path, group: str | None = None) -> Source:
     if not size:
         raise no_embeddings(path, count)
     check_classes(table.names, path)
-    x = Stored(EmbeddingRows(files, table, size))
+    x = Stored(EmbeddingRows(files, table, size, kept))
     return Source(
         Split(x, table.y, table.names),
         parts_of_rows(path, files, table),

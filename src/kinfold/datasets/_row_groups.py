@@ -14,7 +14,7 @@ import numpy as np
 from kinfold.datasets._arrow import opened
 from kinfold.datasets._names import shown
 
-BOUND = 256 << 20  # bytes of row groups that are kept
+KEPT = 256 << 20  # bytes of row groups that are kept, where no one says otherwise
 
 
 class RowGroups:
@@ -33,11 +33,11 @@ class RowGroups:
         files: Sequence[Path],
         counts: Sequence[Sequence[int]],
         decode: Callable[[Any, int, int, Path], Any],
-        bound: int | None = None,
+        bound: int = KEPT,
     ) -> None:
         self.files, self.decode = list(files), decode
         self.counts = [list(of_file) for of_file in counts]
-        self.bound = BOUND if bound is None else bound
+        self.bound = bound
         self.starts = np.cumsum([0, *(n for of_file in counts for n in of_file)])
         self.firsts = np.cumsum([0, *map(len, counts)])  # the number of each file's first group
         self._kept: _Kept | None = None

@@ -6,10 +6,8 @@ import functools
 import io
 import json
 import re
-import tarfile
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
@@ -26,6 +24,7 @@ from kinfold.datasets._pictures import Pictures
 from kinfold.datasets._shards import parts_by_name, shards
 from kinfold.datasets._source import Source
 from kinfold.datasets._split import Split, check_classes
+from kinfold.datasets._tar import members
 from kinfold.datasets._words import LABELS
 
 _KEYS = (*LABELS, "cls", "class_name", "category")
@@ -33,7 +32,6 @@ _TEXTS = ("cls", "json", "txt")  # what may hold a label; the first that does co
 _LONGEST = 1 << 20  # bytes of such a file
 _COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")
 _ENDINGS = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst")
-_PLAIN = (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE)
 
 
 @dataclass
@@ -129,8 +127,8 @@ def open_tars(path: Path, size: tuple[int, int], channels: int, group: str | Non
     y, classes = _numbered(labels, path)
     check_classes(classes, path)
     of, offsets, sizes = np.array(places, np.int64).T.copy()
-    members = TarMembers(files, of.astype(np.int32), offsets, sizes)
-    reader = Pictures(members, y, classes, (height, width), channels, path)
+    openers = TarMembers(files, of.astype(np.int32), offsets, sizes)
+    reader = Pictures(openers, y, classes, (height, width), channels, path)
     by_name = parts_by_name(path, files)
     return Source(
         Split(Stored(reader), y, classes, tuple(names)),
@@ -145,8 +143,8 @@ def _samples(file: Path, group: str | None) -> dict[str, _Sample]:
     if not file.is_file():
         raise ValueError(f"{shown(file)} is not a file.")
     found: dict[str, _Sample] = {}
-    with file.open("rb") as whole:  # to read labels: tarfile has a place of its own
-        for name, offset, size in _members(file):
+    with file.open("rb") as whole:  # to read labels
+        for name, offset, size in members(file):
             parted = re.fullmatch(r"((?:.*/)?[^/.]+)\.([^/]*)", name, re.DOTALL)
             if parted is None:
                 continue
@@ -165,26 +163,6 @@ def _samples(file: Path, group: str | None) -> dict[str, _Sample]:
     return found
 
 
-def _members(file: Path) -> Iterator[tuple[str, int, int]]:
-    """Name, offset and size of each file in a tar, by its headers alone."""
-    with _damage(file):
-        held, at = file.stat().st_size, -1
-        with tarfile.open(file, "r:") as tar:
-            while (member := tar.next()) is not None:
-                tar.members.clear()  # type: ignore[attr-defined]  # else it keeps them all
-                if tar.offset <= at:
-                    raise ValueError("its headers go back")
-                at = tar.offset
-                if member.type not in _PLAIN or member.issparse():
-                    continue
-                if member.offset_data + member.size > held:
-                    raise ValueError("it ends in the middle of a file")
-                yield member.name, member.offset_data, member.size
-            end = tar.offset
-        if _read(file, end, min(tarfile.BLOCKSIZE, max(0, held - end))).strip(b"\0"):
-            raise ValueError(f"no header is where one must be, at byte {end:,}")
-
-
 def check_uncompressed(file: Path) -> None:
     if file.name.lower().endswith((".tar", *_ENDINGS)) and file.is_file():
         with file.open("rb") as start:
@@ -193,17 +171,6 @@ def check_uncompressed(file: Path) -> None:
                     f"{shown(file)} is compressed, and images are read from the middle of a tar. "
                     "Unpack it to a plain .tar, as gunzip does with a .tar.gz."
                 )
-
-
-@contextmanager
-def _damage(file: Path) -> Iterator[None]:
-    try:
-        yield
-    except Exception as error:  # tarfile raises many kinds
-        said = shown(str(error) or type(error).__name__).rstrip(".")
-        raise ValueError(
-            f"{shown(file)} is not a tar file, is cut short or is damaged: {said}."
-        ) from error
 
 
 def _read(file: Path, offset: int, size: int) -> bytes:
