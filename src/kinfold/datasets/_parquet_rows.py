@@ -13,10 +13,14 @@ from kinfold.core.stored import Stored
 from kinfold.datasets._arrow import opened
 from kinfold.datasets._parquet import needed_columns, no_embeddings, read_embeddings, width
 from kinfold.datasets._parquet_columns import Table, read_table
-from kinfold.datasets._row_groups import KEPT, RowGroups
+from kinfold.datasets._row_groups import RowGroups
 from kinfold.datasets._shards import parts_by_name, shards
 from kinfold.datasets._source import Source
 from kinfold.datasets._split import Split, check_classes
+
+# Bytes of embeddings that are kept. Rows drawn at random lie in all row groups, and each is decoded
+# whole: beyond this size a folder of .npy files is read many times faster.
+KEPT = 1 << 30
 
 
 class EmbeddingRows:

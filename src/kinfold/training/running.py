@@ -4,6 +4,7 @@ import dataclasses
 import time
 from collections.abc import Callable
 from importlib.util import find_spec
+from typing import Any
 
 import keras
 
@@ -105,11 +106,6 @@ class Run:
             f"{verdicts.describe(train)} to train on, {len(validation.names):,} classes to "
             f"choose the best model by, {len(test.names):,} to test on."
         )
-        if len(self.watched) < len(validation):
-            self.progress.note(
-                f"The epochs are compared by {len(self.watched):,} of the {len(validation):,} "
-                "validation examples, the same ones each time."
-            )
         scaling = self.config.scaling
         others = {"validation": validation.x, "test": test.x}
         notes = scaling.notes(train.x, others) if scaling else []
@@ -121,8 +117,17 @@ class Run:
         """The validation examples that the epochs are compared by, all of them readable."""
         validation = self.splits[1]
         rows = sampling.drawn_rows(validation.y, sampling.MOST_VALIDATION)
-        split = validation if len(rows) == len(validation) else select_rows(validation, rows)
-        return sampling.readable(split, look=True)[0]
+        split = validation
+        if len(rows) < len(validation):
+            split = select_rows(validation, rows)
+            self.progress.note(
+                f"The epochs are compared by {len(rows):,} of the {len(validation):,} validation "
+                "examples, the same ones each time."
+            )
+        split = sampling.readable(split, look=True)[0]
+        if self.writes:
+            tell_unreadable(self.folder, self.splits, self.progress)
+        return split
 
     def go_on(self) -> Table:
         """Train the epochs that are left, measure the best model and write the result.
@@ -157,7 +162,8 @@ class Run:
 
     def _fit(self, checkpoint: Checkpoint) -> None:
         settings, progress = self.settings, self.progress
-        trainer = settings.make_trainer(self.encoder, len(self.splits[0].names))
+        train = self.splits[0]
+        trainer = settings.make_trainer(self.encoder, len(train.names), train.x.shape[1:])
         if checkpoint.epochs:
             assign(trainer.variables, checkpoint.weights)
             assign(trainer.optimizer.variables, checkpoint.optimizer)
@@ -172,6 +178,8 @@ class Run:
             checkpoint.baseline = validation.baseline(trainer)
             progress.note(_start_text(checkpoint.scores))
         callbacks = [validation, commit]
+        if self.writes:
+            callbacks.insert(0, Told(self.folder, self.splits, progress))
         if settings.tensorboard and self.writes:
             logs = keras.callbacks.TensorBoard(str(self.folder.tensorboard), write_graph=False)
             callbacks.insert(1, logs)
@@ -264,6 +272,17 @@ def untrained(
     encoder = dataclasses.replace(settings, weights="none").make_encoder(shape, scaling)
     assign(encoder.variables, run_folder.read_weights(folder.start))
     return encoder
+
+
+class Told(keras.callbacks.Callback):
+    """Names at the end of each epoch the examples that have turned out to be unreadable in it."""
+
+    def __init__(self, folder: RunFolder, splits: Splits, progress: Progress) -> None:
+        super().__init__()
+        self.what = folder, splits, progress
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        tell_unreadable(*self.what)
 
 
 def tell_unreadable(folder: RunFolder, splits: Splits, progress: Progress) -> None:

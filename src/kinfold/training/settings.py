@@ -144,7 +144,9 @@ class Settings(Fields):
                 scaling=scaling,
             )
 
-    def make_trainer(self, encoder: keras.Model, num_classes: int) -> EmbeddingModel:
+    def make_trainer(
+        self, encoder: keras.Model, num_classes: int, shape: tuple[int, ...] | None = None
+    ) -> EmbeddingModel:
         """Build the compiled model that trains an encoder: its layers, behind the augmentation.
 
         The encoder stays uncompiled and without chunks, and its file without optimizer,
@@ -153,12 +155,13 @@ class Settings(Fields):
         Args:
             encoder: as `make_encoder` gives it.
             num_classes: number of classes to train on, of which a loss with prototypes has some.
+            shape: of an example; None where the encoder tells.
         """
         inputs, outputs = _ends(encoder)
         changes = augmentation.make_layers(self.augment, self.seed, value_range(encoder))
         with self._policy():  # by which `compile` adds the loss scaling
             if changes or self.chunk or outputs is None:
-                inputs = images = keras.Input(encoder.input_shape[1:], name="images")
+                inputs = images = keras.Input(shape or encoder.input_shape[1:], name="images")
                 for change in changes:
                     images = change(images)
                 outputs = (Chunked(encoder, self.chunk) if self.chunk else encoder)(images)

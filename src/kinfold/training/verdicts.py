@@ -93,8 +93,8 @@ def sampled_text(sample: dict[str, Any] | None) -> str:
     scores = ", ".join(f"{name} {sample['trained'][name]:.4f}" for name in JUDGED)
     return (
         f"The raw input is measured on {sample['examples']:,} of the {sample['of']:,} examples, "
-        "drawn at random by class and searched in one another. The gain is that of the trained model "
-        f"on these, where it has {scores}."
+        "drawn at random by class and searched in one another. The gain is that of the trained "
+        f"model on these, where it has {scores}."
     )
 
 
