@@ -7,7 +7,7 @@ from benchmarks.__main__ import COMMANDS, main
 from benchmarks.quality import recipes
 from benchmarks.quality import run as quality_run
 
-from benchmarks import chunks, distributed, losses, losses_run, memory, options, survey
+from benchmarks import chunks, data, distributed, losses, losses_run, memory, options, survey
 
 pytestmark = pytest.mark.once
 SETTINGS = {
@@ -46,6 +46,10 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple]:
         (
             "distributed --batch 64 --out x",
             ("distributed", 64, distributed.LARGE, distributed.CLASSES, Path("x")),
+        ),
+        (
+            "data --files 40 --backend torch --out x",
+            ("data", 40, data.ROWS, data.KILLS, None, "torch", Path("x")),
         ),
         (
             "quality --losses SupConLoss --seeds 1",

@@ -802,3 +802,31 @@ def test_examples_alone_in_their_class_are_told() -> None:
     split = Split(np.zeros((3, 2), "float32"), np.array([0, 0, 1], "int32"), ("a", "b"))
     said = verdicts.describe(split)
     assert said == "3 vectors of 2 classes (1 alone in their class, and no queries)"
+
+
+@pytest.mark.parametrize("loss", ["circle", "arc-face"])
+def test_a_run_that_is_stopped_within_epochs_ends_as_an_unbroken_one(
+    loss: str, vectors: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = dataclasses.replace(settings_for(vectors), loss=loss, epochs=2, memory_size=0)
+    if loss == "circle":
+        settings = dataclasses.replace(settings, memory_size=16)
+    train(settings, tmp_path / "unbroken")
+    monkeypatch.setattr(checkpoints, "EVERY", -1.0)
+    out = tmp_path / "run"
+    with pytest.raises(Crash):
+        train(settings, out, progress=StopAt(1, 4, Crash()))
+    said = []
+    for step in (7, 8, 10):
+        progress = StopAt(1, step, Crash())
+        with pytest.raises(Crash):
+            resume(out, progress=progress)
+        said += [note for note in progress.notes if note.startswith("Going on")]
+    assert said == [f"Going on in epoch 1, after {k} batches." for k in (4, 7, 8)]
+    progress = StopAt(2, 5, Crash())  # of epoch 2, after what is left of epoch 1
+    with pytest.raises(Crash):
+        resume(out, progress=progress)
+    resume(out)
+    ours, theirs = contents(out), contents(tmp_path / "unbroken")
+    np.testing.assert_equal(ours["checkpoint"], theirs["checkpoint"])
+    assert ours["files"] == theirs["files"]

@@ -45,6 +45,9 @@ class ClassBalancedBatches(keras.utils.PyDataset):
         current_epoch: the epoch of the batches that are read now, which is the number of epochs
             that `fit` has trained with them; `evaluate` and `predict` do not count. Set it to
             resume. An epoch that was broken off begins again.
+        first_batch: how many batches of the current epoch are left out at its beginning; 0 from the
+            next epoch on. Set it to resume in the middle of an epoch, in a `fit` of this one alone:
+            Keras takes the length of the first epoch for all.
 
     It pickles: a copy begins the current epoch and gives the same batches, of which each rank that
     loads it reads its share.
@@ -102,7 +105,7 @@ class ClassBalancedBatches(keras.utils.PyDataset):
                     f"of shape {tuple(part.shape)} in x, and {len(self._y)} labels."
                 )
         self._threads = check_count("workers", workers, lowest=0)
-        self.current_epoch = 0
+        self.current_epoch = self.first_batch = 0
         self._begin()
 
     def _begin(self) -> None:
@@ -138,18 +141,20 @@ class ClassBalancedBatches(keras.utils.PyDataset):
         self._turns = None
         if _an_epoch_was_trained():
             self.current_epoch += 1
+            self.first_batch = 0
 
     def __len__(self) -> int:
-        return len(self.indices)
+        return len(self.indices) - self.first_batch
 
     def __getitem__(self, index: int) -> tuple[Any, np.ndarray]:
-        """Batch `index` of the current epoch: `(x, y)`."""
+        """Batch `index` of the current epoch, counted from `first_batch` on: `(x, y)`."""
         index, epoch = range(len(self))[index], self.current_epoch
         with self._lock:
             # fit asks for the batches in an order shuffled by a generator of its own (its
             # shuffle=True): the first asked for is to be batch 0 all the same, and so on.
             if self._turns is not None:
                 index = self._turns.setdefault(index, len(self._turns))
+            index += self.first_batch
             if self._rows is None or self._rows[0] != epoch:
                 self._rows = epoch, self.indices.epoch(epoch)
             rows = self._rows[1]
@@ -157,7 +162,7 @@ class ClassBalancedBatches(keras.utils.PyDataset):
                 ready = None
             else:
                 # Known by epoch and place, a batch read ahead cannot come up in another place.
-                window = range(index, min(index + self.max_queue_size, len(self)))
+                window = range(index, min(index + self.max_queue_size, len(self.indices)))
                 self._ahead = {
                     (epoch, i): self._ahead.get((epoch, i))
                     or self._pool.submit(self._gather, rows[i])

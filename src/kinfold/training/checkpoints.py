@@ -13,17 +13,21 @@ from kinfold.datasets import Split
 from kinfold.metrics.retrieval import retrieval_metrics
 from kinfold.training import files, run_folder
 from kinfold.training.devices import Devices
-from kinfold.training.evaluation import as_numpy, pixels
+from kinfold.training.evaluation import as_numpy, assign, pixels
 from kinfold.training.progress import Progress
-from kinfold.training.run_folder import CHOSEN_BY, Checkpoint, RunFolder
+from kinfold.training.run_folder import CHOSEN_BY, Checkpoint, RunFolder, Unfinished
 from kinfold.training.settings import Settings
 
 LIVE_METRICS = ("recall@1", "map@r")
+EVERY = 600.0  # seconds of training between two writings in the middle of an epoch
 _BATCH = 256
 
 
 class CheckpointCallback(keras.callbacks.Callback):
     """Keeps the best model, and commits each epoch: the checkpoint's rename comes last.
+
+    In a long epoch it also writes every ten minutes how far it has come. `unfinished` is what was
+    written so, of the epoch that begins now.
 
     `kept` builds the model to keep by a checkpoint, when the encoder is at its last epoch. Without
     `writes` it only follows which epoch is the best.
@@ -38,6 +42,7 @@ class CheckpointCallback(keras.callbacks.Callback):
         progress: Progress,
         kept: Callable[[Checkpoint], keras.Model],
         writes: bool = True,
+        unfinished: Unfinished | None = None,
     ) -> None:
         super().__init__()
         self.writes = writes
@@ -48,16 +53,50 @@ class CheckpointCallback(keras.callbacks.Callback):
         self.checkpoint = checkpoint
         self.progress = progress
         self.collapse = checkpoint.collapse
-        self.start = time.monotonic() - checkpoint.seconds
+        self.unfinished = unfinished
+        self.first = 0  # batches of this epoch that were done before
+        self.start = time.monotonic() - (unfinished or checkpoint).seconds
+        self.written = time.monotonic()
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         # Keras's dropout on torch draws from torch's own generator, not from a state of the layer.
         if keras.backend.backend() == "torch":
             importlib.import_module("torch").manual_seed((self.settings.seed << 32) + epoch)
+        state, self.unfinished, self.first = self.unfinished, None, 0
+        if state is not None:
+            self.first = state.batch
+            assign(self.model.metrics_variables, state.metrics)  # `fit` has reset them
+            for generator in state.generator:
+                torch = importlib.import_module("torch")
+                torch.set_rng_state(torch.from_numpy(generator))
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         assert logs is not None
-        self.progress.step(batch + 1, lambda: float(logs["loss"]))
+        done = self.first + batch + 1
+        whole = done >= self.settings.steps_per_epoch
+        if self.writes and not whole and time.monotonic() - self.written > EVERY:
+            self._write_unfinished(done)
+        self.progress.step(done, lambda: float(logs["loss"]))
+
+    def _write_unfinished(self, done: int) -> None:
+        """Keep how far the epoch has come."""
+        if keras.backend.backend() == "jax":
+            self.model.jax_state_sync()
+        generator = []
+        if keras.backend.backend() == "torch":
+            generator = [importlib.import_module("torch").get_rng_state().numpy()]
+        state = Unfinished(
+            self.checkpoint.epochs,
+            done,
+            as_numpy(self.model.variables),
+            as_numpy(self.model.optimizer.variables),
+            as_numpy(self.model.metrics_variables),
+            generator,
+            time.monotonic() - self.start,
+            self.checkpoint.baseline,
+        )
+        run_folder.write_unfinished(self.folder.unfinished, state)
+        self.written = time.monotonic()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         assert logs is not None
@@ -88,6 +127,8 @@ class CheckpointCallback(keras.callbacks.Callback):
                     self.kept(self.checkpoint).save(path)
             run_folder.write_history(folder.history, self.checkpoint.history)
             run_folder.write_checkpoint(folder.checkpoint, self.checkpoint)
+            folder.unfinished.unlink(missing_ok=True)
+            self.written = time.monotonic()
         self.progress.epoch(row, best)
         if settings.is_done(epoch + 1, self.checkpoint.best_epoch) and epoch + 1 < settings.epochs:
             self.model.stop_training = True

@@ -4,7 +4,7 @@ And the gain over raw data, with an interval: whether the model is worth its pla
 """
 
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -99,15 +99,26 @@ def embed(
     Returns:
         float32 [n, d].
     """
-    parts, done = [], 0
+    return embed_by([model], x, told)[0]
+
+
+def embed_by(
+    models: Sequence[keras.Model],
+    x: np.ndarray | Stored,
+    told: Callable[[int, int], None] | None = None,
+) -> list[np.ndarray]:
+    """As `embed`, by several models, so that each example is read once."""
+    parts: list[list[np.ndarray]] = [[] for _ in models]
+    done = 0
     for batch in blocks(x, _BATCH):
         filled = np.zeros((_BATCH, *batch.shape[1:]), batch.dtype)
         filled[: len(batch)] = batch
-        parts.append(_predicted(model, filled)[: len(batch)].astype(np.float32))
+        for model, found in zip(models, parts, strict=True):
+            found.append(_predicted(model, filled)[: len(batch)].astype(np.float32))
         done += len(batch)
         if told is not None:
             told(done, len(x))
-    return np.concatenate(parts)
+    return [np.concatenate(found) for found in parts]
 
 
 def _predicted(model: keras.Model, x: np.ndarray) -> np.ndarray:

@@ -1,7 +1,6 @@
 """What a run is trained on: which examples, with fingerprints of their files; no example itself.
 
-listing.npz       for each split the files or rows of its examples, their labels and class names
-unreadable.json   the files that turned out to be damaged in training, and why
+For each split the files or rows of its examples, their labels and the names of their classes.
 """
 
 import hashlib
@@ -186,42 +185,6 @@ def keep_apart(splits: Splits) -> Splits:
             part[x.rows] = k
         first.reader.keep_apart(part)
     return splits
-
-
-def remember(path: Path, splits: Splits) -> dict[str, str]:
-    """Write down the examples that could not be read, and why; return what is new."""
-    found = {
-        name: why
-        for split in splits
-        if isinstance(split.x, Stored)
-        for name, why in ((_name(split, k), why) for k, why in split.x.unreadable.items())
-    }
-    known = recalled(path)
-    new = {name: why for name, why in found.items() if name not in known}
-    if new:
-        files.write_json(path, {**known, **new})
-    return new
-
-
-def recalled(path: Path) -> dict[str, str]:
-    """What `remember` wrote."""
-    return dict(files.read_json(path)) if path.exists() else {}
-
-
-def recall(path: Path, splits: Splits) -> None:
-    """Let examples that could not be read before not be tried again."""
-    known = recalled(path)
-    if not known:
-        return
-    for split in splits:
-        if isinstance(split.x, Stored):
-            said = {int(split.x.rows[k]): known.get(_name(split, k)) for k in range(len(split))}
-            split.x.reader.leave_out({row: why for row, why in said.items() if why is not None})
-
-
-def _name(split: Split, k: int) -> str:
-    assert isinstance(split.x, Stored)
-    return split.files[k] if split.files else f"row {int(split.x.rows[k])}"
 
 
 def _add(arrays: dict[str, Any], name: str, prints: Fingerprints) -> None:

@@ -1,9 +1,5 @@
 """Runs measured on other data, and compared with one another."""
 
-import os
-import shlex
-from collections.abc import Callable
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +8,13 @@ import numpy as np
 
 from kinfold.core.stored import blocks, take
 from kinfold.datasets import Split
-from kinfold.encoders.scaling import Scaling, kind_of
-from kinfold.training import evaluation, files, records, results, sampling, sources, verdicts
+from kinfold.training import evaluation, files, results, sampling, verdicts
 from kinfold.training.evaluation import Table
+from kinfold.training.kept import Kept, Path_, same_data
 from kinfold.training.progress import Progress
-from kinfold.training.records import Config
 from kinfold.training.report import Report, write_report
-from kinfold.training.run_folder import RunFolder
-from kinfold.training.running import drawn, untrained
+from kinfold.training.running import untrained
 
-Path_ = str | os.PathLike[str]
 _READ = 256  # examples compared at once
 
 
@@ -59,7 +52,7 @@ def evaluate(
             "A report shows examples that are searched in one another: leave out the report, or "
             "the gallery."
         )
-    if gallery is not None and _same(gallery, data):
+    if gallery is not None and same_data(gallery, data):
         raise ValueError(
             f"DATA and the gallery are both {data}, where each example would find itself: leave "
             "out the gallery, and each searches all the others."
@@ -73,8 +66,8 @@ def evaluate(
     lines = [line for line in (kept.note, *lines) if line]
     start = untrained(kept.folder, kept.config.settings, kept.shape, kept.config.scaling)
     told = progress.embedding("the examples")
-    before = evaluation.embed(start, split.x, told)
-    split, (before, embeddings) = sampling.readable(split, before, kept.embed(split, told))
+    found = evaluation.embed_by([start, kept.model], split.x, told)
+    split, (before, embeddings) = sampling.readable(split, *found)
     sample = sampling.sample_of(split)
     other = None
     if gallery is None:
@@ -86,11 +79,11 @@ def evaluate(
         other, searched_in, more = kept.read(gallery, progress)
         lines += [line for line in more if line not in lines]
         told = progress.embedding("the gallery")
-        theirs = evaluation.embed(start, other.x, told)
-        other, (theirs, found) = sampling.readable(other, theirs, kept.embed(other, told))
+        found = evaluation.embed_by([start, kept.model], other.x, told)
+        other, theirs = sampling.readable(other, *found)
         which += f", searched in {verdicts.describe(other)}, {searched_in}"
         lines += verdicts.shared_text(split, other)
-        models = {"untrained": (before, theirs), "trained": (embeddings, found)}
+        models = {"untrained": (before, theirs[0]), "trained": (embeddings, theirs[1])}
         table, gain, sampled = _in_gallery(split, models, other)
     lines = [
         f"On {verdicts.describe(split)}, {which}:",
@@ -212,85 +205,6 @@ def compare(
         "versions": results.versions(),
         "said": lines,
     }
-
-
-def _same(data: str, other: str) -> bool:
-    return Path(data).resolve() == Path(other).resolve()
-
-
-@dataclass(frozen=True)
-class Kept:
-    """The model that a run has kept, with what it takes.
-
-    Args:
-        folder: of the run.
-        config: how the run was begun.
-        model: that was kept.
-    """
-
-    folder: RunFolder
-    config: Config
-    model: keras.Model
-
-    @classmethod
-    def load(cls, run: Path_) -> "Kept":
-        """Load it from a run folder."""
-        folder = RunFolder(run)
-        config = records.read_config(folder)
-        if not folder.model.exists():
-            raise FileNotFoundError(
-                f"There is no model in {folder.path} yet. Go on: kinfold train --resume "
-                f"{shlex.quote(str(folder.path))}"
-            )
-        try:
-            model = keras.saving.load_model(folder.model)
-        except Exception as error:  # as many kinds as there are layers
-            first = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise ValueError(
-                f"{folder.model} is damaged, or of another version: {first} Remove it, and kinfold "
-                f"train --resume {shlex.quote(str(folder.path))} writes it anew."
-            ) from error
-        return cls(folder, config, model)
-
-    @property
-    def note(self) -> str:
-        """What the run said if the model is not of an epoch; "" if it is."""
-        metrics = records.read_metrics(self.folder.metrics, evaluation.ROWS)
-        return str(metrics.get("note") or "")
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Of the inputs that the model takes, without the batch."""
-        return tuple(self.model.input_shape[1:])
-
-    def read(self, data: str, progress: Progress) -> tuple[Split, str, list[str]]:
-        """Read data in the range of values that the model takes.
-
-        Returns:
-            The examples; what they are, in words; and lines of what is to be said of them.
-        """
-        split, which = sources.load_evaluated(data, self.shape, drawn(progress))
-        own = _same(self.config.settings.data, data)
-        scaling, said = self.config.scaling, self._trained_on(split) if own else []
-        # Older runs name no scaling: their images from 0 to 1 were multiplied by 255.
-        if split.x.ndim == 4 and not (own and (scaling or kind_of(split.x) != "unit")):
-            x, note = (scaling or Scaling()).convert(split.x, data)
-            split = replace(split, x=x)
-            said = [*([note] if note else []), *said]
-        return split, which, said
-
-    def _trained_on(self, split: Split) -> list[str]:
-        """Say so if the run has trained on some of these classes."""
-        seen = sources.training_classes(self.folder) & set(split.names)
-        return ["The model was trained on some of these classes."] if seen else []
-
-    def own_test(self) -> Split:
-        """The test examples of the run."""
-        return sources.again(self.folder, self.config.settings)[0].test
-
-    def embed(self, split: Split, told: Callable[[int, int], None] | None = None) -> np.ndarray:
-        """Embed examples that `read` gave, or of the run's own data."""
-        return evaluation.embed(self.model, split.x, told)
 
 
 def _test_of(sides: list[Kept]) -> Split:

@@ -10,6 +10,7 @@ start.keras       the model that training began with, where the caller gave one
 model.keras       the best model so far: of an epoch, or the start, or the raw input
 history.csv       a row per epoch
 checkpoint.npz    everything that training goes on from; its rename commits the epoch
+unfinished.npz    the same in the middle of a long epoch; it counts until that epoch is whole
 report.html, metrics.json    the result; metrics.json comes last
 tensorboard/      logs for TensorBoard, where the run was asked for them
 """
@@ -53,6 +54,7 @@ class RunFolder:
         self.model = self.path / "model.keras"
         self.history = self.path / "history.csv"
         self.checkpoint = self.path / "checkpoint.npz"
+        self.unfinished = self.path / "unfinished.npz"
         self.report = self.path / "report.html"
         self.metrics = self.path / "metrics.json"
         self.tensorboard = self.path / "tensorboard"
@@ -199,6 +201,56 @@ def read_checkpoint(path: Path) -> Checkpoint:
             "checkpoint. Use the version in config.json, or begin again in another folder."
         )
     return Checkpoint(**meta, **lists)
+
+
+@dataclass
+class Unfinished:
+    """Everything that training goes on from in the middle of an epoch.
+
+    Attributes:
+        epoch: whole epochs before it.
+        batch: batches of it that are done.
+        weights: as in a `Checkpoint`.
+        optimizer: as in a `Checkpoint`.
+        metrics: the variables of the metrics, such as the sum of the losses so far.
+        generator: the state of PyTorch's own generator; empty on other backends.
+        seconds: spent in training.
+        baseline: as in a `Checkpoint`.
+    """
+
+    epoch: int
+    batch: int
+    weights: list[np.ndarray]
+    optimizer: list[np.ndarray]
+    metrics: list[np.ndarray]
+    generator: list[np.ndarray]
+    seconds: float
+    baseline: dict[str, dict[str, float]]
+
+
+_OF_UNFINISHED = ("weights", "optimizer", "metrics", "generator")
+
+
+def write_unfinished(path: Path, state: Unfinished) -> None:
+    """Write how far an epoch has come."""
+    meta = {name: getattr(state, name) for name in ("epoch", "batch", "seconds", "baseline")}
+    arrays: dict[str, Any] = {}
+    for name in _OF_UNFINISHED:
+        arrays |= _numbered(name, getattr(state, name))
+    with files.atomic_write(path) as beside, open(beside, "wb") as file:
+        np.savez(file, meta=json_array(meta), **arrays)
+
+
+def read_unfinished(path: Path, epochs: int) -> Unfinished | None:
+    """Read how far the epoch after so many has come; None where nothing was written in it."""
+    if not path.exists():
+        return None
+    with archive(path) as arrays:
+        meta = json_of(arrays["meta"])
+        if meta["epoch"] != epochs:
+            return None  # of an epoch that is whole by now
+        lists: dict[str, Any] = {name: _list_of(name, arrays) for name in _OF_UNFINISHED}
+        return Unfinished(**meta, **lists)
 
 
 def _is_meta(meta: Any) -> bool:

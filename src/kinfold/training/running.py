@@ -4,13 +4,11 @@ import dataclasses
 import time
 from collections.abc import Callable
 from importlib.util import find_spec
-from typing import Any
 
 import keras
 
 from kinfold.core.stored import blocks
-from kinfold.datasets import Split, Splits
-from kinfold.datasets._names import counted
+from kinfold.datasets import Split
 from kinfold.datasets._split import select_rows
 from kinfold.encoders import networks
 from kinfold.encoders.scaling import Scaling
@@ -24,6 +22,7 @@ from kinfold.training import (
     run_folder,
     sampling,
     sources,
+    unreadable,
     verdicts,
 )
 from kinfold.training.checkpoints import CheckpointCallback, Validation
@@ -126,7 +125,7 @@ class Run:
             )
         split = sampling.readable(split, look=True)[0]
         if self.writes:
-            tell_unreadable(self.folder, self.splits, self.progress)
+            unreadable.tell(self.folder, self.splits, self.progress)
         return split
 
     def go_on(self) -> Table:
@@ -150,7 +149,7 @@ class Run:
                 raise Interrupted from None
             except files.WriteError as error:
                 done = run_folder.read_checkpoint(self.folder.checkpoint).epochs
-                raise files.WriteError(f"{error} {_whole(done)}") from error
+                raise files.WriteError(f"{error} {verdicts.whole_text(done)}") from error
         return self._finish() if self.writes else {}
 
     def _write_from(self, checkpoint: Checkpoint) -> None:
@@ -167,39 +166,59 @@ class Run:
         if checkpoint.epochs:
             assign(trainer.variables, checkpoint.weights)
             assign(trainer.optimizer.variables, checkpoint.optimizer)
+        begun = run_folder.read_unfinished(self.folder.unfinished, checkpoint.epochs)
+        if begun:
+            assign(trainer.variables, begun.weights)
+            assign(trainer.optimizer.variables, begun.optimizer)
+            checkpoint.baseline = begun.baseline
+            self.batches.first_batch = begun.batch
+            progress.note(f"Going on in epoch {begun.epoch + 1}, after {begun.batch} batches.")
         self.batches.current_epoch = checkpoint.epochs
         if not settings.chunk:  # whose statistics are of a chunk
             self.devices.normalise_together(self.encoder)
         commit = CheckpointCallback(
-            self.folder, settings, self.encoder, checkpoint, progress, self._kept, self.writes
+            self.folder,
+            settings,
+            self.encoder,
+            checkpoint,
+            progress,
+            self._kept,
+            self.writes,
+            begun,
         )
         validation = Validation(self.watched, commit, self.devices)
-        if not checkpoint.epochs:
+        if not checkpoint.baseline and not checkpoint.epochs:
             checkpoint.baseline = validation.baseline(trainer)
-            progress.note(_start_text(checkpoint.scores))
+            progress.note(verdicts.start_text(checkpoint.scores))
         callbacks = [validation, commit]
         if self.writes:
-            callbacks.insert(0, Told(self.folder, self.splits, progress))
+            callbacks.insert(0, unreadable.Told(self.folder, self.splits, progress))
         if settings.tensorboard and self.writes:
             logs = keras.callbacks.TensorBoard(str(self.folder.tensorboard), write_graph=False)
             callbacks.insert(1, logs)
-        progress.begin(checkpoint.epochs, settings.epochs, len(self.batches))
+        progress.begin(checkpoint.epochs, settings.epochs, settings.steps_per_epoch)
+        # What is left of an epoch takes a `fit` of its own: Keras gives all epochs one length.
+        ends = [checkpoint.epochs + 1, settings.epochs] if begun else [settings.epochs]
         try:
-            trainer.fit(
-                self.batches,
-                epochs=settings.epochs,
-                initial_epoch=checkpoint.epochs,
-                shuffle=False,  # the batches are shuffled already; this would be unseeded
-                verbose=0,
-                callbacks=callbacks,
-            )
+            for end in ends:
+                done = commit.checkpoint.epochs
+                if settings.is_done(done, commit.checkpoint.best_epoch):
+                    break
+                trainer.fit(
+                    self.batches,
+                    epochs=end,
+                    initial_epoch=done,
+                    shuffle=False,  # the batches are shuffled already; this would be unseeded
+                    verbose=0,
+                    callbacks=callbacks,
+                )
         finally:
             progress.end()
 
     def _stop(self) -> None:
         """After Ctrl-C: say what is kept, and write its table and report."""
         checkpoint = run_folder.read_checkpoint(self.folder.checkpoint)
-        self.progress.note(f"Interrupted. {_whole(checkpoint.epochs)}")
+        self.progress.note(f"Interrupted. {verdicts.whole_text(checkpoint.epochs)}")
         if checkpoint.epochs:
             self._write_from(checkpoint)
             best = checkpoint.best
@@ -217,13 +236,12 @@ class Run:
         folder, settings, test = self.folder, self.settings, self.splits[2]
         checkpoint = run_folder.read_checkpoint(folder.checkpoint)
         self.progress.note("Measuring on the test classes.")
-        encoder = self._untrained()
-        told = self.progress.embedding("the test examples")
-        before = evaluation.embed(encoder, test.x, told)
+        untrained_, encoder = self._untrained(), self._untrained()
         assign(encoder.variables, checkpoint.best_weights)
-        trained = evaluation.embed(encoder, test.x, told)
-        test, (before, trained) = sampling.readable(test, before, trained)
-        tell_unreadable(folder, self.splits, self.progress)
+        told = self.progress.embedding("the test examples")
+        found = evaluation.embed_by([untrained_, encoder], test.x, told)
+        test, (before, trained) = sampling.readable(test, *found)
+        unreadable.tell(folder, self.splits, self.progress)
         sample = sampling.sample_of(test)
         table, gain, sampled = evaluation.measure(test, before, trained, sample.raw, sample.rows)
         facts = results.facts(self.config, self.splits, checkpoint)
@@ -274,28 +292,6 @@ def untrained(
     return encoder
 
 
-class Told(keras.callbacks.Callback):
-    """Names at the end of each epoch the examples that have turned out to be unreadable in it."""
-
-    def __init__(self, folder: RunFolder, splits: Splits, progress: Progress) -> None:
-        super().__init__()
-        self.what = folder, splits, progress
-
-    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        tell_unreadable(*self.what)
-
-
-def tell_unreadable(folder: RunFolder, splits: Splits, progress: Progress) -> None:
-    """Name the examples that have turned out to be unreadable, once in a run."""
-    new = listing.remember(folder.unreadable, splits)
-    if new:
-        named = [f"{name} ({why})" for name, why in new.items()]
-        progress.note(
-            f"{counted('Unreadable', named)}. In training others of their class take their place; "
-            "in the test they are left out."
-        )
-
-
 def _check_tensorboard() -> None:
     missing = [name for name in ("tensorflow", "tensorboard") if not find_spec(name)]
     if missing:
@@ -308,16 +304,3 @@ def _check_tensorboard() -> None:
 def drawn(progress: Progress) -> Callable[[int, int], None]:
     """What the readers of data call, to show how far they are."""
     return lambda done, total: progress.working("reading the data", done, total)
-
-
-def _whole(epochs: int) -> str:
-    if not epochs:
-        return "No epoch is whole yet."
-    return f"Epoch {epochs} is whole and kept."
-
-
-def _start_text(scores: dict[str, float]) -> str:
-    return (
-        f"Before training: {CHOSEN_BY} {scores['start']:.4f} of the network, {scores['raw']:.4f} "
-        "of the raw input. An epoch is kept if it is better than both."
-    )

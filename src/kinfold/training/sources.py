@@ -12,7 +12,7 @@ from kinfold.datasets._parts import check_kind, divided, holds_images, open_sour
 from kinfold.datasets._source import Source
 from kinfold.datasets._split import check_classes, select_classes, select_rows
 from kinfold.datasets._words import WHOLE
-from kinfold.training import listing, run_folder
+from kinfold.training import listing, run_folder, unreadable
 from kinfold.training.run_folder import RunFolder
 from kinfold.training.settings import Settings
 
@@ -122,7 +122,7 @@ def again(
         check_source(data, None)
         source = _opened(data, shape if len(shape) == 3 else None, drawn, settings.split_by)
         splits, notes = listing.rows(listed, source, data)
-    listing.recall(folder.unreadable, listing.keep_apart(splits))
+    unreadable.recall(folder.unreadable, listing.keep_apart(splits))
     return splits, notes
 
 

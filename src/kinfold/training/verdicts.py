@@ -216,3 +216,18 @@ def kept_text(best: str, scores: dict[str, float], epochs: int) -> str:
         f"Training {worse}: model.keras holds {what[best]}. On the validation classes its "
         f"val_map@r is {scores[best]:.4f}; the best of {epochs} epochs has {trained:.4f}."
     )
+
+
+def whole_text(epochs: int) -> str:
+    """Say what is kept of a run that was stopped."""
+    if not epochs:
+        return "No epoch is whole yet."
+    return f"Epoch {epochs} is whole and kept."
+
+
+def start_text(scores: dict[str, float]) -> str:
+    """Say what the epochs are to be better than."""
+    return (
+        f"Before training: val_map@r {scores['start']:.4f} of the network, {scores['raw']:.4f} "
+        "of the raw input. An epoch is kept if it is better than both."
+    )
