@@ -13,6 +13,7 @@ from kinfold.training import evaluation, files, records, results, run_folder, so
 from kinfold.training.checkpoints import CheckpointCallback, Validation
 from kinfold.training.devices import Devices
 from kinfold.training.evaluation import Table, as_numpy, assign
+from kinfold.training.hard_negatives import HardNegatives
 from kinfold.training.progress import Progress
 from kinfold.training.records import Config
 from kinfold.training.report import write_report
@@ -126,6 +127,10 @@ class Run:
             checkpoint.baseline = validation.baseline(trainer)
             progress.note(_start_text(checkpoint.scores))
         callbacks = [validation, commit]
+        if settings.hard_negatives:
+            callbacks.append(
+                HardNegatives(self.encoder, self.splits[0], self.batches, self.devices, progress)
+            )
         if settings.tensorboard and self.writes:
             logs = keras.callbacks.TensorBoard(str(self.folder.tensorboard), write_graph=False)
             callbacks.insert(1, logs)
