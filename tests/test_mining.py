@@ -6,12 +6,14 @@ import pickle
 import re
 from collections import Counter
 
+import keras
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kinfold.batches import ClassBalancedBatches, ClassBalancedIndices, confused_classes
+from kinfold.losses import CircleLoss
 
 # confused_classes
 
@@ -272,3 +274,46 @@ def test_many_classes():
     hands = labels[indices.epoch(0)][:, ::4]
     assert spread(np.bincount(hands.ravel(), minlength=20_000)) <= 1
     assert (np.diff(np.sort(hands, axis=1), axis=1) > 0).all()
+
+
+def small_model():
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, kernel_initializer="ones")])
+    model.layers[0].kernel.assign(np.random.default_rng(1).normal(size=(4, 3)))
+    model.compile(keras.optimizers.SGD(0.1), CircleLoss(gamma=8.0, normalize=True))
+    return model
+
+
+class Mine(keras.callbacks.Callback):
+    """As docs/training.md shows it."""
+
+    def __init__(self, x, y, batches):
+        super().__init__()
+        self.x, self.y, self.batches = x, y, batches
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if epoch:
+            embeddings = self.model.predict(self.x, verbose=0)
+            self.batches.set_confused(confused_classes(embeddings, self.y))
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_fit_trains_on_the_batches_of_the_table(workers):
+    rng = np.random.default_rng(0)
+    y = np.repeat(np.arange(30), 4)
+    x = (rng.normal(size=(30, 4))[y] + 0.3 * rng.normal(size=(120, 4))).astype("float32")
+    batches = ClassBalancedBatches(x, y, 6, 2, 4, seed=0, workers=workers)
+    model = small_model()
+    model.fit(batches, epochs=3, verbose=0, callbacks=[Mine(x, y, batches)])
+
+    other, indices = small_model(), ClassBalancedIndices(y, 6, 2, 4, seed=0)
+    plain, plain_indices = small_model(), ClassBalancedIndices(y, 6, 2, 4, seed=0)
+    for k in range(3):
+        if k:
+            indices.set_confused(confused_classes(other.predict(x, verbose=0), y))
+        for rows in indices.epoch(k):
+            other.train_on_batch(x[rows], y[rows])
+        for rows in plain_indices.epoch(k):
+            plain.train_on_batch(x[rows], y[rows])
+    expected = other.get_weights()[0]
+    np.testing.assert_allclose(model.get_weights()[0], expected, rtol=1e-4, atol=1e-6)
+    assert np.abs(plain.get_weights()[0] - expected).max() > 1e-3  # the comparison tells them apart

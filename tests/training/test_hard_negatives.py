@@ -108,6 +108,7 @@ def test_the_epoch_is_dealt_by_what_the_model_confuses(
         expected[epoch] = indices.epoch(epoch)
         seen[epoch] = self.batches.indices.epoch(epoch)
 
+    monkeypatch.setattr(hard_negatives, "PER_CLASS", 6)  # all examples
     monkeypatch.setattr(HardNegatives, "on_epoch_begin", watched)
     train(settings, tmp_path / "run")
     assert list(seen) == [0, 1, 2]

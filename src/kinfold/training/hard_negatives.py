@@ -13,7 +13,7 @@ from kinfold.training.devices import Devices
 from kinfold.training.progress import Progress
 
 MOST_ROWS = 20_000
-PER_CLASS = 8
+PER_CLASS = 4
 _BATCH = 256
 _STREAM = 1  # tells these random numbers from those of the batches, which have the same seed
 
@@ -90,7 +90,7 @@ def sampled(y: np.ndarray, seed: int, epoch: int) -> np.ndarray:
     >>> from kinfold.training.hard_negatives import sampled
     >>> y = np.repeat([0, 1, 2], [20, 1, 3])
     >>> np.bincount(y[sampled(y, seed=0, epoch=1)]).tolist()
-    [8, 0, 3]
+    [4, 0, 3]
     """
     rng = np.random.default_rng([seed, epoch, _STREAM])
     counts = np.unique(y, return_inverse=True, return_counts=True)
