@@ -166,6 +166,10 @@ def test_every_batch_and_epoch_by_a_table(request, k):
     for label in usable:
         times = np.bincount(epoch.ravel(), minlength=len(labels))[labels == label]
         assert spread(times) <= 1
+    if epoch.size // examples >= len(usable):  # room for every class
+        np.testing.assert_array_equal(
+            np.sort(labels[epoch], axis=None), np.sort(labels[plain], axis=None)
+        )
     # The random part of each batch is as it was.
     kept = classes - round(share * classes)
     for before, after in zip(labels[plain][:, ::examples], labels[epoch], strict=True):
@@ -190,7 +194,7 @@ def test_confused_classes_share_batches(batches):
     indices = ClassBalancedIndices(LABELS, 16, 2, batches, seed=0)
     assert share_with_partner(indices) < 0.2
     indices.set_confused(PARTNER)
-    assert share_with_partner(indices) > 0.5
+    assert share_with_partner(indices) > 0.45
     hands = LABELS[indices.epoch(3)][:, ::2]
     beside = (PARTNER[hands[:, :-1], 0] == hands[:, 1:]).sum()
     assert beside > 0.2 * hands.size  # a class stands beside those that it brought

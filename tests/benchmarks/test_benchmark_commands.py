@@ -59,7 +59,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple]:
         ("gpu --quick", ("gpu", True, options.RESULTS)),
         (
             "hard-negatives --seeds 2 --first-seed 3 --icons f.ttf",
-            ("hard-negatives", 10, 30, range(3, 5), Path("f.ttf"), options.RESULTS),
+            ("hard-negatives", 6, 50, range(3, 5), Path("f.ttf"), options.RESULTS),
         ),
     ],
 )

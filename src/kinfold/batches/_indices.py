@@ -176,9 +176,10 @@ class ClassBalancedIndices:
         A part of each batch stays as it was dealt at random. The other part is exchanged for
         classes that the first ones are confused with, most confused first, as far as the epoch has
         such classes to give. Every promise above still holds: distinct classes in a batch, classes
-        and examples dealt evenly, the shares of the ranks. Where an epoch has room for only some
-        classes, or for only some of them once more, confused ones are preferred. A class stands
-        beside those brought to it. The epoch k then depends on the arguments, k and this table.
+        and examples dealt evenly, the shares of the ranks. An epoch with room for every class
+        holds each as often as without a table; one with less room prefers confused classes. A
+        class stands beside those brought to it. The epoch k then depends on the arguments, k, the
+        table and the share.
 
         Args:
             confused: integers `[classes, m]`, as `confused_classes` gives for all the labels: row
