@@ -166,10 +166,8 @@ def test_every_batch_and_epoch_by_a_table(request, k):
     for label in usable:
         times = np.bincount(epoch.ravel(), minlength=len(labels))[labels == label]
         assert spread(times) <= 1
-    if epoch.size // examples >= len(usable):  # room for every class
-        np.testing.assert_array_equal(
-            np.sort(labels[epoch], axis=None), np.sort(labels[plain], axis=None)
-        )
+    before, after = (np.bincount(labels[one].ravel()) for one in (plain, epoch))
+    np.testing.assert_array_equal(after, before)
     # The random part of each batch is as it was.
     kept = classes - round(share * classes)
     for before, after in zip(labels[plain][:, ::examples], labels[epoch], strict=True):
@@ -189,7 +187,7 @@ def share_with_partner(indices):
 
 
 @pytest.mark.once
-@pytest.mark.parametrize("batches", [5, 13, 60])  # an epoch holds some classes, all, or each often
+@pytest.mark.parametrize("batches", [13, 60])  # an epoch holds each class once, or often
 def test_confused_classes_share_batches(batches):
     indices = ClassBalancedIndices(LABELS, 16, 2, batches, seed=0)
     assert share_with_partner(indices) < 0.2

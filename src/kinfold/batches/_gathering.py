@@ -18,8 +18,7 @@ def gather(
     The first classes of a batch are its seeds and stay. In turn, each seed brings the next of the
     classes that it is confused with into one of the other slots. A class comes from a slot of
     another batch by a swap. So the classes of a batch stay distinct, and each class appears as
-    often as it was dealt. Only where an epoch has no room for every class, one that it lacks may
-    also take the place of another: a swap would rarely find it.
+    often as it was dealt.
 
     Args:
         rng: decides which batch chooses first.
@@ -52,9 +51,6 @@ class _Epoch:
         self.width = hands.shape[1]
         self.slots: list[int] = hands.reshape(-1).tolist()
         self.held = [set(hand) for hand in hands.tolist()]
-        counts = np.bincount(hands.reshape(-1), minlength=classes)
-        self.counts: list[int] = counts.tolist()
-        self.complete = hands.size >= classes  # then every class appears
         # By class, the slots of it that may be exchanged.
         self.open: list[list[int]] = [[] for _ in range(classes)]
         for slot, one in enumerate(self.slots):
@@ -102,12 +98,6 @@ class _Epoch:
                 self.open[leaving].append(other)
                 self._enter(batch, slot, wanted)
                 return True
-        if not (self.complete or self.counts[wanted]):
-            self._leave(batch, slot)
-            self.counts[leaving] -= 1
-            self.counts[wanted] += 1
-            self._enter(batch, slot, wanted)
-            return True
         return False
 
     def _leave(self, batch: int, slot: int) -> None:

@@ -176,10 +176,10 @@ class ClassBalancedIndices:
         A part of each batch stays as it was dealt at random. The other part is exchanged for
         classes that the first ones are confused with, most confused first, as far as the epoch has
         such classes to give. Every promise above still holds: distinct classes in a batch, classes
-        and examples dealt evenly, the shares of the ranks. An epoch with room for every class
-        holds each as often as without a table; one with less room prefers confused classes. A
-        class stands beside those brought to it. The epoch k then depends on the arguments, k, the
-        table and the share.
+        and examples dealt evenly, the shares of the ranks. An epoch
+        holds each class as often as without a table, so one with room for few of the classes finds
+        few to bring. A class stands beside those brought to it. The epoch k then depends on the
+        arguments, k, the table and the share.
 
         Args:
             confused: integers `[classes, m]`, as `confused_classes` gives for all the labels: row
@@ -198,10 +198,14 @@ class ClassBalancedIndices:
         >>> import numpy as np
         >>> from kinfold.batches import ClassBalancedIndices
         >>> labels = np.repeat(np.arange(10), 2)
-        >>> indices = ClassBalancedIndices(labels, 4, 2, batches_per_epoch=1, seed=0)
+        >>> indices = ClassBalancedIndices(labels, 4, 2, batches_per_epoch=5, seed=0)
         >>> indices.set_confused([[1], [0], [3], [2], [5], [4], [7], [6], [9], [8]])
         >>> labels[indices.epoch(0)][:, ::2]
-        array([[2, 3, 8, 9]])
+        array([[3, 2, 0, 6],
+               [8, 9, 1, 7],
+               [4, 5, 7, 6],
+               [9, 3, 2, 0],
+               [8, 5, 1, 4]])
         """
         table = None if confused is None else checked_table(confused, len(self._usable_id) - 1)
         if isinstance(share, bool) or not 0 <= share <= 1:
