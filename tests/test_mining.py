@@ -58,7 +58,7 @@ def test_blocks_change_nothing(monkeypatch):
     y = np.repeat(np.arange(9), [2, 3, 4, 5, 6, 7, 8, 9, 30])
     x = rng.normal(size=(len(y), 5)).astype("float32")
     whole = confused_classes(x, y)
-    monkeypatch.setattr("kinfold.batches._mining._FOUND", 100)
+    monkeypatch.setitem(confused_classes.__globals__, "_FOUND", 100)
     np.testing.assert_array_equal(confused_classes(x, y), whole)
 
 
