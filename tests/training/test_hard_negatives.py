@@ -2,15 +2,16 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from kinfold import training
 from kinfold.batches import ClassBalancedIndices, confused_classes
-from kinfold.training import evaluation, hard_negatives, run_folder, running
+from kinfold.training import evaluation, run_folder, running
 from kinfold.training.commands import Settings, resume, train
-from kinfold.training.hard_negatives import HardNegatives, sampled
+from kinfold.training.hard_negatives import sampled
 from kinfold.training.progress import Progress
 from kinfold.training.run_folder import RunFolder
 
@@ -96,20 +97,21 @@ def test_the_epoch_is_dealt_by_what_the_model_confuses(
     """The batches of each epoch are those of the table of the weights before it."""
     seen: dict[int, np.ndarray] = {}
     expected: dict[int, np.ndarray] = {}
-    begin = HardNegatives.on_epoch_begin
+    used = running.HardNegatives
+    begin = used.on_epoch_begin
 
-    def watched(self: HardNegatives, epoch: int, logs: object = None) -> None:
+    def watched(self: Any, epoch: int, logs: object = None) -> None:
         begin(self, epoch)
         train_split = self.train
         indices = ClassBalancedIndices(train_split.y, 6, 2, 6, seed=settings.seed)
         if epoch:
-            found = evaluation.embed(self.encoder, train_split.x)
-            indices.set_confused(confused_classes(found, train_split.y))
+            rows = sampled(train_split.y, settings.seed, epoch)  # of every class
+            found = evaluation.embed(self.encoder, train_split.x[rows])
+            indices.set_confused(confused_classes(found, train_split.y[rows]))
         expected[epoch] = indices.epoch(epoch)
         seen[epoch] = self.batches.indices.epoch(epoch)
 
-    monkeypatch.setattr(hard_negatives, "PER_CLASS", 6)  # all examples
-    monkeypatch.setattr(HardNegatives, "on_epoch_begin", watched)
+    monkeypatch.setattr(used, "on_epoch_begin", watched)
     train(settings, tmp_path / "run")
     assert list(seen) == [0, 1, 2]
     for epoch, rows in seen.items():
@@ -121,12 +123,12 @@ def test_sampled_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     y = np.random.default_rng(0).permutation(np.repeat(np.arange(60), [1] * 20 + [9] * 40))
     rows = sampled(y, 0, 1)
     assert (np.diff(rows) > 0).all()
-    assert np.bincount(y[rows]).tolist() == [0] * 20 + [hard_negatives.PER_CLASS] * 40
+    assert np.bincount(y[rows]).tolist() == [0] * 20 + [4] * 40
     np.testing.assert_array_equal(rows, sampled(y, 0, 1))
     assert not np.array_equal(rows, sampled(y, 0, 2))
     assert not np.array_equal(rows, sampled(y, 1, 1))
-    monkeypatch.setattr(hard_negatives, "MOST_ROWS", 130)  # 3 of each class
+    monkeypatch.setitem(sampled.__globals__, "MOST_ROWS", 130)  # 3 of each class
     assert np.bincount(y[sampled(y, 0, 1)]).tolist() == [0] * 20 + [3] * 40
-    monkeypatch.setattr(hard_negatives, "MOST_ROWS", 30)  # 2 each of 15 classes
+    monkeypatch.setitem(sampled.__globals__, "MOST_ROWS", 30)  # 2 each of 15 classes
     counts = np.bincount(y[sampled(y, 0, 1)], minlength=60)
     assert sorted(counts)[-16:] == [0] + [2] * 15
