@@ -3,7 +3,7 @@
 import argparse
 from collections.abc import Sequence
 
-from benchmarks import chunks, data, distributed, gpu_run, losses_run, memory
+from benchmarks import chunks, data, distributed, gpu_run, hard_negatives, losses_run, memory
 from benchmarks.quality import run as quality_run
 
 # Each module has the HELP of its command, its `add_arguments` and its `main`.
@@ -15,6 +15,7 @@ COMMANDS = {
     "gpu": gpu_run,
     "distributed": distributed,
     "data": data,
+    "hard-negatives": hard_negatives,
 }
 
 

@@ -198,6 +198,13 @@ class Fields:
     examples_per_class: int = setting(
         4, "Batches", "Number of examples of each class in a batch", least=2
     )
+    hard_negatives: bool = setting(
+        False,
+        "Batches",
+        "Bring the classes that the model confuses into one batch",
+        more="They are found anew before each epoch but the first, among at most 20,000 training "
+        "examples; half of the classes of a batch stay random.",
+    )
     steps_per_epoch: int = setting(
         50, "Optimisation", "Number of training steps per epoch", least=1
     )

@@ -16,7 +16,7 @@ SRC = Path(kinfold.__file__).parent
 # Each room imports from those before it only.
 ROOMS = [
     "core", "distances", "distributed", "streaming", "losses", "memory", "model", "layers",
-    "compat", "datasets", "batches", "metrics", "callbacks", "encoders", "training",
+    "compat", "datasets", "metrics", "batches", "callbacks", "encoders", "training",
 ]  # fmt: skip
 
 HEAVY = {"PIL", "matplotlib", "pyarrow", "rich", "sklearn", "typer", "jax", "torch", "tensorflow"}

@@ -61,6 +61,10 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple]:
         ),
         ("memory --backends torch --out x", ("memory", ("torch",), Path("x"))),
         ("gpu --quick", ("gpu", True, options.RESULTS)),
+        (
+            "hard-negatives --seeds 2 --first-seed 3 --icons f.ttf",
+            ("hard-negatives", 6, 50, range(3, 5), Path("f.ttf"), options.RESULTS),
+        ),
     ],
 )
 def test_a_command_runs_what_it_was_given(given: str, expected: tuple, calls: list[tuple]) -> None:

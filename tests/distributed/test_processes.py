@@ -12,6 +12,10 @@ import pytest
 from kinfold import EmbeddingModel, losses
 from kinfold.batches import ClassBalancedBatches, ClassBalancedIndices
 from kinfold.callbacks import RetrievalEvaluation
+from kinfold.datasets import Split
+from kinfold.training.devices.one import Devices
+from kinfold.training.hard_negatives import HardNegatives
+from kinfold.training.progress import Progress
 from native import BACKEND
 from rank_processes import on_ranks
 
@@ -245,6 +249,24 @@ def collapsed(rank: int) -> list[str]:
     return [str(one.message) for one in told if issubclass(one.category, UserWarning)]
 
 
+def mined(rank: int) -> list[np.ndarray]:
+    """The epochs that hard negatives deal, of a model whose averages are a rank's own."""
+    model, _ = model_and_callback(rank)
+    x = np.random.default_rng(0).normal(size=(60, 6)).astype("float32")
+    train = Split(x, LABELS, tuple("abcdefghijkl"))
+    batches = ClassBalancedBatches(x, LABELS, 4, 3, seed=0)
+    callback = HardNegatives(model, train, batches, Devices(), Progress())
+    epochs = []
+    for epoch in range(3):
+        callback.on_epoch_begin(epoch)
+        epochs.append(batches.indices.epoch(epoch))
+    return epochs
+
+
+def other_tables(rank: int) -> None:
+    ClassBalancedIndices(LABELS, 4, 3, seed=0).set_confused(np.full((12, 1), rank))
+
+
 # Starting a process takes far longer than a check, so two ranks run all checks, one by one.
 
 
@@ -275,8 +297,11 @@ REFUSED = {
     too_small: "examples_per_class 1, 1 rows in all, for 2 ranks.",
     made_before: "RuntimeError: These batches were made with seed=None before the ranks joined",
     other_examples: "must agree on the labels of the examples to embed",
+    other_tables: "ValueError: The ranks of this run must agree on the confused classes (a digest)",
 }
-CHECKS = Checks(read, unseeded, whole, BEFORE, evaluated, stopped, diverged, collapsed, *REFUSED)
+CHECKS = Checks(
+    read, unseeded, whole, BEFORE, evaluated, stopped, diverged, collapsed, mined, *REFUSED
+)
 
 
 @pytest.fixture(scope="module")
@@ -316,6 +341,15 @@ def test_copies_of_batches_made_before_the_ranks_joined(two: list) -> None:
 def test_what_cannot_be_shared_is_refused_on_every_rank(check: Any, two: list) -> None:
     for found in two:
         assert REFUSED[check] in found[check.__name__]
+
+
+def test_ranks_deal_by_one_table(two: list) -> None:
+    alone, other = mined(0), mined(1)
+    for epoch, expected in enumerate(alone):
+        shares = [found["mined"][epoch] for found in two]
+        np.testing.assert_array_equal(np.concatenate(shares, axis=1), expected)
+    # The comparison can fail: another rank's averages confuse other classes.
+    assert not np.array_equal(alone[1], other[1])
 
 
 def test_evaluation_is_that_of_one_process(two: list, tmp_path: Path) -> None:

@@ -7,3 +7,4 @@ each of a fixed number of classes.
 
 from kinfold.batches._for_fit import ClassBalancedBatches as ClassBalancedBatches
 from kinfold.batches._indices import ClassBalancedIndices as ClassBalancedIndices
+from kinfold.batches._mining import confused_classes as confused_classes

@@ -10,7 +10,9 @@ from typing import Any
 import keras
 import numpy as np
 
-from kinfold.batches._indices import ClassBalancedIndices, check_count
+from kinfold.batches._checks import check_count
+from kinfold.batches._gathering import SHARE
+from kinfold.batches._indices import ClassBalancedIndices
 from kinfold.core import batch_labels
 from kinfold.core.labels import integer_labels
 
@@ -123,6 +125,16 @@ class ClassBalancedBatches(keras.utils.PyDataset):
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._begin()
+
+    def set_confused(self, confused: Any, share: float = SHARE) -> None:
+        """Bring confused classes together, as `ClassBalancedIndices.set_confused` does.
+
+        It holds from the next batch on that is read, so call it between epochs, such as in
+        `on_epoch_begin` of a callback.
+        """
+        with self._lock:
+            self.indices.set_confused(confused, share)
+            self._rows, self._ahead = None, {}
 
     @property
     def workers(self) -> int:

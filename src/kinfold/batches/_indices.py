@@ -8,6 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from kinfold.batches._checks import check_count, checked_share, checked_table
+from kinfold.batches._dealing import deal
+from kinfold.batches._gathering import SHARE, gather
 from kinfold.core.labels import integer_labels
 from kinfold.distributed import processes
 
@@ -101,6 +104,8 @@ class ClassBalancedIndices:
                 "silence this; `left_out` holds their labels.",
                 stacklevel=2,
             )
+        # From the number of a class among all to its number among the usable; -1 stays -1.
+        self._usable_id = np.append(np.where(usable, np.cumsum(usable) - 1, -1), -1)
         # Rows sorted by class, those of class k from _starts[k] on, classes left out last.
         rank = np.where(usable, np.cumsum(usable) - 1, len(classes))
         order = np.argsort(rank[class_of], kind="stable")
@@ -112,7 +117,7 @@ class ClassBalancedIndices:
         if batches_per_epoch is None:
             batches_per_epoch = -(-len(self._rows) // batch)
         self.batches_per_epoch = check_count("batches_per_epoch", batches_per_epoch)
-        self._given_share = None if share is None else _checked_share(share)
+        self._given_share = None if share is None else checked_share(share)
         self._share = self._given_share or (0, 1)
         drawn = seed is None
         seed = int(np.random.default_rng().integers(2**63)) if seed is None else seed
@@ -128,6 +133,8 @@ class ClassBalancedIndices:
             self.seed = processes.agree(facts, self.seed)
         # Whether all ranks have this seed: not if it was drawn before they joined.
         self._seed_is_shared = not drawn or processes.rank_and_size()[1] > 1
+        self._confused: np.ndarray | None = None
+        self._confused_share = SHARE
         self.current_epoch = 0
         _ = self.share  # raises where the batch is too small
 
@@ -163,6 +170,53 @@ class ClassBalancedIndices:
             )
         return self._share
 
+    def set_confused(self, confused: Any, share: float = SHARE) -> None:
+        """Bring confused classes together in the batches of every epoch dealt from now on.
+
+        A part of each batch stays as it was dealt at random. The other part is exchanged for
+        classes that the first ones are confused with, most confused first, as far as the epoch has
+        such classes to give. Every promise above still holds: distinct classes in a batch, classes
+        and examples dealt evenly, the shares of the ranks. An epoch
+        holds each class as often as without a table, so one with room for few of the classes finds
+        few to bring. A class stands beside those brought to it. The epoch k then depends on the
+        arguments, k, the table and the share.
+
+        Args:
+            confused: integers `[classes, m]`, as `confused_classes` gives for all the labels: row
+                i holds the classes that class i is confused with, most confused first, padded with
+                -1; classes are numbered in the order of `np.unique`. None undoes it. Ranks call
+                this together, with the same table.
+            share: the part of the classes of a batch, from 0 to 1, that may be exchanged.
+
+        Raises:
+            TypeError: the table does not hold integers.
+            ValueError: it has another shape, holds a number that is no class, `share` is out of
+                range, or the ranks were given different tables.
+
+        Example:
+
+        >>> import numpy as np
+        >>> from kinfold.batches import ClassBalancedIndices
+        >>> labels = np.repeat(np.arange(10), 2)
+        >>> indices = ClassBalancedIndices(labels, 4, 2, batches_per_epoch=5, seed=0)
+        >>> indices.set_confused([[1], [0], [3], [2], [5], [4], [7], [6], [9], [8]])
+        >>> labels[indices.epoch(0)][:, ::2]
+        array([[3, 2, 0, 6],
+               [8, 9, 1, 7],
+               [4, 5, 7, 6],
+               [9, 3, 2, 0],
+               [8, 5, 1, 4]])
+        """
+        table = None if confused is None else checked_table(confused, len(self._usable_id) - 1)
+        if isinstance(share, bool) or not 0 <= share <= 1:
+            raise ValueError(f"share must be from 0 to 1. Received {share!r}.")
+        if self._given_share is None:
+            said = None if table is None else [processes.digest(table), list(table.shape)]
+            processes.agree({"the confused classes (a digest)": said, "their share": share}, 0)
+        usable = self._usable_id[:-1] >= 0
+        self._confused = None if table is None else self._usable_id[table[usable]]
+        self._confused_share = share
+
     def epoch(self, k: int) -> np.ndarray:
         """The batches of epoch k, int64 `[batches_per_epoch, classes_per_batch *
         examples_per_class]`: row numbers, those of a class side by side. Of several ranks, each
@@ -177,10 +231,12 @@ class ClassBalancedIndices:
         )
         # A batch is a hand of classes; each class then deals a hand of examples to each of its
         # batches, in the order of the batches.
-        hands = _deal(rng, np.array([len(self._counts)]), classes, np.array([batches]))
+        hands = deal(rng, np.array([len(self._counts)]), classes, np.array([batches]))
+        if self._confused is not None:
+            hands = gather(rng, hands, self._confused, self._confused_share)
         slots = hands.reshape(-1)
         appearances = np.bincount(slots, minlength=len(self._counts))
-        dealt = _deal(rng, self._counts, examples, appearances)
+        dealt = deal(rng, self._counts, examples, appearances)
         by_class = np.argsort(slots, kind="stable")
         rows = np.empty_like(dealt)
         rows[by_class] = self._rows[self._starts[slots[by_class], None] + dealt]
@@ -197,91 +253,3 @@ class ClassBalancedIndices:
 
     def __len__(self) -> int:
         return self.batches_per_epoch
-
-
-def _deal(rng: np.random.Generator, sizes: np.ndarray, hand: int, hands: np.ndarray) -> np.ndarray:
-    """Deal `hands[k]` hands of `hand` items from `sizes[k]` items, for every k.
-
-    Within a hand each item of k appears floor or ceil(hand / sizes[k]) times, and over all hands
-    the counts of two items differ by 1 at most.
-
-    Returns:
-        int64 `[sum(hands), hand]`: numbers from 0 to sizes[k] - 1, the hands of k = 0 first.
-    """
-    # Items in excess of the size come as whole sets; what is left of a hand is dealt from decks.
-    rest = np.where(hands > 0, hand % sizes, 0)
-    cards = _decks(rng, sizes, rest, hands)
-    k = np.repeat(np.arange(len(sizes)), hands)
-    first = np.cumsum(rest * hands) - rest * hands
-    nth = np.arange(len(k)) - (np.cumsum(hands) - hands)[k]
-    column = np.arange(hand)
-    from_deck = column < rest[k, None]
-    position = (first[k] + nth * rest[k])[:, None] + column
-    whole_sets = column % sizes[k, None]
-    if not len(cards):
-        return whole_sets
-    return np.where(from_deck, cards[np.where(from_deck, position, 0)], whole_sets)
-
-
-def _decks(
-    rng: np.random.Generator, sizes: np.ndarray, hand: np.ndarray, hands: np.ndarray
-) -> np.ndarray:
-    """The cards of `hands[k]` hands of `hand[k]` < sizes[k] items, one after the other, every k.
-
-    Each deck is a shuffle of the items; no item comes twice in a hand, not even where a hand
-    takes the last cards of a deck and the first of the next. All decks of all k are drawn at
-    once: a deck is a shuffle of *positions in the deck before it*, whose first cards are not to
-    come from the last ones there. Which items these are is then found by following positions back.
-    """
-    needed = hand * hands
-    count = -(-needed // sizes)  # decks of each k
-    if not count.sum():
-        return np.empty(0, np.int64)
-    deck_k = np.repeat(np.arange(len(sizes)), count)
-    nth = np.arange(len(deck_k)) - (np.cumsum(count) - count)[deck_k]
-    size = sizes[deck_k]
-    begun = nth * size % hand[deck_k]  # cards of a hand that the deck before has dealt
-    head = np.where(begun > 0, hand[deck_k] - begun, 0)  # cards that complete that hand
-
-    start = np.cumsum(size) - size
-    deck = np.repeat(np.arange(len(size)), size)
-    place = np.arange(len(deck)) - start[deck]
-    # Shuffle within each deck, the forbidden positions last; its first cards complete the hand.
-    forbidden = place >= (size - begun)[deck]
-    shuffled = place[np.argsort(2 * deck + forbidden + rng.random(len(deck)))]
-    # Shuffle again all but those first cards, so that the forbidden ones may come anywhere after.
-    in_head = place < head[deck]
-    key = 2 * deck + np.where(in_head, 0.0, 1.0 + rng.random(len(deck)))
-    position = shuffled[np.argsort(key, kind="stable")]
-
-    # Follow each position back to the first deck, twice as far at each turn.
-    source = np.arange(len(deck))
-    later = nth[deck] > 0
-    source[later] = (start[deck] - size[deck] + position)[later]
-    for _ in range(int(count.max() - 1).bit_length()):
-        source = source[source]
-    item = position[source]
-
-    # The last deck of each k is dealt only as far as needed.
-    return item[(nth * size)[deck] + place < needed[deck_k][deck]]
-
-
-def _checked_share(share: Any) -> tuple[int, int]:
-    if not isinstance(share, list | tuple) or len(share) != 2:
-        raise TypeError(f"share must be None or (rank, world size). Received {share!r}.")
-    rank = check_count("the rank in share", share[0], lowest=0)
-    size = check_count("the world size in share", share[1])
-    if rank >= size:
-        raise ValueError(
-            f"The rank in share must be below the world size: ranks are 0 to {size - 1}. "
-            f"Received share={share!r}."
-        )
-    return rank, size
-
-
-def check_count(name: str, value: Any, lowest: int = 1) -> int:
-    if not isinstance(value, int | np.integer) or isinstance(value, bool):
-        raise TypeError(f"{name} must be an integer. Received {value!r}.")
-    if value < lowest:
-        raise ValueError(f"{name} must be {lowest} or more. Received {value!r}.")
-    return int(value)

@@ -28,6 +28,7 @@ from kinfold.training import (
 from kinfold.training.checkpoints import CheckpointCallback, Validation
 from kinfold.training.devices import Devices
 from kinfold.training.evaluation import Table, as_numpy, assign
+from kinfold.training.hard_negatives import HardNegatives
 from kinfold.training.progress import Progress
 from kinfold.training.records import Config
 from kinfold.training.report import write_report
@@ -193,6 +194,10 @@ class Run:
         callbacks = [validation, commit]
         if self.writes:
             callbacks.insert(0, unreadable.Told(self.folder, self.splits, progress))
+        if settings.hard_negatives:
+            callbacks.append(
+                HardNegatives(self.encoder, self.splits[0], self.batches, self.devices, progress)
+            )
         if settings.tensorboard and self.writes:
             logs = keras.callbacks.TensorBoard(str(self.folder.tensorboard), write_graph=False)
             callbacks.insert(1, logs)
