@@ -19,6 +19,7 @@ from kinfold.training import evaluation, files, records, run_folder, running, so
 from kinfold.training.commands import Settings, resume, train
 from kinfold.training.progress import Progress
 from kinfold.training.run_folder import RunFolder
+from kinfold.training.untrained import untrained
 
 pytestmark = pytest.mark.usefixtures("compile_once")
 
@@ -131,7 +132,7 @@ def test_a_fine_tuned_run_keeps_what_is_frozen_and_goes_on_without_its_file(
     folder = RunFolder(tmp_path / "unbroken")
     checkpoint = run_folder.read_checkpoint(folder.checkpoint)
     # The model of the best epoch, whether the run kept that or the raw input.
-    best = running.untrained(folder, settings, (8, 8, 3), Scaling())
+    best = untrained(folder, settings, (8, 8, 3), Scaling())
     evaluation.assign(best.variables, checkpoint.best_weights)
     encoders.plain(best).save(tmp_path / "best.keras")
     model = keras.saving.load_model(tmp_path / "best.keras")
@@ -160,7 +161,7 @@ def test_a_fine_tuned_run_keeps_what_is_frozen_and_goes_on_without_its_file(
     assert not any("mirror" in layer.name for layer in model.layers)
 
     # Before training it is the network of the file, in its own table and where it is evaluated.
-    start = running.untrained(folder, settings, x.shape[1:], Scaling())
+    start = untrained(folder, settings, x.shape[1:], Scaling())
     for ours_, theirs_ in zip(
         values(pretrained.backbone(start).weights), values(theirs.weights), strict=True
     ):

@@ -808,9 +808,9 @@ def test_examples_alone_in_their_class_are_told() -> None:
 def test_a_run_that_is_stopped_within_epochs_ends_as_an_unbroken_one(
     loss: str, vectors: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = dataclasses.replace(settings_for(vectors), loss=loss, epochs=2, memory_size=0)
+    settings = dataclasses.replace(settings_for(vectors), loss=loss, epochs=2)
     if loss == "circle":
-        settings = dataclasses.replace(settings, memory_size=16)
+        settings = dataclasses.replace(settings, memory_size=16, hard_negatives=True)
     train(settings, tmp_path / "unbroken")
     monkeypatch.setattr(checkpoints, "EVERY", -1.0)
     out = tmp_path / "run"

@@ -14,6 +14,7 @@ from kinfold.metrics.retrieval import retrieval_metrics
 from kinfold.training import files, run_folder
 from kinfold.training.devices import Devices
 from kinfold.training.evaluation import as_numpy, assign, pixels
+from kinfold.training.hard_negatives import HardNegatives
 from kinfold.training.progress import Progress
 from kinfold.training.run_folder import CHOSEN_BY, Checkpoint, RunFolder, Unfinished
 from kinfold.training.settings import Settings
@@ -54,6 +55,7 @@ class CheckpointCallback(keras.callbacks.Callback):
         self.progress = progress
         self.collapse = checkpoint.collapse
         self.unfinished = unfinished
+        self.confused: HardNegatives | None = None
         self.first = 0  # batches of this epoch that were done before
         self.start = time.monotonic() - (unfinished or checkpoint).seconds
         self.written = time.monotonic()
@@ -92,6 +94,7 @@ class CheckpointCallback(keras.callbacks.Callback):
             as_numpy(self.model.optimizer.variables),
             as_numpy(self.model.metrics_variables),
             generator,
+            self.confused.table if self.confused else [],
             time.monotonic() - self.start,
             self.checkpoint.baseline,
         )

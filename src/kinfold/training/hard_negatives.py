@@ -47,15 +47,25 @@ class HardNegatives(keras.callbacks.Callback):
         self.batches = batches
         self.devices = devices
         self.told = progress.embedding("the training examples")
+        self.table: list[np.ndarray] = []  # of this epoch; set where it begins in the middle
+        self.is_set = False
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         if not epoch:  # weights that are not trained confuse everything
+            return
+        if (
+            self.table and not self.is_set
+        ):  # the rest of an epoch, with the table that it began with
+            self.batches.set_confused(self.table[0])
+            self.is_set = True
             return
         rows = sampled(self.train.y, self.batches.indices.seed, epoch)
         labels = self.train.y[rows]
         with self.devices.measuring():
             embeddings = processes.embed(self.encoder, rows, labels, _BATCH, self._embed)
-        self.batches.set_confused(processes.once(lambda: self._table(embeddings, labels)))
+        self.table = [processes.once(lambda: self._table(embeddings, labels))]
+        self.is_set = True
+        self.batches.set_confused(self.table[0])
 
     def _embed(self, rows: np.ndarray) -> np.ndarray:
         found = []

@@ -13,7 +13,7 @@ from kinfold.training.evaluation import Table
 from kinfold.training.kept import Kept, Path_, same_data
 from kinfold.training.progress import Progress
 from kinfold.training.report import Report, write_report
-from kinfold.training.running import untrained
+from kinfold.training.untrained import untrained
 
 _READ = 256  # examples compared at once
 

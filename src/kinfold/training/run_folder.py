@@ -214,6 +214,7 @@ class Unfinished:
         optimizer: as in a `Checkpoint`.
         metrics: the variables of the metrics, such as the sum of the losses so far.
         generator: the state of PyTorch's own generator; empty on other backends.
+        confused: the table of confused classes that the epoch is dealt by; [] without one.
         seconds: spent in training.
         baseline: as in a `Checkpoint`.
     """
@@ -224,11 +225,12 @@ class Unfinished:
     optimizer: list[np.ndarray]
     metrics: list[np.ndarray]
     generator: list[np.ndarray]
+    confused: list[np.ndarray]
     seconds: float
     baseline: dict[str, dict[str, float]]
 
 
-_OF_UNFINISHED = ("weights", "optimizer", "metrics", "generator")
+_OF_UNFINISHED = ("weights", "optimizer", "metrics", "generator", "confused")
 
 
 def write_unfinished(path: Path, state: Unfinished) -> None:

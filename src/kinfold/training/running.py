@@ -33,7 +33,7 @@ from kinfold.training.progress import Progress
 from kinfold.training.records import Config
 from kinfold.training.report import write_report
 from kinfold.training.run_folder import CHOSEN_BY, Checkpoint, RunFolder
-from kinfold.training.settings import Settings
+from kinfold.training.untrained import untrained
 
 _READ = 4096  # vectors read at once
 
@@ -191,16 +191,18 @@ class Run:
         if not checkpoint.baseline and not checkpoint.epochs:
             checkpoint.baseline = validation.baseline(trainer)
             progress.note(verdicts.start_text(checkpoint.scores))
-        callbacks = [validation, commit]
-        if self.writes:
-            callbacks.insert(0, unreadable.Told(self.folder, self.splits, progress))
-        if settings.hard_negatives:
-            callbacks.append(
-                HardNegatives(self.encoder, self.splits[0], self.batches, self.devices, progress)
-            )
-        if settings.tensorboard and self.writes:
+        callbacks = [validation]
+        if self.writes and settings.tensorboard:
             logs = keras.callbacks.TensorBoard(str(self.folder.tensorboard), write_graph=False)
-            callbacks.insert(1, logs)
+            callbacks.append(logs)
+        if self.writes:
+            callbacks.append(unreadable.Told(self.folder, self.splits, progress))
+        callbacks.append(commit)
+        if settings.hard_negatives:
+            hard = HardNegatives(self.encoder, train, self.batches, self.devices, progress)
+            hard.table = begun.confused if begun else []
+            commit.confused = hard
+            callbacks.append(hard)
         progress.begin(checkpoint.epochs, settings.epochs, settings.steps_per_epoch)
         # What is left of an epoch takes a `fit` of its own: Keras gives all epochs one length.
         ends = [checkpoint.epochs + 1, settings.epochs] if begun else [settings.epochs]
@@ -282,19 +284,6 @@ class Run:
             return networks.raw(self.splits[0].x.shape[1:])
         encoder = self._untrained() if checkpoint.best == "start" else self.encoder
         return encoder if self.folder.own_model.exists() else networks.plain(encoder)
-
-
-def untrained(
-    folder: RunFolder, settings: Settings, shape: tuple[int, ...], scaling: Scaling | None
-) -> keras.Model:
-    """Build the encoder of a run as it is before training; weights of a file are in the folder."""
-    if folder.own_model.exists():
-        return own_model.load(folder.own_model, settings.seed)
-    if not folder.start.exists():
-        return settings.make_encoder(shape, scaling)
-    encoder = dataclasses.replace(settings, weights="none").make_encoder(shape, scaling)
-    assign(encoder.variables, run_folder.read_weights(folder.start))
-    return encoder
 
 
 def _check_tensorboard() -> None:
