@@ -1,12 +1,14 @@
 """Queries and gallery as retrieval compares them: checked, in float32, where it rounds little."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
+from keras import ops
 
 from kinfold import distances
 from kinfold.core.checks import Tensor
+from kinfold.core.squares import NEAR
 from kinfold.metrics.ranking import to_numpy
 
 # Numbers that are copied at once.
@@ -48,8 +50,15 @@ class Comparison(NamedTuple):
     def own_gallery(self) -> bool:
         return self.r is self.x
 
+    @property
+    def of_products(self) -> bool:
+        """Whether a block takes one matrix product, and so no more memory than its numbers."""
+        return type(self.kind).pairwise in _OF_PRODUCTS
+
     def distances_of(self, anchors: Tensor, references: Tensor) -> np.ndarray:
         """[rows, columns] of tensors. Under cosine, those near 0 are half the square of a chord."""
+        if type(self.kind) in _OF_SQUARES:
+            return self._of_squares(anchors, references)
         block = to_numpy(self.kind(anchors, references))
         if type(self.kind).pairwise is not distances.Cosine.pairwise:
             return block
@@ -57,6 +66,22 @@ class Comparison(NamedTuple):
         if np.count_nonzero(near) > block.size // _FEW:
             return np.where(near, to_numpy(_CHORDS(anchors, references)), block)
         return _with_chords(block, np.nonzero(near), to_numpy(anchors), to_numpy(references))
+
+
+    def _of_squares(self, anchors: Tensor, references: Tensor) -> np.ndarray:
+        """As the distance itself, but that a few near pairs do not make the block a slow one."""
+        dot = to_numpy(ops.matmul(anchors, ops.transpose(references)))
+        x, r = to_numpy(anchors), to_numpy(references)
+        with np.errstate(over="ignore", invalid="ignore"):  # found by who asked for them
+            ours, theirs = (np.einsum("id,id->i", rows, rows) for rows in (x, r))
+            squares = ours[:, None] + theirs
+            near = NEAR["float32"] * squares
+            squares -= 2 * dot
+            near = squares < near
+        if np.count_nonzero(near) > near.size // _FEW:
+            return to_numpy(self.kind(anchors, references))
+        squares = _with_chords(0.5 * squares, np.nonzero(near), x, r)
+        return _OF_SQUARES[type(self.kind)](squares)
 
 
 def _with_chords(block: np.ndarray, near: Any, x: np.ndarray, r: np.ndarray) -> np.ndarray:
@@ -81,6 +106,23 @@ class _Chords(distances.SquaredEuclidean):
 
 
 _CHORDS = _Chords()
+
+# What each of these distances is of half the square of ||x - r||.
+_OF_SQUARES: dict[type, Callable[[np.ndarray], np.ndarray]] = {
+    _Chords: lambda halves: halves,
+    distances.SquaredEuclidean: lambda halves: 2 * halves,
+    distances.Euclidean: lambda halves: np.sqrt(2 * halves),
+}
+_OF_PRODUCTS = [
+    kind.pairwise  # of a subclass that changes nothing but its name, too
+    for kind in (
+        _Chords,
+        distances.SquaredEuclidean,
+        distances.Euclidean,
+        distances.Cosine,
+        distances.InnerProduct,
+    )
+]
 
 # Cosine distances below this one are rounded by a thousandth or more.
 _NEAR = 2.0**-13

@@ -197,9 +197,11 @@ def _blocks(compared: Comparison, order: np.ndarray) -> Iterator[tuple[np.ndarra
     x, kind = compared.x, compared.kind
     r, copies = _without_copies(compared.r)
     m, d = r.shape
-    height = min(_BLOCK_ELEMENTS // len(copies), _WORK_ELEMENTS // (min(m, 256) * d))
+    height, width = _BLOCK_ELEMENTS // len(copies), m
+    if not compared.of_products:  # a distance of one's own may hold d numbers of a pair
+        height = min(height, _WORK_ELEMENTS // (min(m, 256) * d))
+        width = max(1, _WORK_ELEMENTS // (max(1, min(height, len(order))) * d))
     height = max(1, min(height, len(order)))
-    width = max(1, _WORK_ELEMENTS // (height * d))
     pieces = [ops.convert_to_tensor(r[start : start + width]) for start in range(0, m, width)]
     for start in range(0, len(order), height):
         rows = order[start : start + height]
