@@ -87,7 +87,7 @@ def report(record: Row) -> str:
         lines.append(
             f"decoding, images a second: {ours:.0f}; bare Pillow threads {bare:.0f} "
             f"({ours / bare:.2f}, at least 0.9); torch's DataLoader {loader:.0f} "
-            f"({ours / loader:.2f}, at least 1)"
+            f"({ours / loader:.2f}, at least 1); Grain's threads {decoding['grain_threads']:.0f}"
         )
     if "error" not in waiting:
         lines.append(f"waiting for data: {100 * waiting['share']:.1f}% of the time (under 5%)")

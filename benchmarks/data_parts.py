@@ -49,11 +49,9 @@ def _make_class(folder: Path) -> None:
 
 
 def decoding(photos: Path, count: int) -> Row:
-    """Images a second: our batches, bare Pillow threads, torch's DataLoader; medians of rounds."""
+    """Images a second: our batches, bare Pillow threads, DataLoader, Grain; medians of rounds."""
     import torch
     from PIL import Image, ImageOps
-
-    from kinfold.batches import ClassBalancedBatches
 
     split = _split(photos, count)
     files = [photos / name for name in split.files]
@@ -81,15 +79,27 @@ def decoding(photos: Path, count: int) -> Row:
         loader = torch.utils.data.DataLoader(Loaded(), BATCH, shuffle=True, num_workers=WORKERS)
         return sum(len(batch) for batch in loader)
 
+    class Read:
+        def __len__(self) -> int:
+            return len(files)
+
+        def __getitem__(self, index: int) -> np.ndarray:
+            return decode(files[index])
+
+    def grain_threads() -> int:
+        import grain
+
+        read = grain.ReadOptions(num_threads=WORKERS, prefetch_buffer_size=4 * BATCH)
+        examples = grain.MapDataset.source(Read()).seed(0).shuffle().to_iter_dataset(read)
+        return sum(len(batch) for batch in examples.batch(BATCH))
+
     def ours() -> int:
-        batches = ClassBalancedBatches(
-            split.x, split.y, BATCH // 4, 4, seed=0, workers=2, max_queue_size=4
-        )
+        batches = _batches(split)
         return sum(len(batches[k][0]) for k in range(len(batches)))
 
     rates: dict[str, list[float]] = {}
     for _ in range(ROUNDS):
-        for way in (ours, threads, data_loader):
+        for way in (ours, threads, data_loader, grain_threads):
             start = time.perf_counter()
             done = way()
             rates.setdefault(way.__name__, []).append(done / (time.perf_counter() - start))
@@ -101,12 +111,8 @@ def waiting(photos: Path, count: int) -> Row:
 
     The step sleeps, as a step on an accelerator leaves the processor free.
     """
-    from kinfold.batches import ClassBalancedBatches
-
     split = _split(photos, count)
-    batches = ClassBalancedBatches(
-        split.x, split.y, BATCH // 4, 4, seed=0, workers=2, max_queue_size=4
-    )
+    batches = _batches(split)
     start = time.perf_counter()
     for k in range(10):
         batches[k]
@@ -254,6 +260,14 @@ def _split(photos: Path, count: int) -> Any:
     assert isinstance(split, Split)
     assert isinstance(split.x, Stored)
     return split
+
+
+def _batches(split: Any) -> Any:
+    """Batches as a run has them."""
+    from kinfold.batches import ClassBalancedBatches
+
+    classes = min(BATCH // 4, len(split.names))
+    return ClassBalancedBatches(split.x, split.y, classes, 4, seed=0, workers=2, max_queue_size=4)
 
 
 def _changed(path: Path) -> int:

@@ -67,7 +67,6 @@ class Comparison(NamedTuple):
             return np.where(near, to_numpy(_CHORDS(anchors, references)), block)
         return _with_chords(block, np.nonzero(near), to_numpy(anchors), to_numpy(references))
 
-
     def _of_squares(self, anchors: Tensor, references: Tensor) -> np.ndarray:
         """As the distance itself, but that a few near pairs do not make the block a slow one."""
         dot = to_numpy(ops.matmul(anchors, ops.transpose(references)))

@@ -97,8 +97,10 @@ def _train(
     with contextlib.ExitStack() as held:
         with _made(folder, held):
             config = Config(settings, keras.backend.backend(), command)
+            if model is not None:  # before what makes the folder a run, which could not go on
+                own_model.keep(folder.own_model, model)
             records.write_config(folder, config)
-            run = Run(folder, config, progress, devices, model)
+            run = Run(folder, config, progress, devices)
             run.prepare()
         return run.go_on()
 

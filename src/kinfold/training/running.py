@@ -46,14 +46,8 @@ class Run:
     """One process's part of a run; of several, the one of rank 0 writes and tells."""
 
     def __init__(
-        self,
-        folder: RunFolder,
-        config: Config,
-        progress: Progress,
-        devices: Devices,
-        model: keras.Model | None = None,
+        self, folder: RunFolder, config: Config, progress: Progress, devices: Devices
     ) -> None:
-        self.given = model
         self.folder = folder
         self.config = config
         self.settings = config.settings
@@ -73,9 +67,11 @@ class Run:
             for note in notes:
                 self.progress.note(note)
         else:
-            given = self.given
-            size = own_model.read_shape(given, settings) if given else settings.read_size()
+            own = own_model.load(folder.own_model, 0) if folder.own_model.exists() else None
+            size = own_model.read_shape(own, settings) if own else settings.read_size()
             self.splits, source = sources.load(settings.data, size, told, settings.split_by)
+            if own:
+                own_model.check_examples(own, self.splits.train.x.shape[1:], settings.data)
         train, validation, test = self.splits
         if settings.tensorboard:
             _check_tensorboard()
@@ -86,9 +82,6 @@ class Run:
             self.config = dataclasses.replace(self.config, scaling=Scaling.of(train.x))
             if self.writes:
                 records.write_config(self.folder, self.config)
-        if self.writes and self.given is not None:
-            own_model.check_examples(self.given, train.x.shape[1:], settings.data)
-            own_model.keep(folder.own_model, self.given)
         with self.devices.scope():
             self.encoder = self._untrained()
         if self.writes and self.settings.weights != "none" and not self.folder.start.exists():
