@@ -114,9 +114,10 @@ def waiting(photos: Path, count: int) -> Row:
     split = _split(photos, count)
     batches = _batches(split)
     start = time.perf_counter()
-    for k in range(10):
+    first = min(10, len(batches))
+    for k in range(first):
         batches[k]
-    step = 1.25 * (time.perf_counter() - start) / 10
+    step = 1.25 * (time.perf_counter() - start) / first
     batches.current_epoch = 1
     batches[0]
     waited, start = 0.0, time.perf_counter()
