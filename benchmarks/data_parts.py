@@ -135,7 +135,7 @@ def listing(path: Path, rows: int) -> Row:
         out = csv.writer(file)
         out.writerow(["path", "label", "product"])
         out.writerows(
-            [f"images/{k % 1000:03}/photo_{k:07}.jpg", f"class {k % 50_000:05}", k // 3]
+            [f"images/{k % 1000:03}/photo_{k:07}.jpg", f"class {k % (rows // EACH):05}", k // 3]
             for k in range(rows)
         )
     from kinfold.datasets import _fingerprints, _image_files
