@@ -3,7 +3,16 @@
 import argparse
 from collections.abc import Sequence
 
-from benchmarks import chunks, data, distributed, gpu_run, hard_negatives, losses_run, memory
+from benchmarks import (
+    chunks,
+    data,
+    distributed,
+    gpu_run,
+    hard_negatives,
+    losses_run,
+    memory,
+    recipe,
+)
 from benchmarks.quality import run as quality_run
 
 # Each module has the HELP of its command, its `add_arguments` and its `main`.
@@ -16,6 +25,7 @@ COMMANDS = {
     "distributed": distributed,
     "data": data,
     "hard-negatives": hard_negatives,
+    "recipe": recipe,
 }
 
 

@@ -53,7 +53,7 @@ def run(epochs: int, steps: int, seeds: Sequence[int], icons: Path | None, out: 
     path = out / "hard_negatives.json"
     record: Row = {"benchmark": "hard_negatives", "epochs": epochs, "steps": steps}
     record |= {**machine.describe(), "data": {}, "rows": kept(path, epochs, steps)}
-    for name, (training, test) in _data(icons).items():
+    for name, (training, test) in data_sets(icons).items():
         sizes = {"training_images": len(training), "training_classes": len(training.names)}
         sizes |= {"test_images": len(test), "test_classes": len(test.names)}
         record["data"][name] = sizes
@@ -79,7 +79,8 @@ def kept(path: Path, epochs: int, steps: int) -> list[Row]:
     return before["rows"] if same else []
 
 
-def _data(icons: Path | None) -> dict[str, Any]:
+def data_sets(icons: Path | None) -> dict[str, Any]:
+    """By name what is trained and tested on; with a font, its icons too."""
     from benchmarks.icons import icons as draw
     from kinfold.datasets import glyphs
 
@@ -87,7 +88,15 @@ def _data(icons: Path | None) -> dict[str, Any]:
     return sets | ({} if icons is None else {"icons": draw(icons)})
 
 
-def train(training: Any, test: Any, seed: int, hard: bool, epochs: int, steps: int) -> Row:
+def train(
+    training: Any,
+    test: Any,
+    seed: int,
+    hard: bool,
+    epochs: int,
+    steps: int,
+    loss_options: dict[str, Any] | None = None,
+) -> Row:
     """Train as `kinfold train` does, and measure the last epoch on the test classes."""
     from kinfold.metrics import retrieval_metrics
     from kinfold.training import evaluation
@@ -96,7 +105,9 @@ def train(training: Any, test: Any, seed: int, hard: bool, epochs: int, steps: i
     from kinfold.training.progress import Progress
     from kinfold.training.settings import Settings
 
-    settings = Settings("", epochs=epochs, steps_per_epoch=steps, seed=seed)
+    settings = Settings(
+        "", epochs=epochs, steps_per_epoch=steps, seed=seed, loss_options=loss_options
+    )
     encoder = settings.make_encoder(training.x.shape[1:])
     batches = settings.make_batches(training)
     trainer = settings.make_trainer(encoder, len(training.names))

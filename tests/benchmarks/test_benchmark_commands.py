@@ -47,6 +47,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple]:
             "distributed --batch 64 --out x",
             ("distributed", 64, distributed.LARGE, distributed.CLASSES, Path("x")),
         ),
+        ("recipe --seeds 2 --out x", ("recipe", range(2), None, Path("x"))),
         (
             "data --files 40 --backend torch --out x",
             ("data", 40, data.ROWS, data.KILLS, None, "torch", Path("x")),

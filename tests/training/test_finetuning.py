@@ -168,7 +168,7 @@ def test_a_fine_tuned_run_keeps_what_is_frozen_and_goes_on_without_its_file(
         np.testing.assert_array_equal(ours_, theirs_)
     vectors = evaluation.embed(start, test.x)
     raw = evaluation.pixels(x)
-    expected = evaluation.measure(test, vectors, vectors, raw)[0]["untrained"]
+    expected = evaluation.measure(test, vectors, vectors, lambda: raw)[0]["untrained"]
     assert files.read_json(folder.metrics)["untrained"] == expected
 
     broken = tmp_path / "broken"

@@ -94,7 +94,7 @@ def test_measure_gives_the_scores_of_the_metrics_and_their_gain() -> None:
     x = (RNG.normal(size=(12, 5))[y] + RNG.normal(size=(48, 5))).astype("float32")
     better = (x + 2 * np.eye(12, 5)[y]).astype("float32")
     split = Split(x, y, tuple("abcdefghijkl"))
-    table, gained, sampled = measure(split, x, better, evaluation.pixels(x))
+    table, gained, sampled = measure(split, x, better, lambda: evaluation.pixels(x))
     assert sampled is None
     names = tuple(evaluation.METRICS)
     assert table["raw"] == pytest.approx(retrieval_metrics(x, y, metrics=names))
@@ -103,7 +103,7 @@ def test_measure_gives_the_scores_of_the_metrics_and_their_gain() -> None:
         rise = table["trained"][name] - table["raw"][name]
         assert gained[name]["difference"] == pytest.approx(rise)
     assert "gain" in table_text(table, gained)
-    same = table_text(*measure(split, x, 3 * x, evaluation.pixels(x))[:2])
+    same = table_text(*measure(split, x, 3 * x, lambda: evaluation.pixels(x))[:2])
     assert "is no better than the raw input" in same.splitlines()[-1]
 
 
@@ -112,7 +112,7 @@ def test_images_have_pixels_and_a_gain_with_its_interval() -> None:
     x = RNG.integers(0, 256, (20, 3, 3, 1), dtype=np.uint8)
     vectors = np.eye(10, dtype="float32")[y]
     raw = evaluation.pixels(x)
-    table, gained, _ = measure(Split(x, y, tuple("abcdefghij")), vectors, vectors, raw)
+    table, gained, _ = measure(Split(x, y, tuple("abcdefghij")), vectors, vectors, lambda: raw)
     assert table.keys() == {"pixels", "untrained", "trained"}
     assert table["trained"]["map@r"] == 1.0
     for name, values in gained.items():

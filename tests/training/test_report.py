@@ -253,6 +253,7 @@ def planted() -> Report:
         report,
         test=Filed(x, y, report.test.names, files),
         embeddings=e,
+        baseline=unit(x.reshape(len(x), -1).astype("float32")),
         best_epoch=2,
         validation_baseline={"val_recall@1": 0.61, "val_map@r": 0.27, "val_mrr": 0.7},
         others={"training": (training, e[40:42])},

@@ -31,8 +31,8 @@ _VALUES = 1 << 22  # of examples read at once
 def pixels(x: np.ndarray | Stored) -> np.ndarray:
     """Embed examples without a model: their own values in a row, scaled to unit norm.
 
-    Images larger than 64 pixels a side are first averaged over squares, which keeps the rows to
-    some thousands of values and makes them no worse.
+    Images larger than 32 pixels a side are first averaged over squares, which keeps the rows to
+    some thousands of values and makes them no worse: glyphs of 64 pixels are found better so.
 
     Args:
         x: images [n, height, width, channels] or vectors [n, d].
@@ -168,7 +168,7 @@ def measure(
     split: Split,
     untrained: np.ndarray,
     trained: np.ndarray,
-    raw: np.ndarray,
+    raw: Callable[[], np.ndarray],
     rows: np.ndarray | None = None,
 ) -> tuple[Table, Gain, dict[str, float] | None]:
     """Measure each example's search among all the others, in three embeddings.
@@ -177,7 +177,7 @@ def measure(
         split: the examples.
         untrained: their embeddings [n, d] by the model before training.
         trained: their embeddings [n, d] by the model.
-        raw: float32 [m, p], the raw input of these examples at unit norm.
+        raw: gives the raw input of these examples at unit norm, float32 [m, p].
         rows: int [m], which examples those of `raw` are; None for all. The raw input is then
             measured on these alone, searched in one another, and so is the gain.
 
@@ -189,10 +189,11 @@ def measure(
     first = "pixels" if split.x.ndim == 4 else "raw"
     models = {"untrained": (untrained, None), "trained": (trained, None)}
     if rows is None or len(rows) == len(split):
-        found, y = scores({first: (raw, None), **models}, split.y)
+        found, y = scores({first: (raw(), None), **models}, split.y)
         return averaged(found), gain(found[first], found["trained"], y), None
     table = averaged(scores(models, split.y)[0])
-    some, y = scores({first: (raw, None), "trained": (trained[rows], None)}, split.y[rows])
+    part = {first: (raw(), None), "trained": (trained[rows], None)}
+    some, y = scores(part, split.y[rows])
     sampled = averaged(some)
     names = table["trained"]
     table = {first: {name: sampled[first][name] for name in names}, **table}

@@ -72,7 +72,7 @@ def evaluate(
     other = None
     if gallery is None:
         table, gain, of_sample = evaluation.measure(
-            split, before, embeddings, sample.raw, sample.rows
+            split, before, embeddings, lambda: sample.raw, sample.rows
         )
         sampled = of_sample and results.sampled(sample, of_sample)
     else:

@@ -11,7 +11,7 @@ import numpy as np
 
 import kinfold
 from kinfold.datasets import Split
-from kinfold.training import evaluation, run_folder, sampling, verdicts
+from kinfold.training import evaluation, run_folder, verdicts
 from kinfold.training.evaluation import Gain, Table
 from kinfold.training.records import Config
 from kinfold.training.report import Report
@@ -19,6 +19,7 @@ from kinfold.training.run_folder import Checkpoint
 from kinfold.training.sampling import Sample
 from kinfold.training.sources import Splits
 
+_BYTES = 1 << 26  # of such examples
 MOST = 5000  # examples of a split that are compared with those of the others
 
 
@@ -142,7 +143,7 @@ def sampled(sample: Sample, trained: dict[str, float]) -> dict[str, Any]:
 
 def some(split: Split) -> Split:
     """At most `MOST` examples of a split, in memory, drawn at random but always the same."""
-    most = min(MOST, sampling.room(split.x.shape[1:]))
+    most = max(20, min(MOST, _BYTES // int(np.prod(split.x.shape[1:]))))
     rows = np.arange(len(split))
     if len(split) > most:
         rows = np.sort(np.random.default_rng(0).choice(len(split), most, replace=False))

@@ -243,7 +243,9 @@ class Run:
         test, (before, trained) = sampling.readable(test, *found)
         unreadable.tell(folder, self.splits, self.progress)
         sample = sampling.sample_of(test)
-        table, gain, sampled = evaluation.measure(test, before, trained, sample.raw, sample.rows)
+        table, gain, sampled = evaluation.measure(
+            test, before, trained, lambda: sample.raw, sample.rows
+        )
         facts = results.facts(self.config, self.splits, checkpoint)
         if sampled is not None:
             facts["sample"] = results.sampled(sample, sampled)

@@ -1,6 +1,6 @@
 """The part of a large test that the raw input is measured on, and that a report shows."""
 
-import dataclasses
+import functools
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,26 +12,29 @@ from kinfold.training.evaluation import pixels, raw_shape
 
 MOST_VALIDATION = 5_000  # examples that the epochs are compared by
 _MOST = 20_000  # examples in a report
-_BYTES = 1 << 28  # of raw input as floats, and of pictures
+_BYTES = 1 << 27  # of raw input as floats
 _GROUPS = 10  # classes that a sample holds at least, where there are as many
 _READ = 256  # examples read at once
 
 
-@dataclass(frozen=True)
+@dataclass
 class Sample:
-    """Some examples of a split, or all of them, in memory.
+    """Some examples of a split, or all of them.
 
     Attributes:
         rows: int64 [m], which of the split they are, in order.
         split: the examples.
-        raw: float32 [m, p], their raw input at unit norm.
         whole: how many examples the split has.
     """
 
     rows: np.ndarray
     split: Split
-    raw: np.ndarray
     whole: int
+
+    @functools.cached_property
+    def raw(self) -> np.ndarray:
+        """float32 [m, p], their raw input at unit norm."""
+        return pixels(self.split.x)
 
     @property
     def is_all(self) -> bool:
@@ -41,14 +44,13 @@ class Sample:
 def sample_of(split: Split) -> Sample:
     """As many examples as a report shows and the raw input is measured on."""
     rows = drawn_rows(split.y, room(split.x.shape[1:]))
-    part = in_memory(select_rows(split, rows))
-    return Sample(rows, part, pixels(part.x), len(split))
+    part = split if len(rows) == len(split) else select_rows(split, rows)
+    return Sample(rows, part, len(split))
 
 
 def room(shape: tuple[int, ...]) -> int:
     """How many examples of a shape a sample holds at most."""
-    values = max(4 * int(np.prod(raw_shape(shape))), int(np.prod(shape)))
-    return max(2 * _GROUPS, min(_MOST, _BYTES // values))
+    return max(2 * _GROUPS, min(_MOST, _BYTES // (4 * int(np.prod(raw_shape(shape))))))
 
 
 def drawn_rows(y: np.ndarray, most: int) -> np.ndarray:
@@ -82,11 +84,6 @@ def drawn_rows(y: np.ndarray, most: int) -> np.ndarray:
     chosen = np.zeros(len(classes), bool)
     chosen[order[fits]] = True
     return np.sort(shuffled[(place < each) & chosen[of[shuffled]]])
-
-
-def in_memory(split: Split) -> Split:
-    """The same split with its examples read."""
-    return dataclasses.replace(split, x=np.asarray(split.x))
 
 
 def readable(

@@ -19,7 +19,7 @@ class ReportContext:
     """
 
     def __init__(self, report: Report) -> None:
-        x = np.asarray(report.test.x)
+        x = report.test.x
         self.report = report
         self.y = np.asarray(report.test.y).reshape(-1)
         self.classes = len(np.unique(self.y))

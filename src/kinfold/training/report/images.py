@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from kinfold.core.stored import Stored
+
 
 class Pictures:
     """Thumbnails of images [n, h, w] or [n, h, w, c].
@@ -21,14 +23,14 @@ class Pictures:
     the whole set, without its most extreme 1%.
     """
 
-    def __init__(self, x: np.ndarray) -> None:
+    def __init__(self, x: np.ndarray | Stored) -> None:
         self.x = x[..., None] if x.ndim == 3 else x
         self.low, self.high = _limits(x)
         self.pixels = self.low == 0.0 and self.high in (1.0, 255.0)
         self.dark_ground = False
         self.drawings = False
         if self.x.shape[-1] == 1 and self.pixels:
-            sample = self._bytes(self.x[:: max(1, len(self.x) // 500), ..., 0])
+            sample = self._bytes(self.x[:: max(1, len(self.x) // 500)][..., 0])
             edge = np.concatenate(
                 [sample[:, 0], sample[:, -1], sample[:, :, 0], sample[:, :, -1]], axis=1
             )
@@ -86,7 +88,7 @@ class Pictures:
         return as_uri(sheet, lossy=not self.drawings)
 
 
-def _limits(x: np.ndarray) -> tuple[float, float]:
+def _limits(x: np.ndarray | Stored) -> tuple[float, float]:
     """The values shown black and white."""
     if x.dtype == np.uint8:
         return 0.0, 255.0

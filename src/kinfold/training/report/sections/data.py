@@ -20,13 +20,13 @@ def data(context: ReportContext) -> str:
 
 def _duplicates(context: ReportContext) -> str:
     report = context.report
-    test = np.asarray(report.test.x)
+    baseline = np.asarray(report.baseline)
     others = {
         name: measures.Other(vectors, _rows(np.asarray(split.x)), _classes(split))
         for name, (split, vectors) in report.others.items()
     }
     found = measures.duplicates(
-        np.asarray(report.embeddings), _rows(test), _classes(report.test), others
+        np.asarray(report.embeddings), lambda rows: baseline[rows], _classes(report.test), others
     )
     where = "between classes of the test" + (
         f", and between the test and the {' and '.join(text(name) for name in others)} data"
