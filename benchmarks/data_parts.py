@@ -164,9 +164,12 @@ def run(photos: Path, out: Path) -> Row:
     from kinfold.training import Settings, train
     from kinfold.training.progress import Progress
 
-    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
+    # What Keras loads with the first model is of the libraries, such as TensorFlow beside JAX.
+    inputs = keras.Input((8, 8, 3))
+    features = keras.layers.Flatten()(keras.layers.Rescaling(1 / 255)(inputs))
+    model = keras.Model(inputs, keras.layers.Dense(2)(features))
     model.compile("adam", "mse")
-    model.fit(np.zeros((8, 4)), np.zeros((8, 2)), verbose=0)
+    model.fit(np.zeros((8, 8, 8, 3)), np.zeros((8, 2)), verbose=0)
     at: dict[str, float] = {}
 
     class Timed(Progress):

@@ -13,7 +13,7 @@ from kinfold.datasets import Split
 from kinfold.metrics.retrieval import retrieval_metrics
 from kinfold.training import files, run_folder
 from kinfold.training.devices import Devices
-from kinfold.training.evaluation import as_numpy, assign, pixels
+from kinfold.training.evaluation import as_numpy, assign
 from kinfold.training.hard_negatives import HardNegatives
 from kinfold.training.progress import Progress
 from kinfold.training.run_folder import CHOSEN_BY, Checkpoint, RunFolder, Unfinished
@@ -153,9 +153,9 @@ class Validation(RetrievalEvaluation):
         self.predict_callbacks = [_Told(commit.progress, len(split))]
         self.y = split.y
 
-    def baseline(self, model: keras.Model) -> dict[str, dict[str, float]]:
+    def baseline(self, model: keras.Model, pixels: np.ndarray) -> dict[str, dict[str, float]]:
         """Measure the raw input and a model before training, as the epochs are measured."""
-        raw = retrieval_metrics(pixels(self.x), self.y, metrics=LIVE_METRICS)
+        raw = retrieval_metrics(pixels, self.y, metrics=LIVE_METRICS)
         start: dict[str, Any] = {}
         collapsed, self.collapsed = self.collapsed, True  # before training it may well be
         self.set_model(model)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from importlib.util import find_spec
 
 import keras
+import numpy as np
 
 from kinfold.core.stored import blocks
 from kinfold.datasets import Split
@@ -55,6 +56,7 @@ class Run:
         self.writes = devices.rank == 0
         self.progress = progress if self.writes else Progress()
         self.seconds: dict[str, float] = {}
+        self.watched_raw = np.empty((0, 0), np.float32)
 
     def prepare(self) -> None:
         """Load the data, and build all that can turn out not to fit it."""
@@ -117,7 +119,8 @@ class Run:
                 f"The epochs are compared by {len(rows):,} of the {len(validation):,} validation "
                 "examples, the same ones each time."
             )
-        split = sampling.readable(split, look=True)[0]
+        raw = evaluation.pixels(split.x)  # which reads all, and so tells which cannot be read
+        split, (self.watched_raw,) = sampling.readable(split, raw)
         if self.writes:
             unreadable.tell(self.folder, self.splits, self.progress)
         return split
@@ -182,8 +185,9 @@ class Run:
         )
         validation = Validation(self.watched, commit, self.devices)
         if not checkpoint.baseline and not checkpoint.epochs:
-            checkpoint.baseline = validation.baseline(trainer)
+            checkpoint.baseline = validation.baseline(trainer, self.watched_raw)
             progress.note(verdicts.start_text(checkpoint.scores))
+        self.watched_raw = self.watched_raw[:0].copy()  # no more needed, and wide
         callbacks = [validation]
         if self.writes and settings.tensorboard:
             logs = keras.callbacks.TensorBoard(str(self.folder.tensorboard), write_graph=False)

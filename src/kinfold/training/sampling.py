@@ -5,16 +5,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kinfold.core.stored import Stored, blocks
+from kinfold.core.stored import Stored
 from kinfold.datasets import Split
 from kinfold.datasets._split import select_rows
 from kinfold.training.evaluation import pixels, raw_shape
 
-MOST_VALIDATION = 5_000  # examples that the epochs are compared by
+MOST_VALIDATION = 2_500  # examples that the epochs are compared by
 _MOST = 20_000  # examples in a report
 _BYTES = 1 << 27  # of raw input as floats
 _GROUPS = 10  # classes that a sample holds at least, where there are as many
-_READ = 256  # examples read at once
 
 
 @dataclass
@@ -86,18 +85,10 @@ def drawn_rows(y: np.ndarray, most: int) -> np.ndarray:
     return np.sort(shuffled[(place < each) & chosen[of[shuffled]]])
 
 
-def readable(
-    split: Split, *embeddings: np.ndarray, look: bool = False
-) -> tuple[Split, list[np.ndarray]]:
-    """A split and its embeddings without the examples that turned out to be unreadable.
-
-    `look` reads all examples first, to find out.
-    """
+def readable(split: Split, *embeddings: np.ndarray) -> tuple[Split, list[np.ndarray]]:
+    """A split and its embeddings without the examples that turned out to be unreadable."""
     if not isinstance(split.x, Stored):
         return split, list(embeddings)
-    if look:
-        for _ in blocks(split.x, _READ):
-            pass
     bad = list(split.x.unreadable)
     if not bad:
         return split, list(embeddings)
