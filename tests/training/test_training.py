@@ -791,7 +791,7 @@ def test_an_image_run_trains_with_the_contrastive_loss(tmp_path: Path) -> None:
 def test_large_images_are_averaged_for_the_baseline() -> None:
     x = np.random.default_rng(0).integers(0, 256, (3, 130, 131, 3), dtype=np.uint8)
     rows = evaluation.pixels(x)
-    cells = x[:, :129, :129].reshape(3, 43, 3, 43, 3, 3).astype(float).mean(axis=(2, 4))
+    cells = x[:, :130, :130].reshape(3, 26, 5, 26, 5, 3).astype(float).mean(axis=(2, 4))
     expected = cells.reshape(3, -1)
     expected /= np.linalg.norm(expected, axis=1, keepdims=True)
     np.testing.assert_allclose(rows, expected, rtol=1e-5)
