@@ -399,9 +399,10 @@ def test_a_run_trains_a_model_of_ones_own(made: Any, folder: Path, tmp_path: Pat
     metrics = files.read_json(tmp_path / "run" / "metrics.json")
     table = training.evaluate(tmp_path / "run", str(folder))
     assert table.keys() == {"pixels", "untrained", "trained"}
-    kept = keras.saving.load_model(tmp_path / "run" / "model.keras")
-    if metrics["best"] == "trained":
-        assert type(kept) is type(model)
+    assert metrics["best"] in ("raw", "start", "trained")
+    model.save(tmp_path / "run" / "model.keras")  # as where an epoch is kept
+    again = training.evaluate(tmp_path / "run", str(folder))
+    assert again["trained"] == pytest.approx(table["untrained"])
 
 
 @pytest.mark.once

@@ -11,7 +11,7 @@ import numpy as np
 
 from kinfold.datasets import Split
 from kinfold.encoders.scaling import Scaling, kind_of
-from kinfold.training import evaluation, records, sources
+from kinfold.training import evaluation, listing, records, sources
 from kinfold.training.progress import Progress
 from kinfold.training.records import Config
 from kinfold.training.run_folder import RunFolder
@@ -62,8 +62,11 @@ class Kept:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of the inputs that the model takes, without the batch."""
-        return tuple(self.model.input_shape[1:])
+        """Of the inputs that the model takes, without the batch; those of its run where any do."""
+        shape = tuple(getattr(self.model, "input_shape", (None, None))[1:])
+        if None in shape:
+            return tuple(listing.read(self.folder.listing).meta["shape"])
+        return shape
 
     def read(self, data: str, progress: Progress) -> tuple[Split, str, list[str]]:
         """Read data in the range of values that the model takes.
