@@ -66,9 +66,9 @@ def drawn_rows(y: np.ndarray, most: int) -> np.ndarray:
     >>> import numpy as np
     >>> from kinfold.training.sampling import drawn_rows
     >>> y = np.repeat(np.arange(50), 4)
-    >>> rows = drawn_rows(y, 20)
+    >>> rows = drawn_rows(y, 40)
     >>> len(rows), len(set(y[rows].tolist()))
-    (20, 5)
+    (40, 10)
     """
     if len(y) <= most:
         return np.arange(len(y))
