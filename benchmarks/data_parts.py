@@ -21,7 +21,7 @@ import numpy as np
 
 MIB, EACH, SIDE = 2**20, 20, 256
 SIZE, WORKERS, BATCH = 96, 2, 128
-ROUNDS = 5
+ROUNDS = 3
 
 Row = dict[str, Any]
 
