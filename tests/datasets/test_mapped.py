@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from kinfold.core import installed_memory
-from kinfold.core.readers import Joined
+from kinfold.core.readers import InMemory, Joined
 from kinfold.core.stored import Stored
 from kinfold.datasets import _mapped, arrays, parts
 from kinfold.datasets._mapped import Mapped, holds_arrays, open_arrays
@@ -115,8 +115,9 @@ def test_parts_of_a_file_and_of_a_folder(tmp_path: Path) -> None:
 def test_compressed_arrays_are_read_whole(tmp_path: Path) -> None:
     np.savez_compressed(tmp_path / "a.npz", x=FORMS["grey"], y=Y)
     found = open_arrays(tmp_path / "a.npz").split
-    assert isinstance(found.x, np.ndarray)
-    np.testing.assert_array_equal(found.x[..., 0], FORMS["grey"])
+    assert isinstance(found.x, Stored)
+    assert isinstance(found.x.reader, InMemory)
+    np.testing.assert_array_equal(found.x[:][..., 0], FORMS["grey"])
     halves = {"x_train": FORMS["grey"][:20], "y_train": Y[:20]}
     np.savez_compressed(tmp_path / "b.npz", **halves, x_test=FORMS["grey"][20:], y_test=Y[20:])
     found = open_arrays(tmp_path / "b.npz").split
