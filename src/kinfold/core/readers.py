@@ -11,21 +11,28 @@ import numpy as np
 from kinfold.core.stored import Reader, Stored
 
 
-class InMemory:
+class AllReadable:
+    """Part of a reader whose examples are all readable, or an error: none stands in for another."""
+
+    @property
+    def unreadable(self) -> dict[int, str]:
+        return {}
+
+    def keep_apart(self, parts: np.ndarray) -> None:
+        """Nothing to do."""
+
+    def leave_out(self, unreadable: dict[int, str]) -> None:
+        """Nothing to do."""
+
+
+class InMemory(AllReadable):
     """Examples that are in memory, for where they cannot be read as they are needed."""
 
     def __init__(self, x: np.ndarray) -> None:
         self.x, self.shape, self.dtype = x, x.shape[1:], x.dtype
-        self.unreadable: dict[int, str] = {}
 
     def __len__(self) -> int:
         return len(self.x)
-
-    def keep_apart(self, parts: np.ndarray) -> None:
-        """Nothing stands in for anything."""
-
-    def leave_out(self, unreadable: dict[int, str]) -> None:
-        """All are readable."""
 
     def read(self, rows: np.ndarray) -> np.ndarray:
         return self.x[rows]
@@ -69,12 +76,11 @@ class Joined:
         return out
 
 
-class Changed:
-    """A reader whose examples go through a function, such as one that scales them."""
+class _Around:
+    """Part of a reader that goes around another, of the same examples."""
 
-    def __init__(self, reader: Reader, change: Callable[[np.ndarray], np.ndarray]) -> None:
-        self.reader, self.change, self.shape = reader, change, reader.shape
-        self.dtype = change(np.zeros((1, *reader.shape), reader.dtype)).dtype
+    def __init__(self, reader: Reader) -> None:
+        self.reader, self.shape, self.dtype = reader, reader.shape, reader.dtype
 
     def __len__(self) -> int:
         return len(self.reader)
@@ -89,6 +95,15 @@ class Changed:
     def leave_out(self, unreadable: dict[int, str]) -> None:
         self.reader.leave_out(unreadable)
 
+
+class Changed(_Around):
+    """A reader whose examples go through a function, such as one that scales them."""
+
+    def __init__(self, reader: Reader, change: Callable[[np.ndarray], np.ndarray]) -> None:
+        super().__init__(reader)
+        self.change = change
+        self.dtype = change(np.zeros((1, *reader.shape), reader.dtype)).dtype
+
     def read(self, rows: np.ndarray) -> np.ndarray:
         return self.change(self.reader.read(rows))
 
@@ -98,7 +113,7 @@ def change(x: Any, function: Callable[[np.ndarray], np.ndarray]) -> Any:
     return Stored(Changed(x.reader, function), x.rows) if isinstance(x, Stored) else function(x)
 
 
-class Cached:
+class Cached(_Around):
     """A reader that keeps what it has read, until it holds so many bytes.
 
     What has come first stays: in batches that go through all examples again and again, every
@@ -106,8 +121,7 @@ class Cached:
     """
 
     def __init__(self, reader: Reader, bound: int) -> None:
-        self.reader = reader
-        self.shape, self.dtype = reader.shape, reader.dtype
+        super().__init__(reader)
         each = max(1, int(np.prod(reader.shape)) * reader.dtype.itemsize)
         self.room = min(len(reader), bound // each)
         self._begin()
@@ -124,19 +138,6 @@ class Cached:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._begin()
-
-    def __len__(self) -> int:
-        return len(self.reader)
-
-    @property
-    def unreadable(self) -> dict[int, str]:
-        return self.reader.unreadable
-
-    def keep_apart(self, parts: np.ndarray) -> None:
-        self.reader.keep_apart(parts)
-
-    def leave_out(self, unreadable: dict[int, str]) -> None:
-        self.reader.leave_out(unreadable)
 
     def read(self, rows: np.ndarray) -> np.ndarray:
         place = self._place[rows]

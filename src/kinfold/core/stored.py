@@ -141,14 +141,11 @@ def some(x: Any, most: int = 256) -> np.ndarray:
     return x[np.linspace(0, len(x) - 1, min(len(x), most)).round().astype(int)]
 
 
-def take(x: Any, rows: np.ndarray) -> Any:
+def take(x: Any, rows: np.ndarray | slice) -> Any:
     """The examples of these rows; of stored ones nothing is read."""
     if isinstance(x, Stored):
         return x.take(rows)
+    if isinstance(rows, slice):
+        return x[rows]
     together = len(rows) > 0 and rows[-1] - rows[0] + 1 == len(rows)
     return x[rows[0] : rows[-1] + 1] if together else x[rows]  # no copy where it can be
-
-
-def take_slice(x: Any, rows: slice) -> Any:
-    """The examples of a slice; of stored ones nothing is read."""
-    return x.take(rows) if isinstance(x, Stored) else x[rows]

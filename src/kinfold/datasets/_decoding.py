@@ -55,7 +55,7 @@ def decode(file: BinaryIO | Path, size: tuple[int, int], channels: int) -> np.nd
             plain = _plain(upright).convert("L" if channels == 1 else "RGB")
             fitted = ImageOps.fit(plain, (width, height), Image.Resampling.BICUBIC)
     except Exception as error:  # Pillow's readers raise many kinds
-        return _reason(error)
+        return reason(error)
     return np.asarray(fitted).reshape(height, width, channels)
 
 
@@ -75,7 +75,7 @@ def decode_all(
         try:
             file = opener()
         except Exception as error:  # whatever the file is in is damaged or gone
-            return _reason(error)
+            return reason(error)
         if isinstance(file, Path):
             return decode(file, size, channels)
         with file:
@@ -158,7 +158,8 @@ def _pool() -> ThreadPoolExecutor:
     return _pools[process]
 
 
-def _reason(error: Exception) -> str:
+def reason(error: Exception) -> str:
+    """Why a reader failed, in one line."""
     return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -11,13 +10,13 @@ from typing import BinaryIO
 import numpy as np
 
 from kinfold.core.stored import Stored
-from kinfold.datasets._decoding import Opener, check_decoding, decode
+from kinfold.datasets._decoding import Opener, check_decoding, decode, reason
 from kinfold.datasets._fingerprints import Fingerprints, look
-from kinfold.datasets._images import ImageFiles, Progress
-from kinfold.datasets._names import as_class_names, as_text, brief, counted, shown
+from kinfold.datasets._images import ImageFiles, Progress, kept_classes
+from kinfold.datasets._names import as_class_names, as_text, brief
 from kinfold.datasets._pictures import Pictures
 from kinfold.datasets._source import Source
-from kinfold.datasets._split import Split, check_classes
+from kinfold.datasets._split import Split
 
 # How a file of these formats ends, if it is whole. Others are decoded to find out.
 _ENDS = {"JPEG": b"\xff\xd9", "MPO": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82", "GIF": b"\x3b"}
@@ -61,24 +60,9 @@ def open_image_files(
     names = as_class_names(found.names, found.source)
     known, bad = look(found.root, found.files, check_image, progress)
     good = np.setdiff1d(np.arange(len(found.files)), list(bad))
-    classes, y = np.unique(np.array(found.y, np.int64)[good], return_inverse=True)
-    kept_classes = set(classes.tolist())
-    left_out = {
-        "unreadable": [f"{brief(found.files[row])} ({why})" for row, why in bad.items()],
-        "classes without a readable image": [
-            brief(name) for k, name in enumerate(names) if k not in kept_classes
-        ],
-        **found.left_out,
-    }
-    said = "; ".join(counted(what, entries) for what, entries in left_out.items() if entries)
-    if said:
-        warnings.warn(f"{shown(found.source)}: left out: {said}.", stacklevel=4)
-    if not len(good):
-        raise ValueError(f"{shown(found.source)} {found.none}")
-    names = tuple(names[k] for k in classes)
-    check_classes(names, found.source)
+    unreadable = [f"{brief(found.files[row])} ({why})" for row, why in bad.items()]
+    y, names = kept_classes(found, names, good, unreadable, stacklevel=5)
     files = found.files if len(good) == len(found.files) else [found.files[k] for k in good]
-    y = y.astype(np.int32)
     openers = Files(found.root, files, known.take(good))
     reader = Pictures(openers, y, names, size, channels, found.source)
     split = Split(Stored(reader), y, names, tuple(as_text(file) for file in files))
@@ -102,7 +86,7 @@ def check_image(file: BinaryIO, size: int) -> str | None:
                 if file.read().endswith(end):
                     return None
     except Exception as error:  # Pillow's readers raise many kinds
-        return str(error).splitlines()[0] if str(error) else type(error).__name__
+        return reason(error)
     file.seek(0)  # such as a JPEG with something after its end
     found = decode(file, (8, 8), 3)
     return found if isinstance(found, str) else None

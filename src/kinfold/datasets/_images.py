@@ -101,22 +101,44 @@ def read_images(
     if unreadable and strict:
         raise ValueError(f"{shown(found.source)}: {counted('unreadable', unreadable)}.")
 
-    classes, y = np.unique(np.array([found.y[row] for row in kept], int), return_inverse=True)
-    found_in = set(classes.tolist())
-    empty = [brief(name) for k, name in enumerate(names) if k not in found_in]
-    skipped = {
+    y, names = kept_classes(found, names, kept, unreadable, stacklevel=4)
+    split = Split(x[: len(kept)], y, names, tuple(as_text(files[row]) for row in kept))
+    return split, None if found.parts is None else [found.parts[row] for row in kept]
+
+
+def kept_classes(
+    found: ImageFiles,
+    names: tuple[str, ...],
+    kept: Sequence[int] | np.ndarray,
+    unreadable: list[str],
+    stacklevel: int,
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Name in one warning what is left out; number the classes that are left.
+
+    Args:
+        found: the files.
+        names: of the classes, as text.
+        kept: the rows of the files that can be read.
+        unreadable: what to say of the others.
+        stacklevel: of the warning.
+
+    Returns:
+        int32 [kept], the class of each file, and the names of these classes.
+    """
+    classes, y = np.unique(np.array(found.y, int)[kept], return_inverse=True)
+    there = set(classes.tolist())
+    left_out = {
         "unreadable": unreadable,
-        "classes without a readable image": empty,
+        "classes without a readable image": [
+            brief(name) for k, name in enumerate(names) if k not in there
+        ],
         **found.left_out,
     }
-    said = "; ".join(counted(what, entries) for what, entries in skipped.items() if entries)
+    said = "; ".join(counted(what, entries) for what, entries in left_out.items() if entries)
     if said:
-        warnings.warn(f"{shown(found.source)}: left out: {said}.", stacklevel=3)
-    if not kept:
+        warnings.warn(f"{shown(found.source)}: left out: {said}.", stacklevel=stacklevel)
+    if not len(kept):
         raise ValueError(f"{shown(found.source)} {found.none}")
     names = tuple(names[k] for k in classes)
     check_classes(names, found.source)
-    split = Split(
-        x[: len(kept)], y.astype(np.int32), names, tuple(as_text(files[row]) for row in kept)
-    )
-    return split, None if found.parts is None else [found.parts[row] for row in kept]
+    return y.astype(np.int32), names

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from kinfold.core.readers import InMemory, Joined
+from kinfold.core.readers import AllReadable, InMemory, Joined
 from kinfold.core.stored import Reader, Stored
 from kinfold.datasets._arrays import (
     Keys,
@@ -40,7 +40,7 @@ from kinfold.datasets._words import EXAMPLES, LABELS, WHOLE
 _NUMBERS = 1 << 22  # read at once
 
 
-class Mapped:
+class Mapped(AllReadable):
     """Examples in one array of a file that is mapped into memory, so that only pages that are
     read come from the disk.
 
@@ -53,7 +53,6 @@ class Mapped:
     def __init__(self, file: Path, header: Header, source: Path) -> None:
         self.file, self.header, self.source = file, header, source
         self.shape, self.dtype = example_form(header.shape, header.dtype, source)
-        self.unreadable: dict[int, str] = {}
         self._map: np.ndarray | None = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -61,12 +60,6 @@ class Mapped:
 
     def __len__(self) -> int:
         return self.header.shape[0]
-
-    def keep_apart(self, parts: np.ndarray) -> None:
-        """Nothing stands in for anything."""
-
-    def leave_out(self, unreadable: dict[int, str]) -> None:
-        """All are readable, or an error."""
 
     def read(self, rows: np.ndarray) -> np.ndarray:
         stored = self._mapped()

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from kinfold.core.readers import AllReadable
 from kinfold.core.stored import Stored
 from kinfold.datasets._arrow import opened
 from kinfold.datasets._parquet import needed_columns, no_embeddings, read_embeddings, width
@@ -23,7 +24,7 @@ from kinfold.datasets._split import Split, check_classes
 KEPT = 1 << 30
 
 
-class EmbeddingRows:
+class EmbeddingRows(AllReadable):
     """Reads embeddings by row groups.
 
     Args:
@@ -36,18 +37,11 @@ class EmbeddingRows:
     def __init__(self, files: Sequence[Path], table: Table, size: int, kept: int) -> None:
         self.shape: tuple[int, ...] = (size,)
         self.dtype = np.dtype(np.float32)
-        self.unreadable: dict[int, str] = {}
         decode = functools.partial(_decode, table.examples, size)
         self.groups = RowGroups(files, table.counts, decode, kept)
 
     def __len__(self) -> int:
         return len(self.groups)
-
-    def keep_apart(self, parts: np.ndarray) -> None:
-        """Nothing stands in for anything."""
-
-    def leave_out(self, unreadable: dict[int, str]) -> None:
-        """All are readable, or an error."""
 
     def read(self, rows: np.ndarray) -> np.ndarray:
         out = np.empty((len(rows), *self.shape), self.dtype)

@@ -168,19 +168,19 @@ def _is_of_files(path: Path) -> bool:
 
 
 def _is_of_tars(path: Path) -> bool:
-    return path.suffix.lower() == ".tar" or (_is_flat(path) and holds_shards(path, ".tar"))
+    return path.suffix.lower() == ".tar" or (holds_shards(path, ".tar") and _is_flat(path))
 
 
 def _is_of_arrays(path: Path) -> bool:
     if not path.is_dir():
         return path.suffix.lower() in (".npz", ".npy")
-    return _is_flat(path) and holds_arrays(path)
+    return holds_arrays(path) and _is_flat(path)
 
 
 def _is_parquet(path: Path) -> bool:
     if not path.is_dir():
         return path.suffix.lower() == ".parquet"
-    return _is_flat(path) and holds_shards(path, ".parquet")
+    return holds_shards(path, ".parquet") and _is_flat(path)
 
 
 def _is_flat(path: Path) -> bool:

@@ -57,7 +57,7 @@ def load_weights(encoder: keras.Model, path: str | Path) -> None:
     except Exception as error:  # HDF5 and Keras raise many kinds
         raise ValueError(
             f"{path} does not hold the weights of this backbone without its top, "
-            f"{_said(network)}: {_first_line(error)}"
+            f"{_said(network)}: {first_line(error)}"
         ) from error
 
 
@@ -105,7 +105,7 @@ def _of_model(path: Path, shapes: list[tuple[int, ...]]) -> list[np.ndarray] | N
     try:
         model = keras.saving.load_model(path, compile=False)
     except Exception as error:  # as many kinds as there are layers
-        raise ValueError(f"{path} cannot be read as a Keras model: {_first_line(error)}") from error
+        raise ValueError(f"{path} cannot be read as a Keras model: {first_line(error)}") from error
     parts = [model]
     if isinstance(model, keras.Model) and len(getattr(model, "layers", [])) > 1:
         parts.append(backbone(model))
@@ -119,5 +119,6 @@ def _said(network: keras.Model) -> str:
     return f"{network.name} with {len(network.weights)} arrays"
 
 
-def _first_line(error: Any) -> str:
+def first_line(error: Any) -> str:
+    """What an error says, in one line."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]

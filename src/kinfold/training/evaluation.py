@@ -47,12 +47,13 @@ def pixels(x: np.ndarray | Stored) -> np.ndarray:
     >>> pixels(np.array([[[[3], [0]], [[0], [4]]]], "uint8"))
     array([[0.6, 0. , 0. , 0.8]], dtype=float32)
     """
+    cell = _cell(x.shape[1:])
     width = int(np.prod(raw_shape(x.shape[1:])))
     out = np.empty((len(x), width), np.float32)
     done = 0
     for block in blocks(x, max(1, _VALUES // int(np.prod(x.shape[1:])))):
-        if x.ndim == 4 and max(x.shape[1:3]) > LARGE:
-            block = _averaged(block, -(-max(x.shape[1:3]) // LARGE))
+        if cell > 1:
+            block = _averaged(block, cell)
         rows = out[done : done + len(block)]
         rows[:] = block.reshape(len(block), -1)
         norms = np.linalg.norm(rows, axis=1, keepdims=True)
@@ -69,10 +70,15 @@ def unit_rows(embeddings: np.ndarray) -> np.ndarray:
 
 def raw_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
     """The shape of what `pixels` makes of an example, before it stands in a row."""
-    if len(shape) != 3 or max(shape[:2]) <= LARGE:
+    cell = _cell(shape)
+    if cell == 1:
         return shape
-    cell = -(-max(shape[:2]) // LARGE)
     return max(1, shape[0] // cell), max(1, shape[1] // cell), shape[2]
+
+
+def _cell(shape: tuple[int, ...]) -> int:
+    """The side of the squares that `pixels` averages an example over."""
+    return -(-max(shape[:2]) // LARGE) if len(shape) == 3 else 1
 
 
 def _averaged(x: np.ndarray, cell: int) -> np.ndarray:
@@ -186,18 +192,9 @@ def measure(
         row is "raw" for vectors. The gain of "trained" over the first row, see `gain`. And where
         the first row is of some examples, the metrics of "trained" on these; else None.
     """
-    first = "pixels" if split.x.ndim == 4 else "raw"
     models = {"untrained": (untrained, None), "trained": (trained, None)}
-    if rows is None or len(rows) == len(split):
-        found, y = scores({first: (raw(), None), **models}, split.y)
-        return averaged(found), gain(found[first], found["trained"], y), None
-    table = averaged(scores(models, split.y)[0])
-    part = {first: (raw(), None), "trained": (trained[rows], None)}
-    some, y = scores(part, split.y[rows])
-    sampled = averaged(some)
-    names = table["trained"]
-    table = {first: {name: sampled[first][name] for name in names}, **table}
-    return table, gain(some[first], some["trained"], y), sampled["trained"]
+    rows = np.arange(len(split)) if rows is None else rows
+    return _measured(split, models, lambda: (raw(), None), (rows, None), (split.y, None))
 
 
 def measure_in_gallery(
@@ -216,18 +213,36 @@ def measure_in_gallery(
         raw: the raw input of some queries and of some of the gallery, or of all.
         rows: which queries, and which of the gallery, these are.
     """
+    return _measured(queries, models, lambda: raw, rows, matched(queries, gallery))
+
+
+def _measured(
+    queries: Split,
+    models: Mapping[str, tuple[np.ndarray, np.ndarray | None]],
+    raw: Callable[[], tuple[np.ndarray, np.ndarray | None]],
+    rows: tuple[np.ndarray, np.ndarray | None],
+    classes: tuple[np.ndarray, np.ndarray | None],
+) -> tuple[Table, Gain, dict[str, float] | None]:
+    """Measure queries in a gallery, or in one another where that is None."""
     first = "pixels" if queries.x.ndim == 4 else "raw"
-    y, gallery_y = matched(queries, gallery)
-    if len(rows[0]) == len(y) and len(rows[1]) == len(gallery_y):
-        found, y = scores({first: raw, **models}, y, gallery_y)
+    if all(
+        of is None or y is None or len(of) == len(y) for of, y in zip(rows, classes, strict=True)
+    ):
+        found, y = scores({first: raw(), **models}, *classes)
         return averaged(found), gain(found[first], found["trained"], y), None
-    table = averaged(scores(models, y, gallery_y)[0])
-    ours, theirs = models["trained"]
-    part = {first: raw, "trained": (ours[rows[0]], theirs[rows[1]])}
-    some, y = scores(part, y[rows[0]], gallery_y[rows[1]])
+    table = averaged(scores(models, *classes)[0])
+    part = {first: raw(), "trained": _of_rows(models["trained"], rows)}
+    some, y = scores(part, *_of_rows(classes, rows))
     sampled = averaged(some)
     table = {first: {name: sampled[first][name] for name in table["trained"]}, **table}
     return table, gain(some[first], some["trained"], y), sampled["trained"]
+
+
+def _of_rows(
+    pair: tuple[np.ndarray, np.ndarray | None], rows: tuple[np.ndarray, np.ndarray | None]
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """The rows of the queries, and of the gallery where there is one."""
+    return pair[0][rows[0]], None if pair[1] is None else pair[1][rows[1]]
 
 
 def matched(split: Split, other: Split) -> tuple[np.ndarray, np.ndarray]:

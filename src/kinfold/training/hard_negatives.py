@@ -1,11 +1,13 @@
 """Hard negatives of the whole training set: which classes share the batches of the next epoch."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
 import numpy as np
 
 from kinfold.batches import ClassBalancedBatches, confused_classes
+from kinfold.core.stored import take
 from kinfold.datasets import Split
 from kinfold.distributed import processes
 from kinfold.training import evaluation
@@ -31,6 +33,7 @@ class HardNegatives(keras.callbacks.Callback):
         batches: their batches.
         devices: of the run.
         progress: hears how far the embedding is.
+        begun: the table of an epoch that was begun before, and goes on; empty where none was.
     """
 
     def __init__(
@@ -40,6 +43,7 @@ class HardNegatives(keras.callbacks.Callback):
         batches: ClassBalancedBatches,
         devices: Devices,
         progress: Progress,
+        begun: Sequence[np.ndarray] = (),
     ) -> None:
         super().__init__()
         self.encoder = encoder
@@ -47,33 +51,26 @@ class HardNegatives(keras.callbacks.Callback):
         self.batches = batches
         self.devices = devices
         self.told = progress.embedding("the training examples")
-        self.table: list[np.ndarray] = []  # of this epoch; set where it begins in the middle
-        self.is_set = False
+        self.table = list(begun)  # of this epoch
+        self.begun = bool(begun)
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         if not epoch:  # weights that are not trained confuse everything
             return
-        if (
-            self.table and not self.is_set
-        ):  # the rest of an epoch, with the table that it began with
-            self.batches.set_confused(self.table[0])
-            self.is_set = True
-            return
+        if not self.begun:
+            self.table = [self._mined(epoch)]
+        self.begun = False
+        self.batches.set_confused(self.table[0])
+
+    def _mined(self, epoch: int) -> np.ndarray:
         rows = sampled(self.train.y, self.batches.indices.seed, epoch)
         labels = self.train.y[rows]
         with self.devices.measuring():
             embeddings = processes.embed(self.encoder, rows, labels, _BATCH, self._embed)
-        self.table = [processes.once(lambda: self._table(embeddings, labels))]
-        self.is_set = True
-        self.batches.set_confused(self.table[0])
+        return processes.once(lambda: self._table(embeddings, labels))
 
     def _embed(self, rows: np.ndarray) -> np.ndarray:
-        found = []
-        for start in range(0, len(rows), _BATCH):  # so that few examples are held at once
-            part = self.train.x[rows[start : start + _BATCH]]
-            found.append(evaluation.embed(self.encoder, part))
-            self.told(start + len(part), len(rows))
-        return np.concatenate(found)
+        return evaluation.embed(self.encoder, take(self.train.x, rows), self.told)
 
     def _table(self, embeddings: np.ndarray, labels: np.ndarray) -> np.ndarray:
         """A row for each training class; of those without a sampled example a row of -1."""

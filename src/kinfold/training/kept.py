@@ -10,6 +10,7 @@ import keras
 import numpy as np
 
 from kinfold.datasets import Split
+from kinfold.encoders.pretrained import first_line
 from kinfold.encoders.scaling import Scaling, kind_of
 from kinfold.training import evaluation, listing, records, sources
 from kinfold.training.progress import Progress
@@ -47,10 +48,9 @@ class Kept:
         try:
             model = keras.saving.load_model(folder.model)
         except Exception as error:  # as many kinds as there are layers
-            first = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise ValueError(
-                f"{folder.model} is damaged, or of another version: {first} Remove it, and kinfold "
-                f"train --resume {shlex.quote(str(folder.path))} writes it anew."
+                f"{folder.model} is damaged, or of another version: {first_line(error)} Remove it, "
+                f"and kinfold train --resume {shlex.quote(str(folder.path))} writes it anew."
             ) from error
         return cls(folder, config, model)
 

@@ -74,7 +74,7 @@ def evaluate(
         table, gain, of_sample = evaluation.measure(
             split, before, embeddings, lambda: sample.raw, sample.rows
         )
-        sampled = of_sample and results.sampled(sample, of_sample)
+        sampled = results.sampled(sample.rows, len(split), of_sample)
     else:
         other, searched_in, more = kept.read(gallery, progress)
         lines += [line for line in more if line not in lines]
@@ -135,9 +135,7 @@ def _in_gallery(
         evaluation.pixels(take(gallery.x, rows[1])),
     )
     table, gain, trained = evaluation.measure_in_gallery(split, models, gallery, raw, rows)
-    if trained is None:
-        return table, gain, None
-    return table, gain, {"examples": len(rows[0]), "of": len(split), "trained": trained}
+    return table, gain, results.sampled(rows[0], len(split), trained)
 
 
 def compare(

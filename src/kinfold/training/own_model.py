@@ -6,6 +6,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from kinfold.encoders.pretrained import first_line
 from kinfold.training import files
 from kinfold.training.settings import Settings
 
@@ -91,7 +92,7 @@ def load(path: Path, seed: int) -> keras.Model:
     except (TypeError, ValueError) as error:
         raise ValueError(
             f"The model of this run, {path}, cannot be built here: "
-            f"{(str(error).strip() or type(error).__name__).splitlines()[0]} Its layers must be "
+            f"{first_line(error)} Its layers must be "
             "registered (keras.saving.register_keras_serializable), and the run resumed or "
             "evaluated from Python where they are imported."
         ) from error

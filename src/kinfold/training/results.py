@@ -136,9 +136,14 @@ def report(
     )
 
 
-def sampled(sample: Sample, trained: dict[str, float]) -> dict[str, Any]:
-    """What the metrics say of a sample that stands for the whole test beside the raw input."""
-    return {"examples": len(sample.rows), "of": sample.whole, "trained": trained}
+def sampled(
+    rows: np.ndarray, whole: int, trained: dict[str, float] | None
+) -> dict[str, Any] | None:
+    """What the metrics say of rows that stand for the whole test beside the raw input.
+
+    None where the raw input was measured on all, and `trained` is None.
+    """
+    return None if trained is None else {"examples": len(rows), "of": whole, "trained": trained}
 
 
 def some(split: Split) -> Split:

@@ -196,8 +196,14 @@ class Run:
             callbacks.append(unreadable.Told(self.folder, self.splits, progress))
         callbacks.append(commit)
         if settings.hard_negatives:
-            hard = HardNegatives(self.encoder, train, self.batches, self.devices, progress)
-            hard.table = begun.confused if begun else []
+            hard = HardNegatives(
+                self.encoder,
+                train,
+                self.batches,
+                self.devices,
+                progress,
+                begun.confused if begun else (),
+            )
             commit.confused = hard
             callbacks.append(hard)
         progress.begin(checkpoint.epochs, settings.epochs, settings.steps_per_epoch)
@@ -252,7 +258,7 @@ class Run:
         )
         facts = results.facts(self.config, self.splits, checkpoint)
         if sampled is not None:
-            facts["sample"] = results.sampled(sample, sampled)
+            facts["sample"] = results.sampled(sample.rows, len(test), sampled)
         report = results.report(
             facts, self.splits, checkpoint, (table, gain), encoder, sample, trained[sample.rows]
         )

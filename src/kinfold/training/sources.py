@@ -78,12 +78,7 @@ def load(
     if data == GLYPHS:
         if group is not None:
             raise ValueError(f"Glyphs have no column {brief(group)} to keep together.")
-        height, width, channels = _image_shape(image_size or GLYPH_SIZE, channels=1)
-        if height != width or channels != 1:
-            raise ValueError(
-                f"Glyphs are square and grey; the model takes {_shape((height, width, channels))}."
-            )
-        train, test = datasets.glyphs(size=height, progress=drawn)
+        train, test = _glyphs(_image_shape(image_size or GLYPH_SIZE, channels=1), drawn)
         return _divided(data, {"train": train, "test": test}), None
     source = _opened(data, image_size, drawn, group)
     if source.groups is None:
@@ -131,6 +126,12 @@ def training_classes(folder: RunFolder) -> set[str]:
     if folder.listing.exists():
         return set(listing.read(folder.listing).names("train"))
     return set(run_folder.read_splits(folder.data).train.names) if folder.data.exists() else set()
+
+
+def _glyphs(shape: tuple[int, ...], drawn: Drawn | None) -> tuple[Split, Split]:
+    if shape != (shape[0], shape[0], 1):
+        raise ValueError(f"Glyphs are square and grey; the model takes {_shape(shape)}.")
+    return datasets.glyphs(size=shape[0], progress=drawn)
 
 
 def _opened(data: str, image_size: Size, drawn: Drawn | None, group: str | None) -> Source:
@@ -227,11 +228,8 @@ def load_evaluated(
 ) -> tuple[Split, str]:
     """As `load_whole`, with words for what was loaded, such as "all of photos"."""
     check_source(data, None)
-    size = shape[0]
     if data == GLYPHS:
-        if shape != (size, size, 1):
-            raise ValueError(f"Glyphs are square and grey; the model takes {_shape(shape)}.")
-        return datasets.glyphs(size=size, progress=drawn)[1], "the test characters"
+        return _glyphs(shape, drawn)[1], "the test characters"
     images = holds_images(Path(data))
     if images and len(shape) != 3:
         raise ValueError(f"{shown(data)} holds images; the model takes {_shape(shape)}.")

@@ -15,7 +15,7 @@ import numpy as np
 
 from kinfold.core import backends
 from kinfold.core.in_turn import for_predict
-from kinfold.core.stored import take_slice
+from kinfold.core.stored import take
 
 Value = TypeVar("Value")
 
@@ -109,7 +109,7 @@ def embed(
     rows = slice(start, min(start + each * batch_size, count))
     module = backends.module(__name__)
     with module.values_of_rank_0(model):
-        found = predict(keras.tree.map_structure(lambda part: take_slice(part, rows), x))
+        found = predict(keras.tree.map_structure(lambda part: take(part, rows), x))
     sent = np.ascontiguousarray(found, np.float32)[own - start :]
     facts = {
         "the number of examples to embed": count,
