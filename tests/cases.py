@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import keras
 import numpy as np
 import pytest
 
@@ -295,7 +296,13 @@ FORMS = [
 ]
 
 
+# The losses of a test of the engine. PyTorch compiles nothing, and takes all. JAX and TensorFlow
+# compile each loss anew: there every loss is in the tests of its equation and of a compiled step.
+ENGINE = CASES if keras.backend.backend() == "torch" else FORMS
+every_form = pytest.mark.parametrize("case", ENGINE, ids=str)
+
+
 def with_forms(common: list[tuple], more: list[tuple]) -> list[Any]:
-    """Parameters: every loss with the `common` values, and those of each form with `more` too."""
-    rows = [(c, v) for c in CASES for v in common] + [(c, v) for c in FORMS for v in more]
+    """Parameters: the losses of the engine with `common` values, each form with `more` too."""
+    rows = [(c, v) for c in ENGINE for v in common] + [(c, v) for c in FORMS for v in more]
     return [pytest.param(c, *v, id="-".join(map(str, (c, *v)))) for c, v in rows]

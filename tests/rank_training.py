@@ -115,28 +115,38 @@ def of_torch(rank: int) -> dict[str, Any]:
         dist.init_process_group("gloo", init_method=method, rank=rank, world_size=WORLD)
     found: dict[str, Any] = {}
     for name, (loss, memory) in made().items():
-        model = run = model_of(name, loss, memory)
-        if WORLD > 1:
-            run = torch.nn.parallel.DistributedDataParallel(model)
-        trained = [v.value for v in model.trainable_variables]
-        optimizer, values = torch.optim.SGD(trained, lr=0.1), []
-        for x, y in rows_of(name, rank):
-            value = model.compute_loss(y=torch.tensor(y), y_pred=run(torch.tensor(x)))
-            optimizer.zero_grad()
-            value.backward()
-            optimizer.step()
-            values.append(float(value.detach()))
-        found[f"{name}/losses"] = values
-        found.update({f"{name}/{i}": v for i, v in enumerate(told(model))})
+        found |= stepped(name, loss, memory, rank)
     if WORLD > 1:
         every: list[Any] = [None] * WORLD
         dist.all_gather_object(every, found)
         for name, value in found.items():  # all ranks hold the same
             for other in every:
                 assert np.array_equal(other[name], value), name
-        dist.barrier()
         dist.destroy_process_group()
     return found
+
+
+def stepped(name: str, loss: Any, memory: int, rank: int) -> dict[str, Any]:
+    """What a loop of PyTorch trains; a function, so that the process group ends after the model.
+
+    Where DistributedDataParallel holds the last reference to a group, PyTorch 2.13 can wait forever:
+    it joins gloo's thread with Python's lock held, which that thread needs to let go of a tensor.
+    """
+    import torch
+
+    model = run = model_of(name, loss, memory)
+    if WORLD > 1:
+        run = torch.nn.parallel.DistributedDataParallel(model)
+    trained = [v.value for v in model.trainable_variables]
+    optimizer, values = torch.optim.SGD(trained, lr=0.1), []
+    for x, y in rows_of(name, rank):
+        value = model.compute_loss(y=torch.tensor(y), y_pred=run(torch.tensor(x)))
+        optimizer.zero_grad()
+        value.backward()
+        optimizer.step()
+        values.append(float(value.detach()))
+    kept = {f"{name}/{i}": v for i, v in enumerate(told(model))}
+    return {f"{name}/losses": values, **kept}
 
 
 def by_fit(scope: Any) -> dict[str, Any]:

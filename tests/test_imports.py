@@ -44,6 +44,7 @@ def file_of(module: str, name: str) -> Path:
     return folder / "__init__.py"
 
 
+@pytest.mark.once
 def test_rooms_import_only_upward() -> None:
     seen = set()
     for path in sorted(SRC.rglob("*.py")):
@@ -57,6 +58,7 @@ def test_rooms_import_only_upward() -> None:
     assert {"losses", "metrics", "training"} <= seen
 
 
+@pytest.mark.once
 def test_no_file_imports_itself_by_way_of_others() -> None:
     graph = {path: imports(path) for path in SRC.rglob("*.py")}
     order = list(graphlib.TopologicalSorter(graph).static_order())  # raises CycleError
@@ -99,6 +101,7 @@ def test_without_a_gpu_no_kernels_are_loaded() -> None:
         assert SRC.parent.joinpath(*name.split("."), "__init__.py").exists()
 
 
+@pytest.mark.once
 def test_every_public_name_is_documented() -> None:
     import inspect
 

@@ -11,7 +11,7 @@ import pytest
 from keras import ops
 
 import kinfold
-from cases import CASES, batch
+from cases import CASES, ENGINE, batch
 from kinfold import CrossBatchMemory, losses
 from kinfold.compat import tensorflow_similarity as tfsim
 from native import BACKEND, assert_close, number, value_and_gradients
@@ -86,17 +86,13 @@ def actual(
     return np.asarray(value), [np.asarray(dx)]
 
 
-WITH_REFERENCES = [case for case in CASES if case.name != "n_pairs"]
-
-
 # Of each form, and those that compute more of a memory than distances to it.
 IN_BLOCKS = ("circle", "lifted", "angular", "triplet_swap", "triplet_all_semi_hard")
 
 
 @pytest.mark.parametrize(
     ("case", "block_size"),
-    [(case, None) for case in WITH_REFERENCES]
-    + [(case, 4) for case in WITH_REFERENCES if case.name in IN_BLOCKS],
+    [(case, None) for case in ENGINE] + [(case, 4) for case in CASES if case.name in IN_BLOCKS],
     ids=str,
 )
 def test_every_loss_against_a_history(case: Any, block_size: int | None) -> None:

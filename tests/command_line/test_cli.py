@@ -168,6 +168,7 @@ def test_a_full_disk_exits_with_1(
     assert result.stderr.endswith(f"Go on: kinfold train --resume {tmp_path / 'run'}\n")
 
 
+@pytest.mark.once
 def test_the_backend_is_chosen_before_keras_is_imported(tmp_path: Path) -> None:
     other = next(name for name in ("jax", "torch") if name != BACKEND)
     (tmp_path / "keras.json").write_text(json.dumps({"backend": other}))

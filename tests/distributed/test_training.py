@@ -17,7 +17,7 @@ WORKER = Path(__file__).parents[1] / "rank_training.py"
 def trained(world: int, folder: Path) -> dict[str, np.ndarray]:
     file = folder / f"of_{world}.npz"
     command = [sys.executable, str(WORKER), str(world), str(file)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=900, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=400, check=False)
     assert done.returncode == 0, done.stderr[-4000:]
     return dict(np.load(file))
 

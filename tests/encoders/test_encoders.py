@@ -115,6 +115,7 @@ assert "kinfold" not in sys.modules
 """
 
 
+@pytest.mark.once
 def test_models_are_saved_of_plain_layers_that_load_without_kinfold(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

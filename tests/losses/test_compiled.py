@@ -6,7 +6,7 @@ from keras import ops
 
 from cases import CASES, Case, batch
 from kinfold.losses import CircleLoss, PairContrastiveLoss, PairLoss
-from native import BACKEND, assert_close, value_and_gradients
+from native import BACKEND, assert_close, on, value_and_gradients
 
 # Dynamo looks at it on purpose, and hides the warning by other means.
 pytestmark = pytest.mark.filterwarnings("ignore:The .grad attribute")
@@ -49,7 +49,7 @@ def compiled(fn):
 def test_inside_a_compiled_step(case: Case, block_size: int | None) -> None:
     y, x = batch(23)
     loss = case.build(block_size=block_size)
-    expected, (dx,) = value_and_gradients(lambda x: loss(y, x), x)
+    expected, (dx,) = value_and_gradients(on("one_block", lambda x: loss(y, x)), x)
     value, gradient = compiled(lambda x: loss(y, x))(x)
     assert_close(ops.convert_to_numpy(value), expected, 2e-6)
     assert_close(ops.convert_to_numpy(gradient), dx, 2e-5)

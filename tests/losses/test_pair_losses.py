@@ -8,7 +8,7 @@ import pytest
 from keras import ops
 
 import cases
-from cases import CASES, FORMS, Case, batch, expected_rows, with_forms
+from cases import CASES, FORMS, Case, batch, every_form, expected_rows, with_forms
 from kinfold.losses import CircleLoss
 from native import BACKEND, assert_close, float64, value_and_gradients, with_gradients
 
@@ -180,7 +180,7 @@ def test_config_is_complete_and_json_able(case: Case) -> None:
     assert keras.saving.deserialize_keras_object(saved).get_config() == loss.get_config()
 
 
-@every_loss
+@every_form
 def test_compiled_equals_eager(case: Case) -> None:
     y, x = batch(10)
     loss = case.build()
@@ -278,7 +278,7 @@ def test_functions_equal_their_classes() -> None:
     assert cases.distances(x, x, "cosine").shape == (12, 12)
 
 
-@every_loss
+@every_form
 def test_a_mask_of_the_batch_itself(case: Case) -> None:
     """As the references that are kept: by the equation, and given by themselves."""
     y, x = batch(14, classes=4)

@@ -5,14 +5,14 @@ import numpy as np
 import pytest
 from keras import ops
 
-from cases import CASES, Case, batch
+from cases import ENGINE, Case, batch
 from kinfold import losses
 from kinfold.layers import L2Embedding
 from native import assert_close, value_and_gradients
 
 # How pairs are told apart is the base's; these differ in what they do with them.
 SOME = ("circle", "pair_contrastive", "sup_con", "triplet_all", "fast_ap")
-some_losses = pytest.mark.parametrize("case", [c for c in CASES if c.name in SOME], ids=str)
+some_losses = pytest.mark.parametrize("case", [c for c in ENGINE if c.name in SOME], ids=str)
 
 
 def one_hot(y: np.ndarray) -> np.ndarray:

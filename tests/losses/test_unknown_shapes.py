@@ -6,13 +6,13 @@ import keras
 import numpy as np
 import pytest
 
-from cases import CASES, batch
+from cases import ENGINE, batch
 from kinfold import layers, losses
 from native import BACKEND, assert_close
 
 pytestmark = pytest.mark.skipif(BACKEND != "tensorflow", reason="a feature of TensorFlow alone")
 
-BUILDS = {**{case.name: case.build for case in CASES}, "n_pairs": losses.NPairsLoss}
+BUILDS = {**{case.name: case.build for case in ENGINE}, "n_pairs": losses.NPairsLoss}
 
 
 @pytest.mark.parametrize("name", BUILDS)

@@ -6,13 +6,11 @@ import numpy as np
 import pytest
 from keras import ops
 
-from cases import CASES, Case, batch, distances, expected_rows, with_forms
+from cases import CASES, Case, batch, distances, every_form, expected_rows, with_forms
 from kinfold import losses, streaming
 from kinfold.losses import LogSumExpLoss
 from kinfold.streaming import BlockSizeRule, Family
 from native import assert_close, float64, on, value_and_gradients, with_gradients
-
-every_loss = pytest.mark.parametrize("case", CASES, ids=str)
 
 
 @pytest.mark.parametrize(("case", "reduction", "size"), with_forms([("mean", 5)], [("none", 1)]))
@@ -33,7 +31,7 @@ def test_streamed_references(case: Case, reduction: str, size: int) -> None:
         assert_close(g, e, 2e-5)
 
 
-@every_loss
+@every_form
 def test_labels_of_references_that_are_the_batch(case: Case) -> None:
     """The batch's own embeddings under other labels, whether they are one object or a copy."""
     y, x = batch(17)
@@ -43,7 +41,7 @@ def test_labels_of_references_that_are_the_batch(case: Case) -> None:
     assert_close(rows, expected, 2e-5)
 
 
-@every_loss
+@every_form
 def test_streamed_against_float64(case: Case) -> None:
     y, x = batch(41, dtype="float64")
     with float64():
@@ -73,7 +71,7 @@ def test_half_precision_streamed_is_no_worse_than_dense(
     assert error[0] <= 1.05 * error[1] + 2e-6 * np.abs(truth).max()
 
 
-@every_loss
+@every_form
 def test_invalid_anchors_when_streamed(case: Case) -> None:
     y = np.array([0, 1, 2, 3, 4, 4, 4, 5, 5, 6, 7])
     x = batch(len(y))[1]
@@ -89,7 +87,7 @@ def test_invalid_anchors_when_streamed(case: Case) -> None:
     assert np.all(dx == 0)
 
 
-@every_loss
+@every_form
 def test_gradient_of_references_alone(case: Case) -> None:
     """A memory bank asks for none of its own; an encoder of references for theirs alone."""
     y, x = batch(12)

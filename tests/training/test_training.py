@@ -361,6 +361,7 @@ for kill in in_an_epoch, in_a_checkpoint, in_the_report:
 """
 
 
+@pytest.mark.once
 def test_a_process_killed_in_an_epoch_a_checkpoint_and_the_report_loses_nothing(
     vectors: Path, unbroken: Path, tmp_path: Path
 ) -> None:
