@@ -129,8 +129,8 @@ def of_torch(rank: int) -> dict[str, Any]:
 def stepped(name: str, loss: Any, memory: int, rank: int) -> dict[str, Any]:
     """What a loop of PyTorch trains; a function, so that the process group ends after the model.
 
-    Where DistributedDataParallel holds the last reference to a group, PyTorch 2.13 can wait forever:
-    it joins gloo's thread with Python's lock held, which that thread needs to let go of a tensor.
+    Where DistributedDataParallel holds the last reference to a group, PyTorch 2.13 can wait
+    forever: it joins gloo's thread with Python's lock held, which that thread may need too.
     """
     import torch
 
