@@ -2,13 +2,17 @@
 
 import io
 import os
+import re
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from kinfold.datasets import _decoding
+from kinfold.datasets import _decoders, _decoding
 
 pytestmark = pytest.mark.once
 
@@ -23,6 +27,72 @@ def test_paths_and_open_files_are_decoded_alike(tmp_path: Path) -> None:
     from_bytes = _decoding.decode_all([lambda c=c: io.BytesIO(c) for c in contents], (8, 8), 3)
     np.testing.assert_array_equal(from_paths, pixels)
     np.testing.assert_array_equal(from_bytes, pixels)
+
+
+def many(folder: Path) -> tuple[list[_decoding.Opener], list[np.ndarray | str]]:
+    """More images than this process decodes by itself; each is a file of its own or in another."""
+    rng = np.random.default_rng(0)
+    openers: list[_decoding.Opener] = []
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    for k in range(_decoding._MANY + 9):
+        path = folder / f"{k}\udcff.jpg"
+        pixels = rng.integers(0, 256, (300, 40 + k, 3)).astype(np.uint8)
+        Image.fromarray(pixels).save(path, exif=turned)
+        content = path.read_bytes()
+        openers.append(lambda p=path, c=content, k=k: io.BytesIO(c) if k % 2 else p)
+    openers[4] = lambda: folder / "no"
+    openers[5] = lambda: io.BytesIO(b"text")
+    openers[6] = lambda: (folder / "gone").open("rb")
+    return openers, [_decoding._decoded(opener, (9, 7), 3) for opener in openers]
+
+
+def test_other_processes_decode_what_this_one_does(tmp_path: Path) -> None:
+    openers, expected = many(tmp_path)
+    made = _decoders.Decoders(2)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_decoding, "_decoders", lambda: made)
+        for _ in range(2):
+            found = _decoding.decode_all(openers, (9, 7), 3)
+            for one, other in zip(found, expected, strict=True):
+                if isinstance(other, str):
+                    assert re.sub("0x[0-9a-f]+", "", one) == re.sub("0x[0-9a-f]+", "", other)
+                else:
+                    np.testing.assert_array_equal(one, other)
+    assert sum(isinstance(one, str) for one in expected) == 3
+
+
+def test_a_process_that_ends_is_told_and_another_takes_its_place(tmp_path: Path) -> None:
+    openers, expected = many(tmp_path)
+    made = _decoders.Decoders(1)
+    path = openers[0]()
+    assert isinstance(path, Path)
+    made._started[0].kill()
+    with pytest.raises(RuntimeError, match=r"decodes images ended with -9.*one of these.*0.*jpg"):
+        made([path], (9, 7), 3)
+    np.testing.assert_array_equal(made([path], (9, 7), 3)[0], expected[0])
+
+
+def test_processes_end_with_the_one_that_asks(tmp_path: Path) -> None:
+    script = (
+        "import os, signal, sys\n"
+        "from kinfold.datasets._decoders import Decoders\n"
+        "made = Decoders(2)\n"
+        "print(*(p.pid for p in made._started), flush=True)\n"
+        "made([sys.argv[1]], (4, 4), 3)\n"
+        "if sys.argv[2] == 'killed': os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    Image.new("RGB", (9, 9)).save(tmp_path / "a.png")
+    for how in ("killed", "done"):
+        command = [sys.executable, "-c", script, str(tmp_path / "a.png"), how]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == (-9 if how == "killed" else 0), done.stderr
+        left, end = done.stdout.split(), time.monotonic() + 20
+        while left and time.monotonic() < end:
+            left = [pid for pid in left if Path(f"/proc/{pid}").exists()]
+            time.sleep(0.05)
+        assert len(done.stdout.split()) == 2
+        assert not left, how
 
 
 def test_why_an_image_cannot_be_read(tmp_path: Path) -> None:

@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import os
+import sys
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 
+from _kinfold_decode import decode, reason
+from kinfold.datasets._decoders import Decoders
 from kinfold.datasets._names import brief, shown
-
-if TYPE_CHECKING:
-    from PIL import Image
 
 _BLOCK = 256  # examples read at once, so that few are held twice
 
 Opener = Callable[[], BinaryIO | Path]
 
-_pools: dict[int, ThreadPoolExecutor] = {}  # by process: threads do not survive a fork
+_MANY = 16  # images that other processes decode; fewer are decoded here, in threads
+_MOST_PROCESSES = 16  # of 50 MiB each
+
+# By process, as neither threads nor the ends of pipes can be used after a fork.
+_pools: dict[int, ThreadPoolExecutor] = {}
+_processes: dict[int, Decoders] = {}
+_making = threading.Lock()
 
 
 def check_decoding(size: tuple[int, int], channels: int) -> tuple[int, int]:
@@ -41,24 +48,6 @@ def check_decoding(size: tuple[int, int], channels: int) -> tuple[int, int]:
     return int(size[0]), int(size[1])
 
 
-def decode(file: BinaryIO | Path, size: tuple[int, int], channels: int) -> np.ndarray | str:
-    """One image, uint8 `[height, width, channels]`, or why it cannot be read."""
-    from PIL import Image, ImageOps
-
-    height, width = size
-    try:
-        if isinstance(file, Path) and not file.is_file():  # a device or a pipe would never end
-            return "a folder or device" if file.exists() else "no such file"
-        with Image.open(file) as image:
-            image.draft(image.mode, (2 * max(size), 2 * max(size)))  # a JPEG decodes smaller
-            upright = ImageOps.exif_transpose(image)
-            plain = _plain(upright).convert("L" if channels == 1 else "RGB")
-            fitted = ImageOps.fit(plain, (width, height), Image.Resampling.BICUBIC)
-    except Exception as error:  # Pillow's readers raise many kinds
-        return reason(error)
-    return np.asarray(fitted).reshape(height, width, channels)
-
-
 def decode_all(
     openers: Sequence[Opener], size: tuple[int, int], channels: int
 ) -> list[np.ndarray | str]:
@@ -70,20 +59,38 @@ def decode_all(
         size: (height, width) in pixels.
         channels: 3 for RGB, 1 for grey.
     """
-
-    def one(opener: Opener) -> np.ndarray | str:
-        try:
-            file = opener()
-        except Exception as error:  # whatever the file is in is damaged or gone
-            return reason(error)
-        if isinstance(file, Path):
-            return decode(file, size, channels)
-        with file:
-            return decode(file, size, channels)
-
     if len(openers) == 1:
-        return [one(openers[0])]
-    return list(_pool().map(one, openers))
+        return [_decoded(openers[0], size, channels)]
+    decoders = _decoders() if len(openers) >= _MANY else None
+    if decoders is None:
+        return list(_pool().map(lambda opener: _decoded(opener, size, channels), openers))
+    given = list(_pool().map(_given, openers))
+    images = [image for image in given if not isinstance(image, str)]
+    found = iter(decoders(images, size, channels))
+    return [image if isinstance(image, str) else next(found) for image in given]
+
+
+def _decoded(opener: Opener, size: tuple[int, int], channels: int) -> np.ndarray | str:
+    try:
+        file = opener()
+    except Exception as error:  # whatever the file is in is damaged or gone
+        return reason(error)
+    if isinstance(file, Path):
+        return decode(file, size, channels)
+    with file:
+        return decode(file, size, channels)
+
+
+def _given(opener: Opener) -> Path | bytes | str:
+    """The path of an image, or what its file contains, or why it cannot be read."""
+    try:
+        file = opener()
+        if isinstance(file, Path):
+            return file
+        with file:
+            return file.read()
+    except Exception as error:  # as above
+        return reason(error)
 
 
 def fill(
@@ -151,29 +158,27 @@ def fill(
 
 
 def _pool() -> ThreadPoolExecutor:
-    """The threads of this process; Pillow decodes outside the interpreter's lock."""
+    """The threads of this process."""
     process = os.getpid()
     if process not in _pools:  # of two made at once, setdefault keeps one; the other has no thread
-        _pools.setdefault(process, ThreadPoolExecutor(os.cpu_count(), "kinfold-decode"))
+        _pools.setdefault(process, ThreadPoolExecutor(_cores(), "kinfold-read"))
     return _pools[process]
 
 
-def reason(error: Exception) -> str:
-    """Why a reader failed, in one line."""
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
+def _decoders() -> Decoders | None:
+    """The processes that decode for this one; None where they would not help or cannot start."""
+    count = min(_cores(), _MOST_PROCESSES)
+    if count == 1 or not sys.executable or getattr(sys, "frozen", False):
+        return None
+    process = os.getpid()
+    with _making:
+        if process not in _processes:
+            _processes[process] = Decoders(count)
+        return _processes[process]
 
 
-def _plain(image: Image.Image) -> Image.Image:
-    """The image in 8 bits without transparency: what Pillow's `convert` would clip or drop."""
-    from PIL import Image
-
-    if image.mode.startswith("I"):  # 16-bit grey; "I" where Pillow widened it to 32 bits
-        grey = np.clip(np.asarray(image), 0, 65535) / 257
-        return Image.fromarray(np.round(grey).astype(np.uint8))
-    if image.mode == "F":
-        raise ValueError("floating-point pixels, whose range is not known")
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        return Image.alpha_composite(white, image)
-    return image
+def _cores() -> int:
+    """How many this process may use; a scheduler of a cluster gives it some of the machine's."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

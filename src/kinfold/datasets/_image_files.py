@@ -9,8 +9,9 @@ from typing import BinaryIO
 
 import numpy as np
 
+from _kinfold_decode import decode, reason
 from kinfold.core.stored import Stored
-from kinfold.datasets._decoding import Opener, check_decoding, decode, reason
+from kinfold.datasets._decoding import Opener, check_decoding
 from kinfold.datasets._fingerprints import Fingerprints, look
 from kinfold.datasets._images import ImageFiles, Progress, kept_classes
 from kinfold.datasets._names import as_class_names, as_text, brief

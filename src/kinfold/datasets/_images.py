@@ -10,8 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
+from _kinfold_decode import decode
 from kinfold.core.installed_memory import check_fits
-from kinfold.datasets._decoding import check_decoding, decode
+from kinfold.datasets._decoding import check_decoding
 from kinfold.datasets._names import as_class_names, as_text, brief, counted, shown
 from kinfold.datasets._split import Split, check_classes
 
