@@ -1,5 +1,6 @@
 # make demo   an environment, the package with one backend, a model trained on real images, its report
-# make test   an environment with the three backends, lint, types, all tests, one closing summary
+# make test   an environment with the three backends, lint, types, tests of what is computed
+# make test-runs  the tests of whole runs: training, the command line, several processes, benchmarks
 # make test-r the R package: its check, its tests and its example, in an environment of its own
 # make bench  an environment with the peers too, then the loss benchmark (about a quarter of an hour)
 
@@ -9,7 +10,7 @@ RUN ?= runs/glyphs
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test test-r bench clean
+.PHONY: demo test test-runs test-r bench clean
 
 demo: $(VENV)/.demo
 	@if [ -e "$(RUN)/config.json" ]; then $(BIN)/kinfold train --resume "$(RUN)"; \
@@ -17,7 +18,10 @@ demo: $(VENV)/.demo
 	@echo "Open $(RUN)/report.html"
 
 test: $(VENV)/.test
-	$(BIN)/python tools/check.py
+	$(BIN)/python tools/check.py core
+
+test-runs: $(VENV)/.test
+	$(BIN)/python tools/check.py runs
 
 test-r:
 	@VENV_R=$(VENV)-r PYTHON=$(PYTHON) tools/check_r.sh

@@ -1,4 +1,8 @@
-"""Everything that has to hold before a change lands; prints one closing summary with the counts."""
+"""What has to hold before a change lands; prints one closing summary with the counts.
+
+`check.py core` checks the code and tests what is computed, `check.py runs` whole runs; without
+either it does both. More arguments go to pytest.
+"""
 
 import os
 import subprocess
@@ -10,8 +14,12 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 BACKENDS = ("jax", "tensorflow", "torch")
+# Whole runs, of the command line, of processes and of the pages' code; all else is core.
+RUNS = ("benchmarks", "command_line", "distributed", "encoders", "training", "test_readme.py")
 # Each backend's tests run in this many processes, so that two cores end at about the same time.
 PARTS = 2
+WHAT = sys.argv[1] if sys.argv[1:] and sys.argv[1] in ("core", "runs") else ""
+GIVEN = sys.argv[2:] if WHAT else sys.argv[1:]
 
 
 def run(what: str, *command: str, **environment: str) -> tuple[bool, float]:
@@ -30,8 +38,8 @@ def run(what: str, *command: str, **environment: str) -> tuple[bool, float]:
     return done.returncode == 0, time.monotonic() - start
 
 
-def test(backend: str, part: int) -> tuple[str, dict[str, int], float]:
-    """Run a part of the tests and doctests on a backend; return its row of the summary.
+def test(backend: str, part: int, files: list[str]) -> tuple[str, dict[str, int], float]:
+    """Run a part of these test files on a backend; return its row of the summary.
 
     Tests marked `once` tell the same on any backend; they run on PyTorch, which compiles nothing.
     """
@@ -42,22 +50,25 @@ def test(backend: str, part: int) -> tuple[str, dict[str, int], float]:
         f"tests and doctests on {name}",
         *("pytest", f"--junitxml={report}", "--durations=5"),
         *(() if backend == "torch" else ("-m", "not once")),
-        *sys.argv[1:],
-        *parts()[part],
+        *GIVEN,
+        *files[part::PARTS],
         KERAS_BACKEND=backend,
         OMP_NUM_THREADS="1",  # two run at a time
     )
     found = counts(report)
-    chosen = len(sys.argv) > 1 and report.exists()  # such as -k circle: a part may have none
+    chosen = GIVEN and report.exists()  # such as -k circle: a part may have none
     if not good and not found["failed"] and not chosen:
         found["failed"] = 1  # a crash, or nothing collected
     return name, found, seconds
 
 
-def parts() -> list[list[str]]:
-    """The test files in turn, and the doctests with the first part."""
-    files = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "tests").rglob("test_*.py"))
-    return [(["src"] if part == 0 else []) + files[part::PARTS] for part in range(PARTS)]
+def chosen_files() -> list[str]:
+    """The test files asked for, and the folder of the doctests."""
+    tests = ROOT / "tests"
+    files = sorted(path.relative_to(tests) for path in tests.rglob("test_*.py"))
+    of_runs = [str(Path("tests", path)) for path in files if path.parts[0] in RUNS]
+    core = ["src", *(str(Path("tests", path)) for path in files if path.parts[0] not in RUNS)]
+    return {"core": core, "runs": of_runs}.get(WHAT, core + of_runs)
 
 
 def counts(report: Path) -> dict[str, int]:
@@ -78,15 +89,17 @@ def main() -> int:
     start = time.monotonic()
     (ROOT / "build").mkdir(exist_ok=True)
     rows: list[tuple[str, dict[str, int], float]] = []
-    for what, command in (
+    code = (
         ("lint", ("ruff", "check", ".")),
         ("format", ("ruff", "format", "--check", ".")),
         ("types", ("mypy",)),
-    ):
+    )
+    for what, command in () if WHAT == "runs" else code:
         good, seconds = run(what, *command)
         rows.append((what, {"passed": int(good), "failed": int(not good), "skipped": 0}, seconds))
     print("\n== tests, two parts at a time; each is shown when it is done", flush=True)
-    jobs = [(backend, part) for backend in BACKENDS for part in range(PARTS)]
+    files = chosen_files()
+    jobs = [(backend, part, files) for backend in BACKENDS for part in range(PARTS)]
     with ThreadPoolExecutor(max_workers=2) as pool:
         rows += pool.map(lambda job: test(*job), jobs)
 
