@@ -9,6 +9,7 @@ from benchmarks import (
     distributed,
     gpu_run,
     hard_negatives,
+    kinds,
     losses_run,
     memory,
     recipe,
@@ -26,6 +27,7 @@ COMMANDS = {
     "data": data,
     "hard-negatives": hard_negatives,
     "recipe": recipe,
+    "kinds": kinds,
 }
 
 

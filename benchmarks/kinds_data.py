@@ -214,15 +214,15 @@ def glyphs(folder: Path) -> str:
 
 def typefaces(folder: Path, fonts: Path) -> str:
     """A folder of images: three letters in a typeface, the class, 12 times in random colours."""
+    from matplotlib.ft2font import FT2Font
     from PIL import Image, ImageDraw, ImageFont
 
     rng, out = np.random.default_rng(0), folder / "typefaces"
     letters = np.array(list("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"))
     for path in sorted(fonts.rglob("*.[to]tf")):
-        try:
-            face = ImageFont.truetype(str(path), 28)
-        except OSError:
-            continue
+        if not set(map(ord, letters)) <= set(FT2Font(str(path)).get_charmap()):
+            continue  # such as signs of mathematics
+        face = ImageFont.truetype(str(path), 28)
         (out / path.stem).mkdir(parents=True, exist_ok=True)
         for k in range(12):
             dark, light = rng.integers(0, 110, 3), rng.integers(150, 256, 3)

@@ -40,7 +40,7 @@ LOSSES = {
     "sig-lip": "SigLIPLoss",
 }
 PRECISIONS = ("float32", "mixed_float16", "mixed_bfloat16")
-AUGMENTATIONS = ("none", "light", "photo")
+AUGMENTATIONS = ("auto", "none", "light", "photo")
 GROUPS = ("Run", "Data", "Model", "Loss", "Batches", "Optimisation")
 
 
@@ -132,11 +132,11 @@ class Fields:
         choices=("all",),
     )
     augment: str = setting(
-        "none",
+        "auto",
         "Data",
         "Random changes to the images, in training only",
         more="With light they are moved and scaled a little; with photo they are also mirrored, "
-        "and change in brightness and contrast.",
+        "and change in brightness and contrast; auto is light, and none for a model of your own.",
         metavar="KIND",
         choices=AUGMENTATIONS,
     )
@@ -195,8 +195,12 @@ class Fields:
         default="32, or all classes if there are fewer",
         least=2,
     )
-    examples_per_class: int = setting(
-        4, "Batches", "Number of examples of each class in a batch", least=2
+    examples_per_class: int | None = setting(
+        None,
+        "Batches",
+        "Number of examples of each class in a batch",
+        default="4, or more where there are fewer than 32 classes: 128 examples in all",
+        least=2,
     )
     hard_negatives: bool = setting(
         False,
@@ -205,8 +209,12 @@ class Fields:
         more="They are found anew before each epoch but the first, among at most 20,000 training "
         "examples; half of the classes of a batch stay random.",
     )
-    steps_per_epoch: int = setting(
-        50, "Optimisation", "Number of training steps per epoch", least=1
+    steps_per_epoch: int | None = setting(
+        None,
+        "Optimisation",
+        "Number of training steps per epoch",
+        default="as many as go through the data once, from 50 to 500",
+        least=1,
     )
     epochs: int = setting(
         20,

@@ -59,13 +59,14 @@ def run(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert lines[0] == (
         "36 vectors of 6 classes to train on, 2 classes to choose the best model by, 4 to test on."
     )
-    assert lines[1].startswith("Few classes: 6 to train on and 4 to test on.")
-    assert lines[2].startswith("Before training: val_map@r 0.")
-    assert [line.split()[:3] for line in lines[3:5]] == [
+    assert lines[1].startswith("The run takes batches of 3 classes x 2 examples, ")
+    assert lines[2].startswith("Few classes: 6 to train on and 4 to test on.")
+    assert lines[3].startswith("Before training: val_map@r 0.")
+    assert [line.split()[:3] for line in lines[4:6]] == [
         ["epoch", "1/2", "loss"],
         ["epoch", "2/2", "loss"],
     ]
-    assert all("val_recall@1 " in line and "val_map@r 0." in line for line in lines[3:5])
+    assert all("val_recall@1 " in line and "val_map@r 0." in line for line in lines[4:6])
     assert lines[-1].endswith(f"open {out / 'report.html'}")
     return out
 

@@ -256,7 +256,7 @@ def test_files_that_are_not_the_weights_of_the_backbone(tmp_path: Path) -> None:
         ({"freeze": "most"}, "`freeze` must be a whole number or all.*'most'"),
         ({"weights": "imagenet", "backbone": "small"}, "for networks of keras.applications"),
         ({"weights": "nowhere.keras"}, "There is no file of weights nowhere.keras"),
-        ({"augment": "strong"}, "`augment` must be one of none, light, photo.*'strong'"),
+        ({"augment": "strong"}, "`augment` must be one of auto, none, light, photo.*'strong'"),
         ({"precision": "float16"}, "`precision` must be one of float32.*'float16'"),
         ({"patience": 0}, "`patience` must be at least 1"),
     ],

@@ -74,7 +74,7 @@ def test_every_setting_is_told_in_full_sentences() -> None:
         assert not re.search(r"batches an epoch|a batch,|a block|an anchor", text), text
         assert f"{one.name}: {text.split()[0]}" in shown
     assert "Number of classes in a batch (default 32, or all" in shown
-    assert "Number of training steps per epoch (default 50)." in shown
+    assert "Number of dimensions of the embedding (default 128 for images" in shown
 
 
 def test_settings_of_an_earlier_version_still_load() -> None:
@@ -102,7 +102,10 @@ def test_settings_of_an_earlier_version_still_load() -> None:
         ({"freeze": -1}, "`freeze` must be at least 0."),
         ({"freeze": "some"}, "`freeze` must be a whole number or all. Received: freeze='some'."),
         ({"precision": "float16"}, "`precision` must be one of float32, mixed_float16, mixed_"),
-        ({"augment": "foto"}, "`augment` must be one of none, light, photo. Did you mean photo?"),
+        (
+            {"augment": "foto"},
+            "`augment` must be one of auto, none, light, photo. Did you mean photo?",
+        ),
         ({"loss_options": 3}, "`loss_options` must be names with values or none."),
         ({"data": 3}, "`data` must be text. Received: data=3."),
         ({"backbone": "ResNet5"}, "Received: 'ResNet5'. Did you mean ResNet50?"),

@@ -5,8 +5,10 @@ from typing import Any
 import keras
 from keras import layers, ops
 
-from _kinfold_settings import AUGMENTATIONS as KINDS
+from _kinfold_settings import AUGMENTATIONS
 from kinfold.core.checks import Tensor
+
+KINDS = tuple(kind for kind in AUGMENTATIONS if kind != "auto")  # which a run fills in
 
 
 def make_layers(

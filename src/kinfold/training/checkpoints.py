@@ -75,7 +75,7 @@ class CheckpointCallback(keras.callbacks.Callback):
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         assert logs is not None
         done = self.first + batch + 1
-        whole = done >= self.settings.steps_per_epoch
+        whole = done >= self.settings.steps
         if self.writes and not whole and time.monotonic() - self.written > EVERY:
             self._write_unfinished(done)
         self.progress.step(done, lambda: float(logs["loss"]))

@@ -18,6 +18,7 @@ from kinfold.training import (
     files,
     listing,
     own_model,
+    recipe,
     records,
     results,
     run_folder,
@@ -63,7 +64,7 @@ class Run:
         start = time.monotonic()
         folder, settings = self.folder, self.settings
         kept = folder.listing.exists() or folder.data.exists()
-        told, source = drawn(self.progress), None
+        told, source, chosen = drawn(self.progress), None, ""
         if kept:
             self.splits, notes = sources.again(folder, settings, told)
             for note in notes:
@@ -80,8 +81,11 @@ class Run:
         if not kept and train.x.ndim == 2:
             for _ in blocks(train.x, _READ):  # which refuses values that are not finite
                 pass
-        if not kept and train.x.ndim == 4:  # older runs have data that was brought to 0 to 255
-            self.config = dataclasses.replace(self.config, scaling=Scaling.of(train.x))
+        if not kept:
+            settings, chosen = recipe.chosen(settings, train, folder.own_model.exists())
+            self.settings = settings
+            scaling = Scaling.of(train.x) if train.x.ndim == 4 else None
+            self.config = dataclasses.replace(self.config, settings=settings, scaling=scaling)
             if self.writes:
                 records.write_config(self.folder, self.config)
         with self.devices.scope():
@@ -104,7 +108,7 @@ class Run:
         scaling = self.config.scaling
         others = {"validation": validation.x, "test": test.x}
         notes = scaling.notes(train.x, others) if scaling else []
-        for note in [*notes, verdicts.few_classes(train, test)]:
+        for note in [chosen, *notes, verdicts.few_classes(train, test)]:
             if note:
                 self.progress.note(note)
 
@@ -206,7 +210,7 @@ class Run:
             )
             commit.confused = hard
             callbacks.append(hard)
-        progress.begin(checkpoint.epochs, settings.epochs, settings.steps_per_epoch)
+        progress.begin(checkpoint.epochs, settings.epochs, settings.steps)
         # What is left of an epoch takes a `fit` of its own: Keras gives all epochs one length.
         ends = [checkpoint.epochs + 1, settings.epochs] if begun else [settings.epochs]
         try:

@@ -23,13 +23,16 @@ from kinfold.training.devices import Devices
 SMALL_IMAGE = 64  # pixels per side, up to which images get the small network by default
 APPLICATION_SIZE = 160  # pixels per side that images are read at for a keras.applications network
 EMBEDDING_SIZE = 128  # of images
-CLASSES_PER_BATCH = 32
+# Where neither the user nor the data says: see `recipe`.
+CLASSES_PER_BATCH, EXAMPLES_PER_CLASS, STEPS_PER_EPOCH = 32, 4, 50
 _READ_AHEAD = 4  # batches
 
 
 @dataclass(frozen=True)
 class Settings(Fields):
     """The settings of a run; None stands for a default that suits the loss or the data.
+
+    A run fills in what the data decides, by `recipe.chosen`, and keeps that.
 
     Example:
 
@@ -76,7 +79,11 @@ class Settings(Fields):
             ValueError: an unknown loss, or options that it does not have.
         """
         return run_losses.make(
-            self.loss, self._loss_options(), num_classes, embedding_size, self.examples_per_class
+            self.loss,
+            self._loss_options(),
+            num_classes,
+            embedding_size,
+            self.examples_per_class or EXAMPLES_PER_CLASS,
         )
 
     def _loss_options(self) -> dict[str, Any]:
@@ -123,7 +130,7 @@ class Settings(Fields):
                     "The data holds vectors, which take no backbone. "
                     f"Received: backbone={self.backbone!r}."
                 )
-            if self.augment != "none":
+            if self.augment not in ("auto", "none"):
                 raise ValueError(
                     "The data holds vectors, and augmentation is for images. "
                     f"Received: augment={self.augment!r}."
@@ -158,7 +165,7 @@ class Settings(Fields):
             shape: of an example; None where the encoder tells.
         """
         inputs, outputs = _ends(encoder)
-        changes = augmentation.make_layers(self.augment, self.seed, value_range(encoder))
+        changes = augmentation.make_layers(self._augment, self.seed, value_range(encoder))
         with self._policy():  # by which `compile` adds the loss scaling
             if changes or self.chunk or outputs is None:
                 inputs = images = keras.Input(shape or encoder.input_shape[1:], name="images")
@@ -200,8 +207,8 @@ class Settings(Fields):
             x,
             train.y,
             classes_per_batch=classes,
-            examples_per_class=self.examples_per_class,
-            batches_per_epoch=self.steps_per_epoch,
+            examples_per_class=self.examples_per_class or EXAMPLES_PER_CLASS,
+            batches_per_epoch=self.steps,
             seed=self.seed,
             workers=2 if stored else 1,  # the next batches are read while one is trained on
             max_queue_size=_READ_AHEAD,
@@ -230,12 +237,25 @@ class Settings(Fields):
                 f"devices={devices.count}."
             )
 
+    @property
+    def _augment(self) -> str:
+        return "none" if self.augment == "auto" else self.augment
+
+    @property
+    def steps(self) -> int:
+        """How many steps an epoch has."""
+        return self.steps_per_epoch or STEPS_PER_EPOCH
+
+    @property
+    def highest_rate(self) -> float:
+        """The highest learning rate."""
+        usual = 1e-3 if self._is_application() else 1e-2
+        return self.learning_rate or (usual if self.weights == "none" else usual / 10)
+
     def make_optimizer(self) -> keras.optimizers.Optimizer:
         """Build Adam, whose learning rate follows from the step alone, so that a run can go on."""
-        steps = self.epochs * self.steps_per_epoch
+        steps, highest = self.epochs * self.steps, self.highest_rate
         warm_up = steps // 10
-        usual = 1e-3 if self._is_application() else 1e-2
-        highest = self.learning_rate or (usual if self.weights == "none" else usual / 10)
         rate = keras.optimizers.schedules.CosineDecay(
             highest / 100 if warm_up else highest,
             decay_steps=steps - warm_up,
