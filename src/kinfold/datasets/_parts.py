@@ -17,8 +17,8 @@ from kinfold.datasets._image_files import open_image_files
 from kinfold.datasets._images import ImageFiles, Progress, read_images
 from kinfold.datasets._layout import check_not_flat, find_parts, survey
 from kinfold.datasets._listing import find_listed, listing_in
-from kinfold.datasets._mapped import check_labels_beside, holds_arrays, open_arrays
 from kinfold.datasets._names import brief, shown
+from kinfold.datasets._on_disk import check_labels_beside, holds_arrays, open_arrays
 from kinfold.datasets._parquet_images import holds_encoded_images, open_parquet_images
 from kinfold.datasets._parquet_listing import is_listing
 from kinfold.datasets._parquet_rows import open_embeddings

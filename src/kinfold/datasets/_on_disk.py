@@ -1,10 +1,14 @@
-"""Examples in `.npz` and `.npy` files, mapped into memory and read as they are needed."""
+"""Examples in `.npz` and `.npy` files, read as they are needed."""
 
 from __future__ import annotations
 
+import itertools
+import math
+import os
 import re
 import struct
 from collections.abc import Callable, Sequence
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
@@ -40,9 +44,11 @@ from kinfold.datasets._words import EXAMPLES, LABELS, WHOLE
 _NUMBERS = 1 << 22  # read at once
 
 
-class Mapped(AllReadable):
-    """Examples in one array of a file that is mapped into memory, so that only pages that are
-    read come from the disk.
+class OnDisk(AllReadable):
+    """Examples in one array of a file, of which only the rows that are asked for are read.
+
+    The file is read, not mapped into memory: one that is cut short while a run reads it would end
+    the process without a word.
 
     Args:
         file: holds the array.
@@ -53,39 +59,60 @@ class Mapped(AllReadable):
     def __init__(self, file: Path, header: Header, source: Path) -> None:
         self.file, self.header, self.source = file, header, source
         self.shape, self.dtype = example_form(header.shape, header.dtype, source)
-        self._map: np.ndarray | None = None
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_map": None}
+        self._known = _identity(file.stat())
 
     def __len__(self) -> int:
         return self.header.shape[0]
 
     def read(self, rows: np.ndarray) -> np.ndarray:
-        stored = self._mapped()
         out = np.empty((len(rows), *self.shape), self.dtype)
         step = max(1, _NUMBERS * len(rows) // max(out.size, 1))
         for start in range(0, len(rows), step):
             some = rows[start : start + step]
             into = out[start : start + step]
             with np.errstate(over="ignore"):  # found below, as infinite
-                into[...] = stored[some].reshape(into.shape)
+                into[...] = self._stored(some).reshape(into.shape)
             if self.dtype == np.float32:
                 check_finite(into, self.source, some)
         return out
 
-    def _mapped(self) -> np.ndarray:
-        if self._map is None:
-            shape, fortran, dtype, start = self.header
-            try:
-                found = np.memmap(self.file, dtype, "r", start, shape, "F" if fortran else "C")
-            except (OSError, ValueError) as error:
-                raise ValueError(
-                    f"{shown(self.file)} cannot be read any more: {shown(error)}. It was moved or "
-                    "changed since it was opened."
-                ) from None
-            self._map = np.asarray(found)
-        return self._map
+    def _stored(self, rows: np.ndarray) -> np.ndarray:
+        """These rows as they lie in the file."""
+        shape, fortran, dtype, start = self.header
+        found = np.empty((len(rows), *shape[1:]), dtype)
+        try:
+            with self.file.open("rb", buffering=0) as file:
+                if _identity(os.fstat(file.fileno())) != self._known:
+                    raise ValueError("it is another file now")
+                if fortran and len(shape) > 1:  # whose rows are scattered over all of it
+                    found[...] = np.memmap(file, dtype, "r", start, shape, "F")[rows]
+                elif len(rows):
+                    _fill(file, found, rows, start)
+        except (OSError, ValueError) as error:
+            raise ValueError(
+                f"{shown(self.file)} cannot be read any more: {shown(error)}. It was moved or "
+                "changed since it was opened."
+            ) from None
+        return found
+
+
+def _identity(found: os.stat_result) -> tuple[int, ...]:
+    return found.st_dev, found.st_ino, found.st_size
+
+
+def _fill(file: FileIO, out: np.ndarray, rows: np.ndarray, start: int) -> None:
+    """Read rows that lie in a file from `start` on, those that follow one another at once."""
+    size = out.itemsize * math.prod(out.shape[1:])
+    room = out.reshape(-1).view(np.uint8).data
+    cuts = (np.flatnonzero(np.diff(rows) != 1) + 1).tolist()
+    for first, end in itertools.pairwise([0, *cuts, len(rows)]):
+        file.seek(start + int(rows[first]) * size)
+        done = first * size
+        while done < end * size:
+            more = file.readinto(room[done : end * size])
+            if not more:
+                raise ValueError("it ends before its examples do")
+            done += more
 
 
 def holds_arrays(path: Path) -> bool:
@@ -129,7 +156,7 @@ def _open_npz(path: Path) -> Source:
                 header = _place(path, file, key)
             if header is None:
                 return as_examples(array(key), path)
-            return Stored(Mapped(path, header, path))
+            return Stored(OnDisk(path, header, path))
 
         return _source(find_keys(file.files, path), examples, array, file.files, path, [path])
 
@@ -166,7 +193,7 @@ def _open_npy(files: dict[str, Path], source: Path) -> Source:
         found = header(key)
         if found.dtype.hasobject:
             return array(key)  # which says why it is not read
-        return Stored(Mapped(files[key], found, source))
+        return Stored(OnDisk(files[key], found, source))
 
     used = [files[key] for of in keys.values() for key in of.values()]
     used += [files["names"]] if "names" in files else []

@@ -17,8 +17,8 @@ import pytest
 from kinfold.core import installed_memory
 from kinfold.core.readers import InMemory, Joined
 from kinfold.core.stored import Stored
-from kinfold.datasets import _mapped, arrays, parts
-from kinfold.datasets._mapped import Mapped, holds_arrays, open_arrays
+from kinfold.datasets import _on_disk, arrays, parts
+from kinfold.datasets._on_disk import OnDisk, holds_arrays, open_arrays
 
 pytestmark = pytest.mark.once
 
@@ -67,7 +67,7 @@ def test_rows_are_those_of_the_whole(tmp_path: Path, form: str, kind: str) -> No
     found = open_arrays(path)
     x = found.split.x
     assert isinstance(x, Stored)
-    assert isinstance(x.reader, Mapped)
+    assert isinstance(x.reader, OnDisk)
     assert (x.shape, x.dtype) == (whole.x.shape, whole.x.dtype)
     assert (found.parts, found.groups, found.split.files) == (None, None, None)
     assert found.split.names == whole.names
@@ -83,10 +83,29 @@ def test_rows_are_those_of_the_whole(tmp_path: Path, form: str, kind: str) -> No
 def test_values_do_not_depend_on_how_many_are_read_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: int
 ) -> None:
-    monkeypatch.setattr(_mapped, "_NUMBERS", block)
+    monkeypatch.setattr(_on_disk, "_NUMBERS", block)
     np.savez(tmp_path / "a.npz", x=FORMS["float64"], y=Y)
     x = np.asarray(open_arrays(tmp_path / "a.npz").split.x)
     np.testing.assert_array_equal(x, FORMS["float64"].astype("float32"))
+
+
+@pytest.mark.parametrize("form", ["float64", "fortran"])
+def test_a_file_that_changes_while_it_is_read_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str
+) -> None:
+    values = np.asfortranarray(FORMS["float64"]) if form == "fortran" else FORMS["float64"]
+    np.savez(tmp_path / "a.npz", x=values, y=Y)
+    x = open_arrays(tmp_path / "a.npz").split.x
+    with (tmp_path / "a.npz").open("r+b") as file:
+        file.truncate(400)
+    with pytest.raises(ValueError, match=r"a.npz cannot be read any more: it is another file now"):
+        x[:]
+    monkeypatch.setattr(_on_disk, "_identity", lambda _: x.reader._known)  # it was just cut short
+    with pytest.raises(ValueError, match=r"a.npz cannot be read any more: .*(ends|length)"):
+        x[:]
+    (tmp_path / "a.npz").unlink()
+    with pytest.raises(ValueError, match=r"a.npz cannot be read any more: .*No such file"):
+        x[3]
 
 
 def test_parts_of_a_file_and_of_a_folder(tmp_path: Path) -> None:
