@@ -58,10 +58,11 @@ def checks() -> dict[str, Check]:
         return lambda: case.build(**kwargs)
 
     references = {"x": x, "ref_embeddings": ref_x}
-    for case in CASES if EVERY else FORMS:
+    for case in CASES:
         add(f"{case}-weights", made(case), weights=weights)
-        beside = {"ref_labels": ref_y, "ref_mask": mask}
-        add(f"{case}-references", made(case), references, **beside)
+        if case in FORMS or EVERY:
+            beside = {"ref_labels": ref_y, "ref_mask": mask}
+            add(f"{case}-references", made(case), references, **beside)
     for case in FORMS if EVERY else FORMS[:2]:
         for reduction in ("sum", "mean_with_sample_weight", "none"):
             add(f"{case}-{reduction}", made(case, reduction=reduction), weights=weights)
