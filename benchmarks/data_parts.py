@@ -294,7 +294,10 @@ def _resident() -> float:
     children = (task.read_text() for task in Path("/proc/self/task").glob("*/children"))
     for process in ("self", *" ".join(children).split()):
         with contextlib.suppress(OSError):  # it has just ended
-            pages += int(Path("/proc", process, "statm").read_text().split()[1])
+            command = Path("/proc", process, "cmdline").read_bytes()
+            # One that is being started still shows the memory of this process.
+            if process == "self" or b"_kinfold_decode" in command:
+                pages += int(Path("/proc", process, "statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / MIB
 
 

@@ -79,7 +79,7 @@ def digits(folder: Path) -> str:
 
 
 def words(folder: Path) -> str:
-    """Spectrograms of 190 words, each spoken by 12 voices of espeak-ng: decibels, 64 x 64."""
+    """Spectrograms of 178 words, each spoken by 12 voices of espeak-ng: decibels, 64 x 64."""
     rng, x, y = np.random.default_rng(0), [], []
     spoken = sorted(WORDS.split())
     with tempfile.TemporaryDirectory() as made:
