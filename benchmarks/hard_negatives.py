@@ -8,7 +8,6 @@ means, where the differences are normal. It says nothing of other data.
 
 import json
 import os
-import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from pathlib import Path
@@ -57,16 +56,16 @@ def run(epochs: int, steps: int, seeds: Sequence[int], icons: Path | None, out: 
         sizes = {"training_images": len(training), "training_classes": len(training.names)}
         sizes |= {"test_images": len(test), "test_classes": len(test.names)}
         record["data"][name] = sizes
-        for seed in seeds:
-            for hard in (False, True):
-                job = {"data": name, "seed": seed, "hard_negatives": hard}
-                if any(job.items() <= row.items() for row in record["rows"]):
-                    continue
-                print(job, file=sys.stderr, flush=True)
-                found = train(training, test, seed, hard, epochs, steps)
-                record["rows"].append({**job, **found})
-                record["summary"] = summary(record["rows"])
-                machine.write(path, record)
+        jobs = [
+            {"data": name, "seed": seed, "hard_negatives": hard}
+            for seed in seeds
+            for hard in (False, True)
+        ]
+        for job in machine.left(jobs, record["rows"]):
+            found = train(training, test, job["seed"], job["hard_negatives"], epochs, steps)
+            record["rows"].append({**job, **found})
+            record["summary"] = summary(record["rows"])
+            machine.write(path, record)
     return record
 
 

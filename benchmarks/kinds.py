@@ -6,7 +6,6 @@ are measured on classes that neither has seen, the same ones.
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -67,16 +66,12 @@ def _made(folder: Path, name: str, maker: Any) -> str:
 def run(data: dict[str, str], seeds: range, out: Path) -> Row:
     """Train what is left, and write kinds.json after each training."""
     path = out / "kinds.json"
-    rows = json.loads(path.read_text(encoding="utf-8"))["rows"] if path.exists() else []
+    rows = machine.rows_in(path)
     record: Row = {"benchmark": "kinds", **machine.describe(), "rows": rows}
-    for seed in seeds:
-        for name, given in data.items():
-            job = {"data": name, "seed": seed}
-            if any(job.items() <= row.items() for row in rows):
-                continue
-            print(job, file=sys.stderr, flush=True)
-            rows.append({**job, **_trained(given, seed)})
-            machine.write(path, record)
+    jobs = ({"data": name, "seed": seed} for seed in seeds for name in data)
+    for job in machine.left(jobs, rows):
+        rows.append({**job, **_trained(data[job["data"]], job["seed"])})
+        machine.write(path, record)
     return record
 
 
@@ -89,7 +84,6 @@ def _trained(data: str, seed: int) -> Row:
         peer = [sys.executable, "-m", "benchmarks.kinds_peer", str(out)]
         said = subprocess.run(peer, stdout=subprocess.PIPE, text=True, check=True).stdout
         found = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
-        shutil.rmtree(out)
     found["raw"] = found.get("pixels", found.get("raw"))
     found["peer"] = json.loads(said.splitlines()[-1])
     kept = {row: {metric: found[row][metric] for metric in METRICS} for row in ROWS}

@@ -6,6 +6,7 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Iterable, Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,19 @@ def write(path: Path, record: dict[str, Any]) -> None:
     beside = path.with_suffix(".json.part")
     beside.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     beside.replace(path)
+
+
+def rows_in(path: Path) -> list[dict[str, Any]]:
+    """The rows that an earlier run wrote."""
+    return json.loads(path.read_text(encoding="utf-8"))["rows"] if path.exists() else []
+
+
+def left(jobs: Iterable[dict[str, Any]], rows: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """The jobs that have no row yet, each named as it begins."""
+    for job in jobs:
+        if not any(job.items() <= row.items() for row in rows):
+            print(job, file=sys.stderr, flush=True)
+            yield job
 
 
 def _versions() -> dict[str, str]:

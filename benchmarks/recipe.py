@@ -4,9 +4,7 @@ The two trainings of a seed begin with the same weights and see the same batches
 after its last epoch, so that nothing is chosen by a validation set.
 """
 
-import json
 import os
-import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from pathlib import Path
@@ -47,22 +45,23 @@ def run(seeds: Sequence[int], icons: Path | None, out: Path) -> Row:
     """Train what is left of the pairs, and write recipe.json after each training."""
     os.environ.setdefault("KERAS_BACKEND", "jax")  # before the first import of Keras
     path = out / "recipe.json"
-    rows = json.loads(path.read_text(encoding="utf-8"))["rows"] if path.exists() else []
+    rows = machine.rows_in(path)
     record: Row = {"benchmark": "recipe", "epochs": EPOCHS, "steps": STEPS, **machine.describe()}
     record["rows"] = rows
     sets = hard_negatives.data_sets(icons)
-    for seed in seeds:
-        for name, (training, test) in sets.items():
-            for way, loss_options in WAYS.items():
-                job = {"data": name, "seed": seed, "gradient": way}
-                if any(job.items() <= row.items() for row in rows):
-                    continue
-                print(job, file=sys.stderr, flush=True)
-                found = hard_negatives.train(
-                    training, test, seed, False, EPOCHS, STEPS, loss_options
-                )
-                rows.append({**job, **found})
-                machine.write(path, record)
+    jobs = (
+        {"data": name, "seed": seed, "gradient": way}
+        for seed in seeds
+        for name in sets
+        for way in WAYS
+    )
+    for job in machine.left(jobs, rows):
+        loss_options = WAYS[job["gradient"]]
+        found = hard_negatives.train(
+            *sets[job["data"]], job["seed"], False, EPOCHS, STEPS, loss_options
+        )
+        rows.append({**job, **found})
+        machine.write(path, record)
     return record
 
 

@@ -12,12 +12,12 @@ import weakref
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 
 import _kinfold_decode
 from _kinfold_decode import HEAD
+from kinfold.datasets._filling import fill
 from kinfold.datasets._names import shown
 
 _AT_ONCE = 8  # images of one request
@@ -98,25 +98,16 @@ def _ask(
     found: list[np.ndarray | str] = []
     for row in pixels:
         head = bytearray(HEAD.size)
-        _fill(answer, memoryview(head))
+        fill(answer, memoryview(head))
         (length,) = HEAD.unpack(head)
         if length:
             said = bytearray(length)
-            _fill(answer, memoryview(said))
+            fill(answer, memoryview(said))
             found.append(said.decode("utf-8"))
         else:
-            _fill(answer, memoryview(row).cast("B"))
+            fill(answer, memoryview(row).cast("B"))
             found.append(row)
     return found
-
-
-def _fill(file: IO[bytes], room: memoryview) -> None:
-    done = 0
-    while done < len(room):
-        more = file.readinto(room[done:])  # type: ignore[attr-defined]
-        if not more:
-            raise EOFError
-        done += more
 
 
 def _name(image: Path | bytes) -> str:

@@ -21,7 +21,7 @@ _BLOCK = 256  # examples read at once, so that few are held twice
 Opener = Callable[[], BinaryIO | Path]
 
 _MANY = 16  # images that other processes decode; fewer are decoded here, in threads
-_MOST_PROCESSES = 16  # of 50 MiB each
+_MOST_PROCESSES = 16  # each holds Python, NumPy and Pillow
 
 # By process, as neither threads nor the ends of pipes can be used after a fork.
 _pools: dict[int, ThreadPoolExecutor] = {}
@@ -71,14 +71,8 @@ def decode_all(
 
 
 def _decoded(opener: Opener, size: tuple[int, int], channels: int) -> np.ndarray | str:
-    try:
-        file = opener()
-    except Exception as error:  # whatever the file is in is damaged or gone
-        return reason(error)
-    if isinstance(file, Path):
-        return decode(file, size, channels)
-    with file:
-        return decode(file, size, channels)
+    given = _given(opener)
+    return given if isinstance(given, str) else decode(given, size, channels)
 
 
 def _given(opener: Opener) -> Path | bytes | str:
@@ -89,7 +83,7 @@ def _given(opener: Opener) -> Path | bytes | str:
             return file
         with file:
             return file.read()
-    except Exception as error:  # as above
+    except Exception as error:  # whatever the file is in is damaged or gone
         return reason(error)
 
 

@@ -26,6 +26,7 @@ from kinfold.datasets._arrays import (
     opened,
     part_and_role,
 )
+from kinfold.datasets._filling import fill
 from kinfold.datasets._folder import visible
 from kinfold.datasets._names import brief, shown
 from kinfold.datasets._npy import (
@@ -87,8 +88,8 @@ class OnDisk(AllReadable):
                 if fortran and len(shape) > 1:  # whose rows are scattered over all of it
                     found[...] = np.memmap(file, dtype, "r", start, shape, "F")[rows]
                 elif len(rows):
-                    _fill(file, found, rows, start)
-        except (OSError, ValueError) as error:
+                    _read_rows(file, found, rows, start)
+        except (OSError, ValueError, EOFError) as error:
             raise ValueError(
                 f"{shown(self.file)} cannot be read any more: {shown(error)}. It was moved or "
                 "changed since it was opened."
@@ -100,19 +101,14 @@ def _identity(found: os.stat_result) -> tuple[int, ...]:
     return found.st_dev, found.st_ino, found.st_size
 
 
-def _fill(file: FileIO, out: np.ndarray, rows: np.ndarray, start: int) -> None:
+def _read_rows(file: FileIO, out: np.ndarray, rows: np.ndarray, start: int) -> None:
     """Read rows that lie in a file from `start` on, those that follow one another at once."""
     size = out.itemsize * math.prod(out.shape[1:])
     room = out.reshape(-1).view(np.uint8).data
     cuts = (np.flatnonzero(np.diff(rows) != 1) + 1).tolist()
     for first, end in itertools.pairwise([0, *cuts, len(rows)]):
         file.seek(start + int(rows[first]) * size)
-        done = first * size
-        while done < end * size:
-            more = file.readinto(room[done : end * size])
-            if not more:
-                raise ValueError("it ends before its examples do")
-            done += more
+        fill(file, room[first * size : end * size])
 
 
 def holds_arrays(path: Path) -> bool:

@@ -28,7 +28,7 @@ def chosen(settings: Settings, train: Split, own_model: bool = False) -> tuple[S
     """
     sizes = np.bincount(train.y, minlength=1)
     usable = sizes[sizes > 1]
-    classes = settings.classes_per_batch or min(CLASSES_PER_BATCH, max(len(usable), 2))
+    classes = settings.classes(train)
     # Even, as some losses pair the examples of a class two by two.
     typical = int(np.median(usable)) if len(usable) else 0
     room = min(BATCH // classes, MOST_EXAMPLES_PER_CLASS, typical)

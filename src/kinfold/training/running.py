@@ -1,7 +1,6 @@
 """One process's part of a run: load the data, train the epochs that are left, measure, write."""
 
 import dataclasses
-import math
 import time
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -39,7 +38,6 @@ from kinfold.training.run_folder import CHOSEN_BY, Checkpoint, RunFolder
 from kinfold.training.untrained import untrained
 
 _READ = 4096  # vectors read at once
-_MOST_HELD = 2**28  # bytes of the validation examples that the epochs are compared by
 
 
 class Interrupted(KeyboardInterrupt):
@@ -125,14 +123,7 @@ class Run:
                 f"The epochs are compared by {len(rows):,} of the {len(validation):,} validation "
                 "examples, the same ones each time."
             )
-        size = len(split) * math.prod(split.x.shape[1:]) * split.x.dtype.itemsize
-        x = np.asarray(split.x) if size <= _MOST_HELD else split.x
-        raw = evaluation.pixels(x)  # which reads all, and so tells which cannot be read
-        if isinstance(x, np.ndarray):  # read once, not in every epoch
-            split, (self.watched_raw, x) = sampling.readable(split, raw, x)
-            split = dataclasses.replace(split, x=x)
-        else:
-            split, (self.watched_raw,) = sampling.readable(split, raw)
+        split, self.watched_raw = sampling.read_once(split)
         if self.writes:
             unreadable.tell(self.folder, self.splits, self.progress)
         return split

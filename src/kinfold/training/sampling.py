@@ -1,6 +1,8 @@
 """The part of a large test that the raw input is measured on, and that a report shows."""
 
+import dataclasses
 import functools
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +15,7 @@ from kinfold.training.evaluation import pixels, raw_shape
 MOST_VALIDATION = 2_500  # examples that the epochs are compared by
 _MOST = 20_000  # examples in a report
 _BYTES = 1 << 27  # of raw input as floats
+_MOST_HELD = 1 << 28  # bytes of examples that are kept as they are
 _GROUPS = 10  # classes that a sample holds at least, where there are as many
 
 
@@ -94,6 +97,19 @@ def readable(split: Split, *embeddings: np.ndarray) -> tuple[Split, list[np.ndar
         return split, list(embeddings)
     good = np.setdiff1d(np.arange(len(split)), bad)
     return select_rows(split, good), [rows[good] for rows in embeddings]
+
+
+def read_once(split: Split) -> tuple[Split, np.ndarray]:
+    """Read a split that every epoch asks for: its readable examples, in memory where they fit.
+
+    Returns:
+        The split, and its raw input at unit norm, float32 [m, p].
+    """
+    size = len(split) * math.prod(split.x.shape[1:]) * split.x.dtype.itemsize
+    held = [np.asarray(split.x)] if size <= _MOST_HELD else []
+    raw = pixels(held[0] if held else split.x)  # which reads all, and tells which cannot be read
+    split, (raw, *held) = readable(split, raw, *held)
+    return dataclasses.replace(split, x=held[0]) if held else split, raw
 
 
 def rows_of_both(

@@ -196,17 +196,20 @@ class Settings(Fields):
         finally:
             keras.config.set_dtype_policy(before)
 
+    def classes(self, train: Split) -> int:
+        """How many classes a batch has: as many as can be, of those with two examples or more."""
+        usable = int((np.bincount(train.y) > 1).sum())
+        return self.classes_per_batch or min(CLASSES_PER_BATCH, max(usable, 2))
+
     def make_batches(self, train: Split) -> ClassBalancedBatches:
         """Build the batches of an epoch, which follow from the seed and the epoch alone."""
-        usable = int((np.bincount(train.y) > 1).sum())
-        classes = self.classes_per_batch or min(CLASSES_PER_BATCH, max(usable, 2))
         x, stored = train.x, isinstance(train.x, Stored)
         if self.cache and isinstance(x, Stored):
             x = Stored(Cached(x.reader, int(self.cache * 2**30)), x.rows)
         return ClassBalancedBatches(
             x,
             train.y,
-            classes_per_batch=classes,
+            classes_per_batch=self.classes(train),
             examples_per_class=self.examples_per_class or EXAMPLES_PER_CLASS,
             batches_per_epoch=self.steps,
             seed=self.seed,
