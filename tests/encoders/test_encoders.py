@@ -14,7 +14,7 @@ from kinfold.encoders import networks
 from kinfold.encoders.scaling import Scaling, value_range
 from kinfold.layers import L2Embedding
 from kinfold.losses import CircleLoss
-from kinfold.training import evaluation
+from kinfold.training import raw_input
 
 
 def images(shape: tuple[int, int, int], count: int = 3) -> np.ndarray:
@@ -143,7 +143,7 @@ def test_models_are_saved_of_plain_layers_that_load_without_kinfold(
         expected[name] = as_numpy(model(x))
         encoders.plain(model).save(tmp_path / f"{name}.keras")
     for name, x in (("raw images", images((130, 70, 1))), ("raw vectors", vectors)):
-        inputs[name], expected[name] = x, evaluation.pixels(x)
+        inputs[name], expected[name] = x, raw_input.pixels(x)
         encoders.raw(x.shape[1:]).save(tmp_path / f"{name}.keras")
     np.savez(tmp_path / "x.npz", **inputs)
     done = subprocess.run([sys.executable, "-c", ALONE, tmp_path], capture_output=True, text=True)

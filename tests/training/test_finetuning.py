@@ -15,7 +15,7 @@ from scipy import ndimage
 from kinfold import encoders
 from kinfold.encoders import augmentation, pretrained
 from kinfold.encoders.scaling import Scaling
-from kinfold.training import evaluation, files, records, run_folder, running, sources
+from kinfold.training import evaluation, files, raw_input, records, run_folder, running, sources
 from kinfold.training.commands import Settings, resume, train
 from kinfold.training.progress import Progress
 from kinfold.training.run_folder import RunFolder
@@ -167,7 +167,7 @@ def test_a_fine_tuned_run_keeps_what_is_frozen_and_goes_on_without_its_file(
     ):
         np.testing.assert_array_equal(ours_, theirs_)
     vectors = evaluation.embed(start, test.x)
-    raw = evaluation.pixels(x)
+    raw = raw_input.pixels(x)
     expected = evaluation.measure(test, vectors, vectors, lambda: raw)[0]["untrained"]
     assert files.read_json(folder.metrics)["untrained"] == expected
 

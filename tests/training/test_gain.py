@@ -8,7 +8,7 @@ from scipy.stats import bootstrap
 
 from kinfold.datasets import Split
 from kinfold.metrics import retrieval_metrics
-from kinfold.training import evaluation, sources
+from kinfold.training import evaluation, raw_input, sources
 from kinfold.training.evaluation import gain, measure, measure_in_gallery
 from kinfold.training.verdicts import (
     comparison_text,
@@ -94,7 +94,7 @@ def test_measure_gives_the_scores_of_the_metrics_and_their_gain() -> None:
     x = (RNG.normal(size=(12, 5))[y] + RNG.normal(size=(48, 5))).astype("float32")
     better = (x + 2 * np.eye(12, 5)[y]).astype("float32")
     split = Split(x, y, tuple("abcdefghijkl"))
-    table, gained, sampled = measure(split, x, better, lambda: evaluation.pixels(x))
+    table, gained, sampled = measure(split, x, better, lambda: raw_input.pixels(x))
     assert sampled is None
     names = tuple(evaluation.METRICS)
     assert table["raw"] == pytest.approx(retrieval_metrics(x, y, metrics=names))
@@ -103,7 +103,7 @@ def test_measure_gives_the_scores_of_the_metrics_and_their_gain() -> None:
         rise = table["trained"][name] - table["raw"][name]
         assert gained[name]["difference"] == pytest.approx(rise)
     assert "gain" in table_text(table, gained)
-    same = table_text(*measure(split, x, 3 * x, lambda: evaluation.pixels(x))[:2])
+    same = table_text(*measure(split, x, 3 * x, lambda: raw_input.pixels(x))[:2])
     assert "is no better than the raw input" in same.splitlines()[-1]
 
 
@@ -111,7 +111,7 @@ def test_images_have_pixels_and_a_gain_with_its_interval() -> None:
     y = np.repeat(np.arange(10, dtype="int32"), 2)
     x = RNG.integers(0, 256, (20, 3, 3, 1), dtype=np.uint8)
     vectors = np.eye(10, dtype="float32")[y]
-    raw = evaluation.pixels(x)
+    raw = raw_input.pixels(x)
     table, gained, _ = measure(Split(x, y, tuple("abcdefghij")), vectors, vectors, lambda: raw)
     assert table.keys() == {"pixels", "untrained", "trained"}
     assert table["trained"]["map@r"] == 1.0
@@ -133,7 +133,7 @@ def test_a_gallery_is_matched_by_the_names_of_classes() -> None:
     x = gallery.x[[2, 2, 1, 0, 0, 0]]  # one of "b" lies on "other"
     all_rows = np.arange(len(queries)), np.arange(len(gallery))
     models = {"untrained": (x, gallery.x), "trained": (x, gallery.x)}
-    raw = evaluation.pixels(x), evaluation.pixels(gallery.x)
+    raw = raw_input.pixels(x), raw_input.pixels(gallery.x)
     split = Split(x, queries.y, queries.names)
     table, gained, _ = measure_in_gallery(split, models, gallery, raw, all_rows)
     assert table["raw"] == {"recall@1": 0.75, "map@r": 0.75, "mrr": pytest.approx((3 + 5 / 12) / 4)}

@@ -22,6 +22,7 @@ from kinfold.training import (
     files,
     listing,
     measuring,
+    raw_input,
     records,
     run_folder,
     running,
@@ -317,7 +318,7 @@ def test_a_large_test_is_measured_whole_and_its_raw_input_on_whole_classes(
         assert metrics["trained"] == evaluation.averaged(found)["all"]
         part = evaluation.scores({"some": (embeddings[rows], None)}, test.y[rows])[0]
         assert sample["trained"] == evaluation.averaged(part)["some"]
-    raw = evaluation.scores({"raw": (evaluation.pixels(test.x[rows]), None)}, test.y[rows])[0]
+    raw = evaluation.scores({"raw": (raw_input.pixels(test.x[rows]), None)}, test.y[rows])[0]
     assert metrics["pixels"] == evaluation.averaged(raw)["raw"]
     rise = metrics["gain"]["map@r"]["difference"]
     assert rise == pytest.approx(sample["trained"]["map@r"] - metrics["pixels"]["map@r"])

@@ -29,6 +29,7 @@ from kinfold.training import (
     files,
     listing,
     measuring,
+    raw_input,
     run_folder,
     running,
     sources,
@@ -654,7 +655,7 @@ def test_the_raw_input_is_kept_where_no_epoch_is_better(tmp_path: Path) -> None:
     x = np.load(data)["x"]
     x[0] = 0
     embeddings = keras.saving.load_model(tmp_path / "run" / "model.keras").predict(x, verbose=0)
-    np.testing.assert_allclose(embeddings, evaluation.pixels(x), atol=1e-6)
+    np.testing.assert_allclose(embeddings, raw_input.pixels(x), atol=1e-6)
 
     with pytest.raises(Crash):
         train(settings, tmp_path / "broken", progress=StopAt(2, 1, Crash()))
@@ -791,7 +792,7 @@ def test_an_image_run_trains_with_the_contrastive_loss(tmp_path: Path) -> None:
 @pytest.mark.once
 def test_large_images_are_averaged_for_the_baseline() -> None:
     x = np.random.default_rng(0).integers(0, 256, (3, 130, 131, 3), dtype=np.uint8)
-    rows = evaluation.pixels(x)
+    rows = raw_input.pixels(x)
     cells = x[:, :130, :130].reshape(3, 26, 5, 26, 5, 3).astype(float).mean(axis=(2, 4))
     expected = cells.reshape(3, -1)
     expected /= np.linalg.norm(expected, axis=1, keepdims=True)

@@ -166,7 +166,7 @@ def vector_head(input_size: int, embedding_size: int = 128) -> keras.Model:
 def raw(shape: tuple[int, ...]) -> keras.Model:
     """Build the model that learns nothing: its embedding is the input itself, at unit norm.
 
-    It computes what `training.evaluation.pixels` does: images larger than 32 pixels per side are
+    It computes what `training.raw_input.pixels` does: images larger than 32 pixels per side are
     averaged over squares, and all values of an image stand in one row.
 
     Args:

@@ -8,7 +8,7 @@ import numpy as np
 
 from kinfold.core.stored import blocks, take
 from kinfold.datasets import Split
-from kinfold.training import evaluation, files, results, sampling, verdicts
+from kinfold.training import evaluation, files, raw_input, results, sampling, verdicts
 from kinfold.training.evaluation import Table
 from kinfold.training.kept import Kept, Path_, same_data
 from kinfold.training.progress import Progress
@@ -115,7 +115,7 @@ def evaluate(
             table,
             {},
             sample.split,
-            evaluation.unit_rows(embeddings[sample.rows]),
+            raw_input.unit_rows(embeddings[sample.rows]),
             sample.raw,
             gain,
             verdicts.sampled_text(sampled),
@@ -131,8 +131,8 @@ def _in_gallery(
     most = sampling.room(split.x.shape[1:])
     rows = sampling.rows_of_both(*evaluation.matched(split, gallery), most)
     raw = (
-        evaluation.pixels(take(split.x, rows[0])),
-        evaluation.pixels(take(gallery.x, rows[1])),
+        raw_input.pixels(take(split.x, rows[0])),
+        raw_input.pixels(take(gallery.x, rows[1])),
     )
     table, gain, trained = evaluation.measure_in_gallery(split, models, gallery, raw, rows)
     return table, gain, results.sampled(rows[0], len(split), trained)

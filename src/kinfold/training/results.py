@@ -11,7 +11,7 @@ import numpy as np
 
 import kinfold
 from kinfold.datasets import Split
-from kinfold.training import evaluation, run_folder, verdicts
+from kinfold.training import evaluation, raw_input, run_folder, verdicts
 from kinfold.training.evaluation import Gain, Table
 from kinfold.training.records import Config
 from kinfold.training.report import Report
@@ -113,7 +113,7 @@ def report(
         measured[0],
         checkpoint.history,
         sample.split,
-        evaluation.unit_rows(embeddings),
+        raw_input.unit_rows(embeddings),
         sample.raw,
         measured[1],
         " ".join(
@@ -130,7 +130,7 @@ def report(
         best_epoch=checkpoint.best_epoch if best == "trained" else None,
         validation_baseline=checkpoint.baseline.get("raw", {}),
         others={
-            name: (part, evaluation.unit_rows(evaluation.embed(encoder, part.x)))
+            name: (part, raw_input.unit_rows(evaluation.embed(encoder, part.x)))
             for name, part in others.items()
         },
     )

@@ -10,7 +10,7 @@ import numpy as np
 from kinfold.core.stored import Stored
 from kinfold.datasets import Split
 from kinfold.datasets._split import select_rows
-from kinfold.training.evaluation import pixels, raw_shape
+from kinfold.training.raw_input import pixels, raw_shape
 
 MOST_VALIDATION = 2_500  # examples that the epochs are compared by
 _MOST = 20_000  # examples in a report

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from kinfold.datasets import Split
-from kinfold.training.evaluation import pixels
+from kinfold.training.raw_input import pixels
 from kinfold.training.report import measures
 from kinfold.training.report.context import ReportContext, class_name
 from kinfold.training.report.markup import note, section
