@@ -84,7 +84,7 @@ def messages(run: Path | None) -> Iterator[None]:
             say(f"error: {error}")
             raise typer.Exit(1) from None
         except OSError as error:
-            from kinfold.training.files import WriteError
+            from kinfold.core.files import WriteError
 
             resumable = isinstance(error, WriteError) or type(error).__name__ == "RankFailedError"
             say(f"error: {error} {go_on}" if resumable else f"error: {error}")

@@ -9,8 +9,9 @@ from typing import Any
 import keras
 import numpy as np
 
+from kinfold.core import files
 from kinfold.datasets import Splits
-from kinfold.training import evaluation, files, records, run_folder, sources
+from kinfold.training import evaluation, records, run_folder, sources
 from kinfold.training.commands import Settings
 from kinfold.training.progress import Progress
 from kinfold.training.run_folder import RunFolder

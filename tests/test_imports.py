@@ -16,7 +16,8 @@ SRC = Path(kinfold.__file__).parent
 # Each room imports from those before it only.
 ROOMS = [
     "core", "distances", "distributed", "streaming", "losses", "memory", "model", "layers",
-    "compat", "datasets", "metrics", "batches", "callbacks", "encoders", "training",
+    "compat", "datasets", "metrics", "search", "thresholds", "batches", "callbacks", "encoders",
+    "training", "trained",
 ]  # fmt: skip
 
 HEAVY = {"PIL", "matplotlib", "pyarrow", "rich", "sklearn", "typer", "jax", "torch", "tensorflow"}

@@ -15,5 +15,6 @@ from kinfold import metrics as metrics
 from kinfold.encoders import augmentation as augmentation
 from kinfold.memory import CrossBatchMemory as CrossBatchMemory
 from kinfold.model import EmbeddingModel as EmbeddingModel
+from kinfold.search import Index as Index
 
 __version__ = "0.1.0"

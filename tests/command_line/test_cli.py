@@ -13,7 +13,8 @@ import pytest
 from typer.testing import CliRunner, Result
 
 import kinfold_cli as cli
-from kinfold.training import files, listing, running
+from kinfold.core import files
+from kinfold.training import listing, running
 from kinfold.training.progress import Lines
 
 BACKEND = keras.backend.backend()

@@ -20,7 +20,7 @@ import pytest
 from PIL import Image
 
 from _kinfold_text import DATA_FORMS
-from kinfold.core import installed_memory
+from kinfold.core import files, installed_memory
 from kinfold.datasets import (
     Split,
     Splits,
@@ -32,7 +32,7 @@ from kinfold.datasets import (
     shown,
     split_classes,
 )
-from kinfold.training import files, listing, sources
+from kinfold.training import listing, sources
 
 pytestmark = pytest.mark.once
 

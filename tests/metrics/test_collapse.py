@@ -11,9 +11,10 @@ import pytest
 
 from kinfold import encoders
 from kinfold.callbacks import RetrievalEvaluation
+from kinfold.core import files
 from kinfold.losses import PairContrastiveLoss
 from kinfold.metrics import collapse
-from kinfold.training import evaluation, files, running
+from kinfold.training import evaluation, running
 from kinfold.training.commands import Settings, resume, train
 from kinfold.training.progress import Progress
 

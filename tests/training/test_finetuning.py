@@ -13,9 +13,10 @@ from keras import layers, ops
 from scipy import ndimage
 
 from kinfold import encoders
+from kinfold.core import files
 from kinfold.encoders import augmentation, pretrained
 from kinfold.encoders.scaling import Scaling
-from kinfold.training import evaluation, files, raw_input, records, run_folder, running, sources
+from kinfold.training import evaluation, raw_input, records, run_folder, running, sources
 from kinfold.training.commands import Settings, resume, train
 from kinfold.training.progress import Progress
 from kinfold.training.run_folder import RunFolder

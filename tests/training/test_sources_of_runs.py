@@ -16,10 +16,10 @@ import pytest
 from PIL import Image
 
 from kinfold import training
+from kinfold.core import files
 from kinfold.core.stored import Stored
 from kinfold.training import (
     evaluation,
-    files,
     listing,
     measuring,
     raw_input,

@@ -22,11 +22,11 @@ import pytest
 from PIL import Image
 
 from kinfold import training
+from kinfold.core import files
 from kinfold.datasets import Split
 from kinfold.training import (
     checkpoints,
     evaluation,
-    files,
     listing,
     measuring,
     raw_input,

@@ -58,6 +58,16 @@ class Task(NamedTuple):
                 )
         return cls(asked, query, gallery, relevant, own_gallery)
 
+    def depth(self, rows: np.ndarray) -> int:
+        """How many ranks of these queries are looked at, without those of a whole ranking."""
+        most = int(self.relevant[rows].max(initial=0))
+        return max([most if k is None else k for _, k in self.asked.values()], default=0) or 1
+
+    def of_whole_rankings(self) -> "Task":
+        """The part of the task that asks for the first hit, wherever it is."""
+        asked = self.asked.items()
+        return self._replace(asked={name: what for name, what in asked if what == ("mrr", 0)})
+
     def warn_of_left_out(self) -> None:
         left_out = np.count_nonzero(self.relevant == 0)
         if left_out:
@@ -108,13 +118,21 @@ def to_numpy(value: Any) -> np.ndarray:
     return np.asarray(value)
 
 
-def score(task: Task, rows: np.ndarray, block: np.ndarray) -> dict[str, np.ndarray]:
-    """The metrics of the queries of one block, [rows] each."""
+def score(
+    task: Task, rows: np.ndarray, block: np.ndarray, hits: np.ndarray
+) -> dict[str, np.ndarray]:
+    """The metrics of queries, [rows] each.
+
+    Args:
+        task: what is asked for.
+        rows: int [rows], the queries.
+        block: float32 [rows, w], the distances of their nearest items, or of all.
+        hits: bool [rows, w], which of these are of the query's class.
+    """
     relevant = task.relevant[rows]
     limits = {name: relevant if k is None else k for name, (_, k) in task.asked.items()}
     depths = [int(np.max(limits[name])) for name, (kind, _) in task.asked.items() if kind != "mrr"]
     depth = max(depths, default=0)
-    hits = task.gallery_classes == task.query_classes[rows, None]
     ranks = Ranks.of(block, hits, depth) if depth else None
     values = {}
     for name, (kind, k) in task.asked.items():
@@ -238,8 +256,8 @@ def _reciprocal_rank(block: np.ndarray, hits: np.ndarray, k: int) -> np.ndarray:
     above = np.count_nonzero(block < nearest, axis=1)
     items = np.count_nonzero(tied, axis=1)
     group_hits = np.count_nonzero(tied & hits, axis=1)
-    values = np.where(above < k, 1 / (above + 1.0), 0.0)
-    for i in np.flatnonzero(items > group_hits):
+    values = np.where((above < k) & (group_hits > 0), 1 / (above + 1.0), 0.0)
+    for i in np.flatnonzero((items > group_hits) & (group_hits > 0)):
         # Chance that the group's first hit is at its place 1, 2, ...: none before, then one.
         t, r = items[i], group_hits[i]
         place = np.arange(1, t - r + 2)

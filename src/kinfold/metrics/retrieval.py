@@ -8,6 +8,8 @@ from keras import ops
 
 from kinfold.core.checks import Tensor
 from kinfold.metrics.compared import Comparison
+from kinfold.metrics.copies import Copies
+from kinfold.metrics.nearest import Nearest, nearest
 from kinfold.metrics.ranking import Task, score, smallest
 
 __all__ = ["neighbours", "retrieval_metrics"]
@@ -16,6 +18,8 @@ __all__ = ["neighbours", "retrieval_metrics"]
 # rows * columns * dimensions differences). About 16 MB and 128 MB of float32.
 _BLOCK_ELEMENTS = 1 << 22
 _WORK_ELEMENTS = 1 << 25
+# Queries that are scored at once by their nearest items.
+_ROWS = 4096
 
 
 def retrieval_metrics(
@@ -139,22 +143,35 @@ def neighbours(
             f"`k` must be at least 1 and at most {available}, the number of items to find. "
             f"Received: k={k}."
         )
+    shortlists = nearest(compared, k)
+    if shortlists is not None:
+        indices, values = _first(*shortlists, k)
+        return indices, -values if compared.kind.similarity else values
     indices = np.empty((n, k), np.int64)
     values = np.empty((n, k), np.float32)
     for rows, block in _blocks(compared, np.arange(n)):
-        nearest = np.sort(smallest(block, k), axis=1)
-        found = np.take_along_axis(block, nearest, axis=1)
+        closest = np.sort(smallest(block, k), axis=1)
+        found = np.take_along_axis(block, closest, axis=1)
         # Where more items tie at the last place than fit, `smallest` keeps any: keep the first.
         furthest = found.max(axis=1, keepdims=True)
         for i in np.flatnonzero(np.count_nonzero(block <= furthest, axis=1) > k):
             tied = np.flatnonzero(block[i] == furthest[i])
             fixed = np.flatnonzero(block[i] < furthest[i])
-            nearest[i] = np.sort(np.concatenate([fixed, tied[: k - len(fixed)]]))
-        found = np.take_along_axis(block, nearest, axis=1)
+            closest[i] = np.sort(np.concatenate([fixed, tied[: k - len(fixed)]]))
+        found = np.take_along_axis(block, closest, axis=1)
         order = np.argsort(found, axis=1, kind="stable")
-        indices[rows] = np.take_along_axis(nearest, order, axis=1)
+        indices[rows] = np.take_along_axis(closest, order, axis=1)
         values[rows] = np.take_along_axis(found, order, axis=1)
     return indices, -values if compared.kind.similarity else values
+
+
+def _first(values: np.ndarray, items: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """The first k of each row by their values, equal ones by item."""
+    order = np.argsort(items, axis=1)
+    values = np.take_along_axis(values, order, axis=1)
+    first = np.argsort(values, axis=1, kind="stable")[:, :k]
+    order = np.take_along_axis(order, first, axis=1)
+    return np.take_along_axis(items, order, axis=1), np.take_along_axis(values, first, axis=1)
 
 
 def measure(task: Task, query: Tensor, gallery: Tensor | None, distance: Any) -> dict[str, float]:
@@ -183,10 +200,32 @@ def score_queries(
     order = np.argsort(task.relevant, kind="stable")
     order = order[task.relevant[order] > 0]
     scores = {name: np.zeros(len(compared.x)) for name in task.asked}
+    shortlists = nearest(compared, task.depth(order))
+    if shortlists is not None:
+        left = _scored_by(shortlists, task, order, scores)
+        # Queries whose whole ranking is asked for, and whose nearest item of their class is beyond.
+        task = task.of_whole_rankings()
+        order = order[left] if task.asked else order[:0]
     for rows, block in _blocks(compared, order):
-        for name, values in score(task, rows, block).items():
+        hits = task.gallery_classes == task.query_classes[rows, None]
+        for name, values in score(task, rows, block, hits).items():
             scores[name][rows] = values
     return scores
+
+
+def _scored_by(
+    found: Nearest, task: Task, order: np.ndarray, scores: dict[str, np.ndarray]
+) -> np.ndarray:
+    """Score queries by their nearest items; return which of them [len(order)] lack a hit there."""
+    left = np.zeros(len(order), bool)
+    for start in range(0, len(order), _ROWS):
+        rows = order[start : start + _ROWS]
+        block, items = found.distances[rows], found.items[rows]
+        hits = (task.gallery_classes[items] == task.query_classes[rows, None]) & np.isfinite(block)
+        for name, values in score(task, rows, block, hits).items():
+            scores[name][rows] = values
+        left[start : start + _ROWS] = ~hits.any(axis=1)
+    return left
 
 
 def _blocks(compared: Comparison, order: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -195,7 +234,7 @@ def _blocks(compared: Comparison, order: np.ndarray) -> Iterator[tuple[np.ndarra
     Smaller is closer, also for a similarity; a query's own entry is infinite where `r` is `x`.
     """
     x, kind = compared.x, compared.kind
-    r, copies = _without_copies(compared.r)
+    r, copies = Copies.of(compared.r)
     m, d = r.shape
     height, width = _BLOCK_ELEMENTS // len(copies), m
     if not compared.of_products:  # a distance of one's own may hold d numbers of a pair
@@ -223,13 +262,3 @@ def _blocks(compared: Comparison, order: np.ndarray) -> Iterator[tuple[np.ndarra
         if compared.own_gallery:
             block[np.arange(len(rows)), rows] = np.inf
         yield rows, block
-
-
-def _without_copies(r: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The different rows of `r`, and for each of its rows which of them it equals.
-
-    A matrix product may round equal columns differently; computed once, they tie.
-    """
-    rows = (r + 0.0).view(np.dtype((np.void, r.shape[1] * r.itemsize)))[:, 0]  # -0.0 is 0.0
-    _, first, copies = np.unique(rows, return_index=True, return_inverse=True)
-    return (r, np.arange(len(r))) if len(first) == len(r) else (r[first], copies)

@@ -9,9 +9,10 @@ import keras
 import numpy as np
 
 from kinfold.callbacks import RetrievalEvaluation
+from kinfold.core import files
 from kinfold.datasets import Split
 from kinfold.metrics.retrieval import retrieval_metrics
-from kinfold.training import files, run_folder
+from kinfold.training import run_folder
 from kinfold.training.devices import Devices
 from kinfold.training.evaluation import as_numpy, assign
 from kinfold.training.hard_negatives import HardNegatives

@@ -10,11 +10,11 @@ from typing import Any
 
 import keras
 
+from kinfold.core.files import WriteError as WriteError
 from kinfold.encoders import pretrained
 from kinfold.training import evaluation, own_model, records, sources, verdicts
 from kinfold.training.devices import Devices, use
 from kinfold.training.evaluation import Table
-from kinfold.training.files import WriteError as WriteError
 from kinfold.training.measuring import compare as compare
 from kinfold.training.measuring import evaluate as evaluate
 from kinfold.training.progress import Progress

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from kinfold.core import files
 from kinfold.core.stored import Stored
 from kinfold.datasets import Split, Splits, shown
 from kinfold.datasets._fingerprints import Fingerprints, changed, look
@@ -17,7 +18,6 @@ from kinfold.datasets._image_files import Files
 from kinfold.datasets._names import as_text, brief, counted
 from kinfold.datasets._pictures import Pictures
 from kinfold.datasets._source import Source
-from kinfold.training import files
 from kinfold.training.run_folder import SPLITS, archive, json_array, json_of
 
 _PRINTS = ("sizes", "times", "hashes")

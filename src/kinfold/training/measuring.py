@@ -6,9 +6,10 @@ from typing import Any
 import keras
 import numpy as np
 
+from kinfold.core import files
 from kinfold.core.stored import blocks, take
 from kinfold.datasets import Split
-from kinfold.training import evaluation, files, raw_input, results, sampling, verdicts
+from kinfold.training import evaluation, raw_input, results, sampling, verdicts
 from kinfold.training.evaluation import Table
 from kinfold.training.kept import Kept, Path_, same_data
 from kinfold.training.progress import Progress

@@ -6,8 +6,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from kinfold.core import files
 from kinfold.encoders.pretrained import first_line
-from kinfold.training import files
 from kinfold.training.settings import Settings
 
 _DECIDED = ("backbone", "weights", "freeze", "embedding_size", "precision", "chunk")

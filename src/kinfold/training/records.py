@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import kinfold
+from kinfold.core import files
 from kinfold.encoders.scaling import Scaling
-from kinfold.training import files
 from kinfold.training.run_folder import RunFolder
 from kinfold.training.settings import Settings
 

@@ -28,8 +28,8 @@ from typing import Any
 
 import numpy as np
 
+from kinfold.core import files
 from kinfold.datasets import Split, Splits
-from kinfold.training import files
 
 SPLITS = Splits._fields
 CHOSEN_BY = "val_map@r"

@@ -8,6 +8,7 @@ from importlib.util import find_spec
 import keras
 import numpy as np
 
+from kinfold.core import files
 from kinfold.core.stored import blocks
 from kinfold.datasets import Split
 from kinfold.datasets._split import select_rows
@@ -15,7 +16,6 @@ from kinfold.encoders import networks
 from kinfold.encoders.scaling import Scaling
 from kinfold.training import (
     evaluation,
-    files,
     listing,
     own_model,
     recipe,

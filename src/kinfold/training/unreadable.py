@@ -5,10 +5,10 @@ from typing import Any
 
 import keras
 
+from kinfold.core import files
 from kinfold.core.stored import Stored
 from kinfold.datasets import Split, Splits
 from kinfold.datasets._names import counted
-from kinfold.training import files
 from kinfold.training.progress import Progress
 from kinfold.training.run_folder import RunFolder
 

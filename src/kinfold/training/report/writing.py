@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from kinfold.training.files import write_text
+from kinfold.core.files import write_text
 from kinfold.training.report import page
 from kinfold.training.report.contents import Report, check
 

@@ -1,0 +1,26 @@
+"""Products of rows of embeddings: NumPy's on a processor, the backend's on what it has beside."""
+
+from typing import Any
+
+import numpy as np
+from keras import ops
+
+from kinfold.metrics.ranking import to_numpy
+
+
+def given(rows: np.ndarray) -> Any:
+    """Rows float32 [n, d] where their products are computed."""
+    return ops.convert_to_tensor(rows) if _on_device() else rows
+
+
+def of(x: Any, r: Any) -> np.ndarray:
+    """The products [n, m] of all of the rows that `given` gave; may be written to."""
+    if isinstance(x, np.ndarray):
+        return x @ r.T
+    return np.array(to_numpy(ops.matmul(x, ops.transpose(r))))
+
+
+def _on_device() -> bool:
+    """Whether the backend computes elsewhere than on the processor."""
+    tensor = ops.convert_to_tensor(np.zeros(1, np.float32))
+    return "cpu" not in str(tensor.device).lower()

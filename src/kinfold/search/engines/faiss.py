@@ -1,0 +1,101 @@
+"""FAISS: graphs (HNSW) or inverted lists with product quantization, in one process's memory."""
+
+import importlib
+from typing import Any
+
+import numpy as np
+
+from kinfold import distances
+
+# Beyond this many vectors a graph takes too long to build and too much memory.
+_GRAPH_UP_TO = 2_000_000
+_BREADTH = 128  # of a search in a graph
+_TRAIN = 200_000  # vectors that lists and codes are learned from
+_MORE = 4  # candidates for each item wanted, where codes stand for vectors
+
+
+class Faiss:
+    """Finds most of the nearest.
+
+    Args:
+        kind: the distance: cosine, euclidean, squared_euclidean or inner_product.
+        dimension: of the vectors.
+        factory: what `faiss.index_factory` takes; None for "HNSW32" up to two million vectors, and
+            "IVF4096,PQ64" or as many codes as the dimension allows beyond.
+    """
+
+    def __init__(
+        self, kind: distances.Distance, dimension: int, factory: str | None = None
+    ) -> None:
+        try:
+            self.faiss: Any = importlib.import_module("faiss")
+        except ImportError:
+            raise ImportError("The engine faiss needs FAISS: pip install kinfold[faiss]") from None
+        self.kind = kind
+        self.dimension = dimension
+        self.factory = factory
+        self.index: Any = None
+        self.numbers = np.empty(0, np.int64)  # of the vectors in the order in which FAISS has them
+        self.gone = np.empty(0, bool)
+
+    def add(self, vectors: np.ndarray, numbers: np.ndarray) -> None:
+        rows = self._ready(vectors)
+        if self.index is None:
+            self.index = self._made(len(rows))
+        if not self.index.is_trained:
+            step = max(1, len(rows) // _TRAIN)
+            self.index.train(rows[::step])
+        self.index.add(rows)
+        self.numbers = np.concatenate([self.numbers, numbers])
+        self.gone = np.concatenate([self.gone, np.zeros(len(numbers), bool)])
+
+    def remove(self, numbers: np.ndarray) -> None:
+        self.gone[np.searchsorted(self.numbers, numbers)] = True
+
+    def search(self, queries: np.ndarray, k: int, allowed: np.ndarray | None) -> np.ndarray:
+        there = ~self.gone
+        if allowed is not None:
+            there &= np.isin(self.numbers, allowed)
+        k = min(k if self._is_graph() else k * _MORE, int(there.sum()))
+        selector = None
+        if not there.all():
+            bits = np.packbits(there, bitorder="little")
+            selector = self.faiss.IDSelectorBitmap(len(there), self.faiss.swig_ptr(bits))
+        found = self.index.search(self._ready(queries), k, params=self._parameters(selector, k))[1]
+        return np.where(found < 0, -1, self.numbers[found])
+
+    def _is_graph(self) -> bool:
+        return isinstance(self.index, self.faiss.IndexHNSW)
+
+    def _parameters(self, selector: Any, k: int) -> Any:
+        if self._is_graph():
+            return self.faiss.SearchParametersHNSW(sel=selector, efSearch=max(_BREADTH, 2 * k))
+        if isinstance(self.index, self.faiss.IndexIVF):
+            probes = min(self.index.nlist, max(8, self.index.nlist // 32))
+            return self.faiss.SearchParametersIVF(sel=selector, nprobe=probes)
+        return self.faiss.SearchParameters(sel=selector) if selector is not None else None
+
+    def _made(self, count: int) -> Any:
+        factory = self.factory
+        if factory is None:
+            codes = next(c for c in (64, 48, 32, 16, 8, 4, 2, 1) if self.dimension % c == 0)
+            factory = "HNSW32" if count <= _GRAPH_UP_TO else f"IVF4096,PQ{codes}"
+        metric = self.faiss.METRIC_L2
+        if self.kind.needs_unit_rows or self.kind.similarity:
+            metric = self.faiss.METRIC_INNER_PRODUCT
+        try:
+            made = self.faiss.index_factory(self.dimension, factory, metric)
+        except RuntimeError:
+            raise ValueError(
+                f"FAISS knows no index {factory!r} of {self.dimension} dimensions; such as "
+                "'HNSW32' or 'IVF1024,PQ16' name one."
+            ) from None
+        if isinstance(made, self.faiss.IndexHNSW):
+            made.hnsw.efConstruction = 80
+        return made
+
+    def _ready(self, rows: np.ndarray) -> np.ndarray:
+        if self.kind.needs_unit_rows:
+            norms = np.linalg.norm(rows, axis=1, keepdims=True)
+            rows = rows / np.where(norms > 0, norms, 1)
+        return np.ascontiguousarray(rows, np.float32)
