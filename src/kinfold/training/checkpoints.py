@@ -153,6 +153,7 @@ class Validation(RetrievalEvaluation):
         self.collapsed = bool(commit.collapse)
         self.predict_callbacks = [_Told(commit.progress, len(split))]
         self.y = split.y
+        self.measured = False
 
     def baseline(self, model: keras.Model, pixels: np.ndarray) -> dict[str, dict[str, float]]:
         """Measure the raw input and a model before training, as the epochs are measured."""
@@ -161,10 +162,12 @@ class Validation(RetrievalEvaluation):
         collapsed, self.collapsed = self.collapsed, True  # before training it may well be
         self.set_model(model)
         self.on_epoch_end(-1, start)
-        self.collapsed = collapsed
+        self.collapsed, self.measured = collapsed, True
         return {"raw": {self.prefix + name: value for name, value in raw.items()}, "start": start}
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        if self.measured:  # `baseline` has embedded all that a first batch would try
+            return
         with self.devices.measuring():
             super().on_train_begin(logs)
 
