@@ -130,7 +130,8 @@ class Comparison(NamedTuple):
 
     def _of_squares(self, anchors: Tensor, references: Tensor) -> np.ndarray:
         """As the distance itself, but that a few near pairs do not make the block a slow one."""
-        dot = to_numpy(ops.matmul(anchors, ops.transpose(references)))
+        # Not of a transpose, which JAX makes a copy of.
+        dot = to_numpy(ops.einsum("id,jd->ij", anchors, references))
         x, r = to_numpy(anchors), to_numpy(references)
         with np.errstate(over="ignore", invalid="ignore"):  # found by who asked for them
             ours, theirs = (2 * half_squares(rows) for rows in (x, r))

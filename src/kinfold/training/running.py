@@ -1,6 +1,7 @@
 """One process's part of a run: load the data, train the epochs that are left, measure, write."""
 
 import dataclasses
+import gc
 import time
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -246,6 +247,9 @@ class Run:
     def _finish(self) -> Table:
         """Measure the best model on the test classes, and write the report and the metrics."""
         start = time.monotonic()
+        # Only training needs these, and the trainer, which its callbacks hold in a cycle.
+        del self.watched, self.batches
+        gc.collect()
         folder, settings, test = self.folder, self.settings, self.splits[2]
         checkpoint = run_folder.read_checkpoint(folder.checkpoint)
         self.progress.note("Measuring on the test classes.")
