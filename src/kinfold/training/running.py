@@ -263,11 +263,13 @@ class Run:
         table, gain, sampled = evaluation.measure(
             test, before, trained, lambda: sample.raw, sample.rows
         )
+        shown = trained[sample.rows]
+        del found, before, trained  # of the whole test; the report shows a sample
         facts = results.facts(self.config, self.splits, checkpoint)
         if sampled is not None:
             facts["sample"] = results.sampled(sample.rows, len(test), sampled)
         report = results.report(
-            facts, self.splits, checkpoint, (table, gain), encoder, sample, trained[sample.rows]
+            facts, self.splits, checkpoint, (table, gain), encoder, sample, shown
         )
         write_report(folder.report, report)
         self.seconds["training"] = checkpoint.seconds
