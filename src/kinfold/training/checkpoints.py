@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 from kinfold.callbacks import RetrievalEvaluation
-from kinfold.core import files
+from kinfold.core import backends, files
 from kinfold.datasets import Split
 from kinfold.metrics.retrieval import retrieval_metrics
 from kinfold.training import run_folder
@@ -128,7 +128,7 @@ class CheckpointCallback(keras.callbacks.Callback):
         if self.writes:
             if best or not checkpoint.epochs:
                 with files.atomic_write(folder.model) as path:
-                    self.kept(self.checkpoint).save(path)
+                    backends.save(self.kept(self.checkpoint), path)
             run_folder.write_history(folder.history, self.checkpoint.history)
             run_folder.write_checkpoint(folder.checkpoint, self.checkpoint)
             folder.unfinished.unlink(missing_ok=True)

@@ -6,7 +6,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from kinfold.core import files
+from kinfold.core import backends, files
 from kinfold.encoders.pretrained import first_line
 from kinfold.training.settings import Settings
 
@@ -73,7 +73,7 @@ def check_examples(model: keras.Model, shape: tuple[int, ...], data: str) -> Non
 def keep(path: Path, model: keras.Model) -> None:
     """Write the model as it is before training."""
     with files.atomic_write(path) as beside:
-        model.save(beside)
+        backends.save(model, beside)
 
 
 def load(path: Path, seed: int) -> keras.Model:
@@ -86,7 +86,7 @@ def load(path: Path, seed: int) -> keras.Model:
     Raises:
         ValueError: a class of it is not known here.
     """
-    keras.utils.set_random_seed(seed)
+    backends.set_random_seed(seed)
     try:
         return keras.saving.load_model(path, compile=False)
     except (TypeError, ValueError) as error:

@@ -9,7 +9,7 @@ from importlib.util import find_spec
 import keras
 import numpy as np
 
-from kinfold.core import files
+from kinfold.core import backends, files
 from kinfold.core.stored import blocks
 from kinfold.datasets import Split
 from kinfold.datasets._split import select_rows
@@ -157,7 +157,7 @@ class Run:
         """Write again what a kill between two renames may have left newer than the checkpoint."""
         assign(self.encoder.variables, checkpoint.best_weights)
         with files.atomic_write(self.folder.model) as path:
-            self._kept(checkpoint).save(path)
+            backends.save(self._kept(checkpoint), path)
         run_folder.write_history(self.folder.history, checkpoint.history)
 
     def _fit(self, checkpoint: Checkpoint) -> None:

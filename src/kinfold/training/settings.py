@@ -11,6 +11,7 @@ import numpy as np
 from _kinfold_settings import Fields, arguments
 from kinfold import losses
 from kinfold.batches import ClassBalancedBatches, ClassBalancedIndices
+from kinfold.core import backends
 from kinfold.core.readers import Cached
 from kinfold.datasets import Split, Stored
 from kinfold.encoders import augmentation, networks, pretrained
@@ -116,7 +117,7 @@ class Settings(Fields):
         `scaling` says what values images have; None is 0 to 255. Weights that are not of a file
         or a download are drawn from the seed.
         """
-        keras.utils.set_random_seed(self.seed)
+        backends.set_random_seed(self.seed)
         encoder = self._build_encoder(shape, scaling)
         if self.weights_file is not None:
             pretrained.load_weights(encoder, self.weights_file)
@@ -175,7 +176,7 @@ class Settings(Fields):
             trainer = EmbeddingModel(inputs, outputs)
         # A seed other than the encoder's, from which prototypes would get the same numbers as its
         # weights; set here, as what was loaded since may have drawn from the encoder's.
-        keras.utils.set_random_seed((self.seed + 1) % 2**32)
+        backends.set_random_seed((self.seed + 1) % 2**32)
         loss = self.make_loss(num_classes, outputs.shape[-1])
         trainer.compile(
             self.make_optimizer(),
