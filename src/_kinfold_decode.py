@@ -24,22 +24,28 @@ HEAD = struct.Struct("<i")
 
 def decode(file: BinaryIO | Path | bytes, size: tuple[int, int], channels: int) -> np.ndarray | str:
     """One image, uint8 `[height, width, channels]`, or why it cannot be read."""
-    from PIL import Image, ImageOps
+    from PIL import Image
 
-    height, width = size
     try:
         if isinstance(file, Path) and not file.is_file():  # a device or a pipe would never end
             return "a folder or device" if file.exists() else "no such file"
         with Image.open(io.BytesIO(file) if isinstance(file, bytes) else file) as image:
             image.draft(image.mode, (2 * max(size), 2 * max(size)))  # a JPEG decodes smaller
-            ImageOps.exif_transpose(image, in_place=True)
-            plain = _plain(image)
-            mode = "L" if channels == 1 else "RGB"
-            plain = plain if plain.mode == mode else plain.convert(mode)
-            fitted = ImageOps.fit(plain, (width, height), Image.Resampling.BICUBIC)
+            return fitted(image, size, channels)
     except Exception as error:  # Pillow's readers raise many kinds
         return reason(error)
-    return np.asarray(fitted).reshape(height, width, channels)
+
+
+def fitted(image: Image.Image, size: tuple[int, int], channels: int) -> np.ndarray:
+    """The pixels of an image as a model takes them: upright, cut to size, of 8 bits."""
+    from PIL import Image, ImageOps
+
+    height, width = size
+    plain = _plain(ImageOps.exif_transpose(image))
+    mode = "L" if channels == 1 else "RGB"
+    plain = plain if plain.mode == mode else plain.convert(mode)
+    cut = ImageOps.fit(plain, (width, height), Image.Resampling.BICUBIC)
+    return np.asarray(cut).reshape(height, width, channels)
 
 
 def reason(error: Exception) -> str:

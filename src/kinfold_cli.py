@@ -15,25 +15,25 @@ import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import _kinfold_backend
 import _kinfold_devices
-
-try:
-    import typer
-except ImportError:
-    raise SystemExit("error: the command line needs typer: pip install kinfold[train]") from None
-
 from _kinfold_about import about, option, read
-from _kinfold_messages import Commands, messages
+from _kinfold_command import (
+    BackendOption,
+    app,
+    panel,
+    progress,
+    typer,
+    use_backend,
+    use_backend_of,
+)
+from _kinfold_messages import messages
 from _kinfold_settings import settings
 from _kinfold_text import DATA_FORMS
 
-if TYPE_CHECKING:
-    from kinfold.training.progress import Progress
-
-# Nothing here imports Keras before `_use_backend` has said which backend it is to use.
+# Nothing here imports Keras before `use_backend` has said which backend it is to use.
 
 _OPEN = ("resume", "epochs", "patience", "devices")  # options that --resume leaves open
 EXAMPLES = """Examples:
@@ -42,16 +42,6 @@ kinfold train glyphs --out runs/glyphs
 kinfold train photos/ --out runs/photos --backbone MobileNetV2
 kinfold train x.npz --out runs/x --loss triplet --loss-option margin=0.1
 kinfold train --resume runs/x --epochs 40"""
-
-
-app = typer.Typer(
-    cls=Commands,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
-    help="Train models whose embeddings put things of one kind close together, and measure how "
-    "well they find unseen kinds.",
-)
 
 
 def _version(asked: bool) -> None:
@@ -75,23 +65,9 @@ def _begin(
 ) -> None:
     if context.invoked_subcommand is None:
         context.fail(
-            "Name a command: train, evaluate or compare. For a first run: kinfold train glyphs "
-            "--out runs/glyphs."
+            "Name a command: train, evaluate, compare, embed, index, calibrate or search. For a "
+            "first run: kinfold train glyphs --out runs/glyphs."
         )
-
-
-def _panel(group: str, text: str, metavar: str | None = None, *names: str) -> Any:
-    return typer.Option(
-        *names, help=text, metavar=metavar, rich_help_panel=group, show_default=False
-    )
-
-
-BackendOption = _panel(
-    "Run",
-    "Backend of Keras: jax, torch or tensorflow (default KERAS_BACKEND, else the one in "
-    "keras.json, else the first installed of tensorflow, jax and torch).",
-    "NAME",
-)
 
 
 def _with_settings(command: Callable[..., None]) -> Callable[..., None]:
@@ -108,10 +84,10 @@ def _with_settings(command: Callable[..., None]) -> Callable[..., None]:
         if one.name == "data":
             info = typer.Argument(metavar=it.metavar, help=it.help(None), show_default=False)
         elif isinstance(one.default, bool):
-            kind, info = bool, _panel(it.group, it.help(one.default), "", flag)
+            kind, info = bool, panel(it.group, it.help(one.default), "", flag)
         else:
             kind = list[str] | None if one.name == "loss_options" else str | None
-            info = _panel(it.group, it.help(one.default), it.metavar, flag)
+            info = panel(it.group, it.help(one.default), it.metavar, flag)
         options.append(
             inspect.Parameter(
                 one.name,
@@ -130,11 +106,11 @@ def train(
     *,
     out: Annotated[
         Path | None,
-        _panel("Run", "Folder for the model, its metrics and its report.", "RUN"),
+        panel("Run", "Folder for the model, its metrics and its report.", "RUN"),
     ] = None,
     resume: Annotated[
         Path | None,
-        _panel("Run", "Go on with the run in this folder, which keeps its settings.", "RUN"),
+        panel("Run", "Go on with the run in this folder, which keeps its settings.", "RUN"),
     ] = None,
     backend: Annotated[str | None, BackendOption] = None,
     **given: Any,
@@ -164,12 +140,12 @@ def train(
                     f"and --patience and --devices changed: leave out {', '.join(others)}."
                 )
             count = values.get("devices") or _kinfold_devices.of_run(resume)
-            _use_backend(_kinfold_backend.of_run(resume), count)
+            use_backend(_kinfold_backend.of_run(resume), count)
             _launch(count)
             from kinfold import training
 
             changed = {name: values.get(name) for name in ("epochs", "patience", "devices")}
-            training.resume(resume, progress=_progress(), **changed)
+            training.resume(resume, progress=progress(), **changed)
             return
         if "data" not in given:
             raise ValueError(
@@ -178,7 +154,7 @@ def train(
             )
         if out is None:
             raise ValueError("Name the folder for the run: --out RUN.")
-        _use_backend(backend, values.get("devices", 1))
+        use_backend(backend, values.get("devices", 1))
         _launch(values.get("devices", 1))
         from kinfold import training
         from kinfold.training import run_losses
@@ -187,7 +163,7 @@ def train(
             loss = values.get("loss", training.Settings.loss)
             values["loss_options"] = run_losses.parse_options(loss, values["loss_options"])
         made = training.Settings(**values)
-        training.train(made, out, shlex.join(["kinfold", *sys.argv[1:]]), _progress())
+        training.train(made, out, shlex.join(["kinfold", *sys.argv[1:]]), progress())
 
 
 @app.command()
@@ -199,23 +175,23 @@ def evaluate(
     *,
     gallery: Annotated[
         str | None,
-        _panel("Run", "Data to search in, in place of the other examples of DATA.", "DATA"),
+        panel("Run", "Data to search in, in place of the other examples of DATA.", "DATA"),
     ] = None,
     json: Annotated[
-        Path | None, _panel("Run", "File to write the table to, as JSON.", "FILE", "--json")
+        Path | None, panel("Run", "File to write the table to, as JSON.", "FILE", "--json")
     ] = None,
     report: Annotated[
-        Path | None, _panel("Run", "File to write a report to, as HTML.", "FILE", "--report")
+        Path | None, panel("Run", "File to write a report to, as HTML.", "FILE", "--report")
     ] = None,
     backend: Annotated[str | None, BackendOption] = None,
 ) -> None:
     """Measure the model of RUN on DATA: how well each example finds the others of its class."""
     with messages(None):
-        _use_backend_of(run, backend)
+        use_backend_of(run, backend)
         from kinfold import training
 
         files = {"json_path": json, "report_path": report}
-        training.evaluate(run, data, progress=_progress(), gallery=gallery, **files)
+        training.evaluate(run, data, progress=progress(), gallery=gallery, **files)
 
 
 @app.command()
@@ -234,10 +210,13 @@ def compare(
 ) -> None:
     """Compare the models of two runs on the same classes, with an interval of the difference."""
     with messages(None):
-        _use_backend_of(first, backend)
+        use_backend_of(first, backend)
         from kinfold import training
 
-        training.compare(first, second, data, progress=_progress())
+        training.compare(first, second, data, progress=progress())
+
+
+import _kinfold_use  # noqa: E402, F401  its commands come after these
 
 
 def main() -> None:
@@ -264,29 +243,12 @@ def _versions() -> str:
     return ", ".join([*found, f"python {platform.python_version()}"])
 
 
-def _progress() -> Progress:
-    from kinfold.training.progress import Bar, Lines
-
-    return Bar() if sys.stdout.isatty() else Lines()
-
-
-def _use_backend(asked: str | None, devices: int = 1) -> None:
-    """Choose the backend and set it for Keras, which reads it once, when it is imported."""
-    _kinfold_backend.use(asked)
-    _kinfold_devices.ask(_kinfold_backend.find(asked), devices)
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-
-
 def _launch(devices: int) -> None:
     """On PyTorch, run this command again in a process for each device, and exit as they do."""
     if devices > 1 and _kinfold_backend.find() == "torch" and "RANK" not in os.environ:
         from kinfold.training.devices.launcher import launch
 
         raise typer.Exit(launch(devices, sys.argv[1:]))
-
-
-def _use_backend_of(run: Path, asked: str | None) -> None:
-    _use_backend(_kinfold_backend.for_run(run, asked))
 
 
 if __name__ == "__main__":

@@ -261,21 +261,6 @@ def test_equal_embeddings_tie_whatever_the_rounding():
     np.testing.assert_array_equal(found[:, 1], found[:, 0])
 
 
-@pytest.mark.once
-@pytest.mark.parametrize("width", [1, 63, 64, 65, 200])
-def test_equal_rows_are_found_by_all_their_columns(width):
-    rng = np.random.default_rng(width)
-    r = rng.integers(0, 2, (40, width)).astype("float32")
-    r[10:20] = r[:10]
-    r[20:30] = r[:10]
-    r[20:30, -1] = 2.0  # the last column alone differs
-    signed = np.where(r == 0, np.copysign(r, rng.normal(size=r.shape)), r)  # 0.0 and -0.0
-    different, copies = retrieval._without_copies(signed.astype("float32"))
-    np.testing.assert_array_equal(different[copies], r)
-    assert len(different) == len({row.tobytes() for row in r})
-    assert retrieval._without_copies(np.eye(3, width + 2))[1].tolist() == [0, 1, 2]
-
-
 def test_a_query_is_removed_by_index_and_not_by_rank():
     # Each item has an exact copy in the other class: a self-match by rank would call these hits.
     x = np.array([[0.0], [0.0], [1.0], [1.0]])

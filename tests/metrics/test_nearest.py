@@ -135,3 +135,17 @@ def test_rows_with_one_checksum_are_still_told_apart(monkeypatch):
     monkeypatch.setattr(copies, "_checksums", lambda rows: np.zeros(len(rows), np.uint64))
     rows = np.array([[1, 2], [3, 4], [1, 2]], np.float32)
     assert Copies.of(rows).which.tolist() == [0, 1, 0]
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("width", [1, 63, 64, 65, 200])
+def test_equal_rows_are_found_by_all_their_columns(width):
+    rng = np.random.default_rng(width)
+    r = rng.integers(0, 2, (40, width)).astype("float32")
+    r[10:20] = r[:10]
+    r[20:30] = r[:10]
+    r[20:30, -1] = 2.0  # the last column alone differs
+    signed = np.where(r == 0, np.copysign(r, rng.normal(size=r.shape)), r)  # 0.0 and -0.0
+    found = Copies.of(signed.astype("float32"))
+    np.testing.assert_array_equal(found.different[found.which], r)
+    assert len(found.different) == len({row.tobytes() for row in r})

@@ -1,4 +1,4 @@
 """An index of embeddings: what is known, and what lies nearest to something new."""
 
+from kinfold.search.found import Neighbours as Neighbours
 from kinfold.search.index import Index as Index
-from kinfold.search.index import Neighbours as Neighbours

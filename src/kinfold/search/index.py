@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -13,28 +13,13 @@ from kinfold.metrics.compared import checked, paired
 from kinfold.search import choice, store
 from kinfold.search.engines import Engine
 from kinfold.search.engines.exact import Exact
+from kinfold.search.found import Neighbours, in_order, taken
 from kinfold.search.items import Items, Where
 from kinfold.search.vectors import Vectors
 
 # With no more items than this to choose among, all of them are compared, whatever the engine.
 _FEW = 20_000
 _QUERIES = 4096  # that are measured at once
-
-
-class Neighbours(NamedTuple):
-    """What a search found, arrays [queries, k], nearest first; None or infinity where no more is.
-
-    Attributes:
-        ids: of the items, object.
-        distances: of the items from the query, float32, in the distance's own units.
-        labels: of the items, object.
-        metadata: of the items, object.
-    """
-
-    ids: np.ndarray
-    distances: np.ndarray
-    labels: np.ndarray
-    metadata: np.ndarray
 
 
 class Index:
@@ -109,6 +94,11 @@ class Index:
     def vectors(self, rows: np.ndarray | None = None) -> np.ndarray:
         """The vectors, float32 [n, d], or those of some rows."""
         return self._vectors.take(np.arange(len(self)) if rows is None else rows)
+
+    def metadata_of(self, item: int | str) -> dict[str, Any] | None:
+        """The metadata of an item, {} where it has none; None where there is no such item."""
+        row = self._items.row_of.get(item)
+        return None if row is None else (self._items.metadata[row] or {})
 
     def check(self, dimension: int, model: str) -> None:
         """Refuse to be used with embeddings of another size or another model.
@@ -222,10 +212,10 @@ class Index:
         values = -values if self.distance.similarity else values
         values = np.where(there, values, -np.inf if self.distance.similarity else np.inf)
         return Neighbours(
-            _taken(self._items.ids, found, there),
+            taken(self._items.ids, found, there),
             values.astype(np.float32),
-            _taken(self._items.labels, found, there),
-            _taken(self._items.metadata, found, there),
+            taken(self._items.labels, found, there),
+            taken(self._items.metadata, found, there),
         )
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -280,7 +270,7 @@ class Index:
             exact.add(self._vectors.take(some), some)
             more, their = self._measured(x, exact.search(x, k, None))
             values, at = np.concatenate([values, more], 1), np.concatenate([at, their], 1)
-            values, at = (part[:, :k] for part in _sorted(values, at))
+            values, at = (part[:, :k] for part in in_order(values, at))
         return values, at
 
     def _measured(self, x: np.ndarray, at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -289,7 +279,7 @@ class Index:
         query = np.nonzero(there)[0]
         values = np.full(at.shape, np.inf, np.float32)
         values[there] = paired(self.distance, x[query], self._vectors.take(at[there]))
-        return _sorted(values, at)
+        return in_order(values, at)
 
     def _ready(self) -> Engine:
         if self._engine is None:
@@ -297,15 +287,3 @@ class Index:
             for start, rows in self._vectors.blocks():
                 self._engine.add(rows, self._numbers[start : start + len(rows)])
         return self._engine
-
-
-def _sorted(values: np.ndarray, at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Both in the order of the values, equal ones by row."""
-    order = np.lexsort((at, values))
-    return np.take_along_axis(values, order, axis=1), np.take_along_axis(at, order, axis=1)
-
-
-def _taken(column: np.ndarray, at: np.ndarray, there: np.ndarray) -> np.ndarray:
-    out = np.full(at.shape, None, object)
-    out[there] = column[at[there]]
-    return out

@@ -55,14 +55,15 @@ def embed_by(
         filled = np.zeros((_BATCH, *batch.shape[1:]), batch.dtype)
         filled[: len(batch)] = batch
         for model, found in zip(models, parts, strict=True):
-            found.append(_predicted(model, filled)[: len(batch)].astype(np.float32))
+            found.append(predicted(model, filled)[: len(batch)].astype(np.float32))
         done += len(batch)
         if told is not None:
             told(done, len(x))
     return [np.concatenate(found) for found in parts]
 
 
-def _predicted(model: keras.Model, x: np.ndarray) -> np.ndarray:
+def predicted(model: keras.Model, x: np.ndarray) -> np.ndarray:
+    """The outputs for a batch, as an array."""
     if keras.backend.backend() != "torch":
         return np.asarray(model.predict_on_batch(x))
     # `predict` of Keras 3.16 makes all ranks of torch.distributed wait for one another.

@@ -126,6 +126,7 @@ def report(
             )
             if text
         ),
+        threshold=facts["threshold"].get("said", ""),
         best=best,
         best_epoch=checkpoint.best_epoch if best == "trained" else None,
         validation_baseline=checkpoint.baseline.get("raw", {}),

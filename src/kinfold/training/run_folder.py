@@ -11,6 +11,8 @@ model.keras       the best model so far: of an epoch, or the start, or the raw i
 history.csv       a row per epoch
 checkpoint.npz    everything that training goes on from; its rename commits the epoch
 unfinished.npz    the same in the middle of a long epoch; it counts until that epoch is whole
+calibration.npz   embeddings of validation classes, by which decisions are calibrated
+index/            what `kinfold index` has made searchable
 report.html, metrics.json    the result; metrics.json comes last
 tensorboard/      logs for TensorBoard, where the run was asked for them
 """
@@ -55,6 +57,7 @@ class RunFolder:
         self.history = self.path / "history.csv"
         self.checkpoint = self.path / "checkpoint.npz"
         self.unfinished = self.path / "unfinished.npz"
+        self.calibration = self.path / "calibration.npz"
         self.report = self.path / "report.html"
         self.metrics = self.path / "metrics.json"
         self.tensorboard = self.path / "tensorboard"

@@ -16,6 +16,7 @@ from kinfold.datasets._split import select_rows
 from kinfold.encoders import networks
 from kinfold.encoders.scaling import Scaling
 from kinfold.training import (
+    deciding,
     evaluation,
     listing,
     own_model,
@@ -268,6 +269,7 @@ class Run:
         facts = results.facts(self.config, self.splits, checkpoint)
         if sampled is not None:
             facts["sample"] = results.sampled(sample.rows, len(test), sampled)
+        facts["threshold"] = deciding.calibrated(folder, self.splits[1], sample)
         report = results.report(
             facts, self.splits, checkpoint, (table, gain), encoder, sample, shown
         )
@@ -283,6 +285,7 @@ class Run:
             verdicts.table_text(table, gain),
             verdicts.sampled_text(facts.get("sample")),
             facts["note"],
+            facts["threshold"].get("said", ""),
             f"Model, metrics and report are in {folder.path}; open {folder.report}",
         ]
         self.progress.note("\n".join(line for line in lines if line))

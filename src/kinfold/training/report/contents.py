@@ -33,6 +33,7 @@ class Report:
         baseline: floating [n, p], unit norm, the raw pixels or vectors.
         gain: over the raw input, as `evaluation.gain` gives it; empty if it is not known.
         warning: what went wrong in training, shown above its curves; "" where nothing did.
+        threshold: what the threshold of the run does, in words; "" where it has none.
         best: what did best on the validation classes and was kept: `"trained"`, a network of some
             epoch; `"start"`, the network before training; `"raw"`, the raw input.
         best_epoch: the epoch whose model was kept, marked in the curves.
@@ -51,6 +52,7 @@ class Report:
     baseline: np.ndarray
     gain: Gain = field(default_factory=dict)
     warning: str = ""
+    threshold: str = ""
     best: str = "trained"
     best_epoch: int | None = None
     validation_baseline: Mapping[str, float] = field(default_factory=dict)

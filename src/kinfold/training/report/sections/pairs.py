@@ -38,6 +38,7 @@ def pairs(context: ReportContext) -> str:
         "pairs",
         title,
         _accepts(context, spaces),
+        note(context.report.threshold) if context.report.threshold else "",
         note(said),
         f'<div class="pair">{"".join(figures)}</div>',
     )

@@ -1,0 +1,34 @@
+"""What a search gives."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Neighbours(NamedTuple):
+    """What a search found, arrays [queries, k], nearest first; None or infinity where no more is.
+
+    Attributes:
+        ids: of the items, object.
+        distances: of the items from the query, float32, in the distance's own units.
+        labels: of the items, object.
+        metadata: of the items, object.
+    """
+
+    ids: np.ndarray
+    distances: np.ndarray
+    labels: np.ndarray
+    metadata: np.ndarray
+
+
+def in_order(values: np.ndarray, at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Both in the order of the values, equal ones by row."""
+    order = np.lexsort((at, values))
+    return np.take_along_axis(values, order, axis=1), np.take_along_axis(at, order, axis=1)
+
+
+def taken(column: np.ndarray, at: np.ndarray, there: np.ndarray) -> np.ndarray:
+    """What a column says of rows [q, k]; None where there is no row."""
+    out = np.full(at.shape, None, object)
+    out[there] = column[at[there]]
+    return out

@@ -1,0 +1,44 @@
+"""Which class a query is of, or none that is known: the decision of a run with an index."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from kinfold.search.found import Neighbours
+from kinfold.thresholds import Threshold
+
+
+@dataclass(frozen=True)
+class Match:
+    """The answer to a query.
+
+    Attributes:
+        label: of the nearest item; "unknown" where that is too far, None where it has no label.
+        known: whether the nearest item is near enough.
+        distance: of the nearest item.
+        neighbours: the evidence: ids, distances, labels and metadata of the k nearest, [k].
+        threshold: the distance that decided.
+    """
+
+    label: int | str | None
+    known: bool
+    distance: float
+    neighbours: Neighbours
+    threshold: float
+
+
+def decide(found: Neighbours, threshold: Threshold) -> list[Match]:
+    """The answers to queries by what a search found for them."""
+    matches = []
+    for ids, distances, labels, metadata in zip(*found, strict=True):
+        near = ids[0] is not None and bool(threshold.accepts(distances[:1])[0])
+        matches.append(
+            Match(
+                labels[0] if near else "unknown",
+                near,
+                float(distances[0]),
+                Neighbours(ids, distances, labels, metadata),
+                threshold.distance,
+            )
+        )
+    return matches
