@@ -13,6 +13,7 @@ from benchmarks import (
     losses_run,
     memory,
     recipe,
+    search,
 )
 from benchmarks.quality import run as quality_run
 
@@ -28,6 +29,7 @@ COMMANDS = {
     "hard-negatives": hard_negatives,
     "recipe": recipe,
     "kinds": kinds,
+    "search": search,
 }
 
 

@@ -95,13 +95,14 @@ def search(
     *,
     k: Annotated[int, panel("Run", "Number of neighbours to show (default 5).", "K", "-k")] = 5,
     far: Annotated[
-        float,
+        float | None,
         panel(
             "Run",
-            "Share of images of unknown classes that may be taken for a known one (default 0.01).",
+            "Share of images of unknown classes that may be taken for a known one (default 0.01, "
+            "or one of the held-out images if they are few).",
             "SHARE",
         ),
-    ] = 0.01,
+    ] = None,
     json: Annotated[bool, panel("Run", "Print JSON.", "", "--json")] = False,
     html: Annotated[
         Path | None, panel("Run", "File for a page with the pictures.", "FILE", "--html")

@@ -27,7 +27,10 @@ def kinfold(*arguments: object) -> Result:
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("", "Name a command: train, evaluate, compare, embed, index, calibrate or search. For a first run: kinfold train glyphs"),
+        (
+            "",
+            "Name a command: train, evaluate, compare, embed, index, calibrate or search. For a ",
+        ),
         ("trian", "There is no command 'trian'. Did you mean train? The commands are train, eval"),
         ("xyz", "There is no command 'xyz'. The commands are"),
         ("--verison", "There is no option --verison. Did you mean --version? See: kinfold --help"),

@@ -36,7 +36,7 @@ class Curve(NamedTuple):
         steps = np.linspace(0, 1, _POINTS // 2)
         # Evenly over what is to be accepted, and by factors over what is not: both ends are seen.
         rare = np.geomspace(1 / len(other), 1, _POINTS // 2)
-        at = np.concatenate([_at(same, steps), _at(other, rare)])
+        at = np.concatenate([_at(same, steps) if len(same) else same, _at(other, rare)])
         at = np.unique(at)
         return cls.at(at[np.isfinite(at)], same, other)
 
@@ -47,7 +47,8 @@ class Curve(NamedTuple):
         wrong = np.searchsorted(other, distance, side="right")
         taken = np.maximum(right + wrong, 1)
         precision = np.where(right + wrong > 0, right / taken, 1.0)
-        return cls(distance, wrong / len(other), right / len(same), precision)
+        recall = right / len(same) if len(same) else np.full(len(distance), np.nan)
+        return cls(distance, wrong / len(other), recall, precision)
 
 
 def _at(values: np.ndarray, shares: np.ndarray) -> np.ndarray:

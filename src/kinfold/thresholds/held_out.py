@@ -44,12 +44,15 @@ class HeldOut:
         """The distance up to which two examples are of one class; see `thresholds.calibrate`."""
         return calibrate(self.embeddings, self.labels, far, distance=self.distance, **asked)
 
-    def search(self, index: Index, far: float = FAR) -> Threshold:
+    def search(self, index: Index, far: float | None = None) -> Threshold:
         """The distance up to which the nearest item of an index answers a query.
 
         `far` is the share of queries of unknown classes that are accepted, at the size of this
-        index. The held-out examples are the queries; items of their own class are left aside.
+        index; None for 0.01, or one of the held-out examples where there are less than a hundred.
+        The held-out examples are the queries; items of their own class are left aside.
         """
+        if far is None:
+            far = max(FAR, 1 / len(self.embeddings))
         if len(index) == 0:
             raise ValueError("The index is empty, so there is nothing to calibrate.")
         labels = index.labels.tolist()

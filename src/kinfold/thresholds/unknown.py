@@ -46,11 +46,11 @@ def calibrate_search(
 
     Returns:
         The threshold per unknown query. Its `recall` is the share of queries whose class is in the
-        gallery whose nearest item is of their class and accepted.
+        gallery whose nearest item is of their class and accepted; NaN where there is no such query.
 
     Raises:
-        ValueError: shapes that do not fit, no query with another class in the gallery, or none with
-            its own; a rate that is less than one query.
+        ValueError: shapes that do not fit, no query with another class in the gallery, or a rate
+            that is less than one query.
         TypeError: labels that are not integers.
 
     Example:
@@ -86,8 +86,6 @@ def calibrate_search(
     limit = largest_with_far(other, far)
     # What should be accepted are queries of known classes; a wrong answer is never near enough.
     same = np.sort(np.where(answered, known, np.inf)[np.isfinite(known)])
-    if not len(same):
-        raise ValueError("No query has an item of its own class in the gallery.")
     of = np.unique(y[has_other], return_inverse=True)[1]
     taken = (stranger[has_other] <= np.float32(limit)).astype(np.float64)
     interval = intervals.of_queries(np.bincount(of, taken), np.bincount(of).astype(np.float64))

@@ -165,7 +165,7 @@ def search(
     progress: Progress | None = None,
     *,
     k: int = 5,
-    far: float = FAR,
+    far: float | None = None,
     html: Path_ | None = None,
 ) -> list[Match]:
     """Find the nearest items of the run's index for image files, and decide which class they are.
@@ -175,7 +175,8 @@ def search(
         images: files.
         progress: hears what goes on; None for nobody.
         k: how many neighbours to show.
-        far: the share of images of unknown classes that may be taken for a known one.
+        far: the share of images of unknown classes that may be taken for a known one; None for
+            0.01, or one of the held-out examples if they are few.
         html: a file for a page with the pictures; None for none.
 
     Returns:

@@ -13,7 +13,7 @@ import keras
 import numpy as np
 
 from kinfold.search import Index
-from kinfold.thresholds.held_out import FAR, HeldOut
+from kinfold.thresholds.held_out import HeldOut
 from kinfold.trained import embedder
 from kinfold.trained.embedder import Embedder
 from kinfold.trained.matching import Match, decide
@@ -128,14 +128,14 @@ class Trained:
             raise ValueError(f"{path} is of another model than the run's. Calibrate anew: {again}")
         return found
 
-    def match(self, examples: Any, k: int = 5, far: float = FAR) -> list[Match]:
+    def match(self, examples: Any, k: int = 5, far: float | None = None) -> list[Match]:
         """Find the class of each example, or "unknown".
 
         Args:
             examples: as `embed` takes them.
             k: how many neighbours to give as evidence.
             far: the share of examples of unknown classes that may be taken for a known one, at the
-                size of this index.
+                size of this index; None for 0.01, or one of the held-out examples if they are few.
 
         Returns:
             A `Match` for each.
