@@ -57,6 +57,7 @@ def test_the_page_on_several_devices_runs_under_torchrun(tmp_path: Path) -> None
     [
         ("large_batches.md", lambda names: names["model"].compiled),
         ("losses.md", lambda names: names["model"].compiled),
+        ("searching.md", lambda names: 0 < names["threshold"].recall <= 1),
         ("training.md", lambda names: len(names["callbacks"]) == 6),
     ],
     ids=lambda value: value if isinstance(value, str) else "",

@@ -1,6 +1,9 @@
 """The nearest items of each query by tiles of products; a set searched in itself takes half."""
 
-from typing import NamedTuple
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -81,26 +84,59 @@ def _own_tiles(lists: Shortlists, x: np.ndarray, halves: np.ndarray | None) -> N
         left, right = np.column_stack([x, one, -halves]), np.column_stack([x, -halves, one])
     starts = range(0, len(x), _ROWS)
     ours, theirs = ([product.given(rows[s : s + _ROWS]) for s in starts] for rows in (left, right))
-    for apart in range(len(starts)):  # diagonal by diagonal: the thresholds of all rows rise alike
-        for i in range(len(starts) - apart):
-            tile = product.of(ours[i], theirs[i + apart])
-            if apart:
-                lists.offer(tile, starts[i], starts[i + apart])
-                lists.offer_transposed(tile, starts[i + apart], starts[i])
-            else:
-                np.fill_diagonal(tile, -np.inf)
-                lists.offer(tile, starts[i], starts[i])
+
+    def serve(tile: np.ndarray, i: int, j: int) -> None:
+        if i == j:
+            np.fill_diagonal(tile, -np.inf)
+        lists.offer(tile, starts[i], starts[j])
+        if i != j:
+            lists.offer_transposed(tile, starts[j], starts[i])
+
+    with _Beside() as beside:
+        for apart in range(len(starts)):  # by diagonals: the thresholds of all rows rise alike
+            for i in range(len(starts) - apart):
+                beside(serve, product.of(ours[i], theirs[i + apart]), i, i + apart)
 
 
 def _tiles(lists: Shortlists, x: np.ndarray, r: np.ndarray, halves: np.ndarray | None) -> None:
     ours = [product.given(x[start : start + _ROWS]) for start in range(0, len(x), _ROWS)]
-    for item in range(0, len(r), _COLUMNS):
-        theirs = product.given(r[item : item + _COLUMNS])
-        for i, rows in enumerate(ours):
-            tile = product.of(rows, theirs)
-            if halves is not None:
-                tile -= halves[item : item + _COLUMNS]
-            lists.offer(tile, i * _ROWS, item)
+
+    def serve(tile: np.ndarray, row: int, item: int) -> None:
+        if halves is not None:
+            tile -= halves[item : item + _COLUMNS]
+        lists.offer(tile, row, item)
+
+    with _Beside() as beside:
+        for item in range(0, len(r), _COLUMNS):
+            theirs = product.given(r[item : item + _COLUMNS])
+            for i, rows in enumerate(ours):
+                beside(serve, product.of(rows, theirs), i * _ROWS, item)
+
+
+class _Beside:
+    """Calls functions in their order in a thread of their own, two behind at most.
+
+    Products and the choice among them go on at the same time: NumPy lets go of Python's lock.
+    """
+
+    def __init__(self) -> None:
+        self.pool = ThreadPoolExecutor(1)
+        self.waiting: deque[Future[None]] = deque()
+
+    def __call__(self, function: Callable[..., None], *given: Any) -> None:
+        self.waiting.append(self.pool.submit(function, *given))
+        if len(self.waiting) > 1:
+            self.waiting.popleft().result()
+
+    def __enter__(self) -> "_Beside":
+        return self
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        try:
+            while self.waiting and kind is None:
+                self.waiting.popleft().result()
+        finally:
+            self.pool.shutdown(cancel_futures=True)
 
 
 def _distances(
