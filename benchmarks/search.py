@@ -29,6 +29,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--vectors", type=Path, required=True,
                         help=".npy file of embeddings [items + 1000, 128]; made from --run if "
                         "missing")  # fmt: skip
+    parser.add_argument("--engines", nargs="*", choices=ENGINES, default=ENGINES,
+                        help=f"that are measured ({', '.join(ENGINES)})")  # fmt: skip
     parser.add_argument("--run", type=Path, help="run of glyphs whose model embeds distorted ones")
     options.add_out(parser)
 
@@ -50,7 +52,7 @@ def main(arguments: Namespace, parser: ArgumentParser) -> None:
     record["large"] = {way: _medians(rows) for way, rows in large.items()}
     machine.write(path, record)
     record["engines"] = {
-        name: _part("torch", "engine", arguments.vectors, name) for name in ENGINES
+        name: _part("torch", "engine", arguments.vectors, name) for name in arguments.engines
     }
     machine.write(path, record)
     print(report(record))

@@ -15,7 +15,7 @@ from kinfold.metrics.shortlists import Shortlists, TooManyTiesError
 # Rows and columns of a tile: its products stay in the processor's cache.
 _ROWS, _COLUMNS = 2048, 4096
 # Fewer pairs than this, or more items of each query, are ranked whole.
-SMALL, MOST = 1 << 22, 128
+SMALL, MOST = 1 << 18, 128
 
 
 class Nearest(NamedTuple):

@@ -8,7 +8,6 @@ from keras import ops
 
 from kinfold.core.checks import Tensor
 from kinfold.metrics.compared import Comparison
-from kinfold.metrics.copies import Copies
 from kinfold.metrics.nearest import Nearest, nearest
 from kinfold.metrics.ranking import Task, score, smallest
 
@@ -234,7 +233,7 @@ def _blocks(compared: Comparison, order: np.ndarray) -> Iterator[tuple[np.ndarra
     Smaller is closer, also for a similarity; a query's own entry is infinite where `r` is `x`.
     """
     x, kind = compared.x, compared.kind
-    r, copies = Copies.of(compared.r)
+    r, copies = compared.gallery.copies
     m, d = r.shape
     height, width = _BLOCK_ELEMENTS // len(copies), m
     if not compared.of_products:  # a distance of one's own may hold d numbers of a pair
