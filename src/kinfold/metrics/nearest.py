@@ -12,8 +12,8 @@ from kinfold.metrics import product
 from kinfold.metrics.compared import Comparison, half_squares, of_half_squares, recomputed
 from kinfold.metrics.shortlists import Shortlists, TooManyTiesError
 
-# Rows and columns of a tile: its products stay in the processor's cache.
-_ROWS, _COLUMNS = 2048, 4096
+# Rows and columns of a tile (16 MiB, or 32 for a gallery).
+_ROWS, _COLUMNS = 2048, 8192
 # Fewer pairs than this, or more items of each query, are ranked whole.
 SMALL, MOST = 1 << 18, 128
 
