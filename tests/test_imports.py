@@ -106,11 +106,23 @@ def test_without_a_gpu_no_kernels_are_loaded() -> None:
 def test_every_public_name_is_documented() -> None:
     import inspect
 
-    from kinfold import batches, callbacks, datasets, distances, layers, losses, metrics
+    from kinfold import (
+        batches,
+        callbacks,
+        datasets,
+        distances,
+        layers,
+        losses,
+        metrics,
+        search,
+        thresholds,
+        trained,
+    )
     from kinfold.compat.tensorflow_addons import losses as tfa
     from kinfold.compat.tensorflow_similarity import losses as tfsim
 
-    for module in (losses, layers, distances, metrics, batches, callbacks, datasets, tfa, tfsim):
+    ours = (losses, layers, distances, metrics, batches, callbacks, datasets, tfa, tfsim)
+    for module in (*ours, search, thresholds, trained):
         names = [n for n, v in vars(module).items() if not n.startswith("_") and is_ours(v)]
         assert names, module
         for name in names:

@@ -15,7 +15,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 BACKENDS = ("jax", "tensorflow", "torch")
 # Whole runs, of the command line, of processes and of the pages' code; all else is core.
-RUNS = ("benchmarks", "command_line", "distributed", "encoders", "training", "test_readme.py")
+RUNS = (
+    "benchmarks", "command_line", "distributed", "encoders", "trained", "training",
+    "test_readme.py",
+)  # fmt: skip
 # Each backend's tests run in this many processes, so that two cores end at about the same time.
 PARTS = 2
 WHAT = sys.argv[1] if sys.argv[1:] and sys.argv[1] in ("core", "runs") else ""

@@ -148,6 +148,11 @@ def test_a_match_and_an_unknown(run: Path, photos: Path, tmp_path: Path) -> None
     assert strange.distance > strange.threshold
     assert len(used.index) == CLASSES * EACH
     assert used.thresholds.pairs(0.05).far <= 0.05
+    first = used.threshold(0.1)
+    assert used.threshold(0.1) is first
+    used.index.remove(["class 3/2.png"])
+    assert used.threshold(0.1) is not first
+    assert used.match(photos / "class 3" / "2.png")[0].neighbours.ids[0] != "class 3/2.png"
 
 
 def test_a_run_says_what_its_threshold_does(run: Path) -> None:
@@ -272,6 +277,8 @@ def test_a_run_of_vectors(tmp_path: Path) -> None:
     assert used.embed(x).shape == (120, used.model.output_shape[-1])
     with pytest.raises(TypeError, match="takes vectors of 8 numbers, not images"):
         used.embed("photo.png")
+    with pytest.raises(ValueError, match="takes vectors, and this command image files"):
+        trained.search(tmp_path / "run", ["photo.png"])
     out = trained.embed(tmp_path / "run", str(tmp_path / "v.npz"), tmp_path / "e.parquet")
     (split,) = parts(out).values()
     assert len(split) == 120
@@ -291,7 +298,7 @@ def test_calibrating_on_other_data(run: Path, photos: Path, tmp_path: Path) -> N
     assert len(kinfold.load(copy).thresholds.labels) == CLASSES * EACH
     (copy / "calibration.npz").unlink()
     with pytest.raises(FileNotFoundError, match="is not calibrated yet"):
-        kinfold.load(copy).match(photos / "class 0" / "0.png")
+        _ = kinfold.load(copy).thresholds
 
 
 def test_searching_by_the_command_line(run: Path, photos: Path, tmp_path: Path) -> None:

@@ -82,6 +82,11 @@ class Index:
         return self._vectors.dimension
 
     @property
+    def version(self) -> tuple[int, int]:
+        """Changes whenever items are added or removed."""
+        return self._next_number, len(self)
+
+    @property
     def ids(self) -> np.ndarray:
         """The ids, object [n], in the order in which the items were added."""
         return self._items.ids

@@ -188,10 +188,15 @@ def search(
         WriteError: the page could not be written.
     """
     trained: Trained = load(run)
+    if not trained.embedder.takes_images:
+        raise ValueError(
+            f"The model of {trained.path} takes vectors, and this command image files. In Python: "
+            f"kinfold.load({str(trained.path)!r}).match(x)"
+        )
     paths = [Path(image) for image in images]
     pixels = trained.embedder.pixels_of(paths)
     embedder.unreadable(pixels, paths)
-    threshold = trained.thresholds.search(trained.index, far)
+    threshold = trained.threshold(far)
     vectors: list[Any] = trained.embedder.of_pixels(pixels)
     matches = decide(trained.index.search(np.stack(vectors), k), threshold)
     if html is not None:

@@ -13,6 +13,7 @@ import keras
 import numpy as np
 
 from kinfold.search import Index
+from kinfold.thresholds import Threshold
 from kinfold.thresholds.held_out import HeldOut
 from kinfold.trained import embedder
 from kinfold.trained.embedder import Embedder
@@ -38,6 +39,7 @@ class Trained:
         self.kept = kept
         self.path = kept.folder.path
         self.embedder = Embedder(kept.model, kept.shape, kept.config.scaling)
+        self._thresholds: dict[tuple[float | None, tuple[int, int]], Threshold] = {}
 
     @property
     def model(self) -> keras.Model:
@@ -144,8 +146,19 @@ class Trained:
             ValueError, TypeError: as `embed`.
             FileNotFoundError: the run has no index, or is not calibrated.
         """
-        threshold = self.thresholds.search(self.index, far)
+        threshold = self.threshold(far)
         return decide(self.index.search(self.embed(examples), k), threshold)
+
+    def threshold(self, far: float | None = None) -> Threshold:
+        """The distance up to which the nearest item of the index answers, as `match` decides.
+
+        Args:
+            far: as `match` takes it.
+        """
+        state = far, self.index.version
+        if state not in self._thresholds:
+            self._thresholds = {state: self.thresholds.search(self.index, far)}
+        return self._thresholds[state]
 
 
 def load(run: str | os.PathLike[str]) -> Trained:
