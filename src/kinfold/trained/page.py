@@ -27,7 +27,7 @@ body { font: 16px/1.5 system-ui, sans-serif; color: var(--ink); background: var(
   margin: 2rem auto; max-width: 72rem; padding: 0 1rem; }
 section { border-top: 1px solid var(--line); padding: 1.5rem 0; }
 h1 { font-size: 1.4rem; } h2 { font-size: 1.1rem; margin: 0 0 .5rem; overflow-wrap: anywhere; }
-.row { display: flex; flex-wrap: wrap; gap: 1rem; } figure { margin: 0; width: 10rem; }
+.row { display: flex; flex-wrap: wrap; gap: 1rem; } figure { margin: 0; width: 9.4rem; }
 figure img { width: 100%; aspect-ratio: 1; object-fit: contain; background: #8881; }
 figcaption { font-size: .85rem; overflow-wrap: anywhere; } .soft { color: var(--soft); }
 .yes { color: var(--yes); } .no { color: var(--no); }
@@ -66,7 +66,8 @@ def _section(path: Path, pixels: np.ndarray, match: Match) -> str:
     figures = [
         _figure(
             _picture(None if metadata is None else metadata.get("file")),
-            f"{_text(label)}<br><span class='soft'>distance {distance:.4f}<br>{_text(name)}</span>",
+            f"{_text(label)}<br><span class='soft'>distance {distance:.4f}"
+            f"{'' if distance <= match.threshold else ', too far'}<br>{_text(name)}</span>",
             _text(name),
         )
         for name, distance, label, metadata in zip(*found, strict=True)
