@@ -45,6 +45,7 @@ pytestmark = pytest.mark.usefixtures("compile_once")
 FILES = {
     "config.json",
     "listing.npz",
+    "calibration.npz",
     "checkpoint.npz",
     "model.keras",
     "history.csv",
