@@ -89,6 +89,8 @@ def test_items_are_replaced_and_removed(made: Any) -> None:
     assert known.search(-x[:1], 1).ids[0, 0] == 0
     assert known.search(-x[:1], 1).labels[0, 0] == "new"
     assert known.search(x[6:7], 1).ids[0, 0] != 6
+    known.remove(7)
+    known.add(x[7:8], ids=[7])
     with pytest.raises(ValueError, match=r"There is no id 5 and 1 more in this index"):
         known.remove([5, 6])
     known.add(x[7:8])  # numbered on
@@ -333,6 +335,28 @@ def test_bad_searches(given: dict[str, Any], error: type[Exception], message: st
 def test_bad_indexes(given: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         kinfold.Index(**given)
+
+
+def test_milvus_is_made_anew_from_the_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(index, "_FEW", 1)
+    known = kinfold.Index(engine="milvus")
+    known.add(vectors(40))
+    known.save(tmp_path / "i")
+    known.search(vectors(1), 1)
+    known.remove(list(range(20, 40)))  # the file of Milvus is of before, or of after
+    known.save(tmp_path / "i")
+    again = kinfold.Index.load(tmp_path / "i")
+    assert again.search(vectors(40)[30:], 3).ids.max() < 20
+    client = again._engine.client  # type: ignore[union-attr]
+    client.create_collection("theirs", dimension=12)
+    other = kinfold.Index(
+        engine="milvus", options={"uri": str(tmp_path / "i" / "milvus.db"), "collection": "theirs"}
+    )
+    other.add(vectors(3))
+    with pytest.raises(ValueError, match=r"'theirs' at .+ is not of Kinfold"):
+        other.search(vectors(1), 1)
 
 
 def test_an_unknown_factory_of_faiss() -> None:

@@ -156,12 +156,13 @@ class Index:
         """Remove items.
 
         Args:
-            ids: of the items.
+            ids: of the items, or one id.
 
         Raises:
             ValueError: an id is not there; nothing is removed then.
         """
-        gone = self._items.rows(ids.tolist() if hasattr(ids, "tolist") else ids)
+        several = ids.tolist() if hasattr(ids, "tolist") else ids
+        gone = self._items.rows([several] if isinstance(several, int | str) else several)
         kept = np.ones(len(self), bool)
         kept[gone] = False
         if self._engine is not None:
@@ -254,7 +255,8 @@ class Index:
             return self._all_of(x, k, rows)
         allowed = None if rows is None else self._numbers[rows]
         numbers = self._ready().search(x, k, allowed)
-        at = np.where(numbers < 0, -1, np.searchsorted(self._numbers, numbers))
+        at = np.searchsorted(self._numbers, numbers).clip(max=len(self) - 1)
+        at = np.where(self._numbers[at] == numbers, at, -1)
         values, at = self._measured(x, at)
         short = np.flatnonzero(at[:, :k].min(axis=1) < 0) if at.shape[1] >= k else np.arange(len(x))
         values, at = values[:, :k], at[:, :k]

@@ -8,12 +8,13 @@ from kinfold import distances
 
 _BATCH = 1000  # vectors sent at once
 _COLLECTION = "kinfold"
+_FIELDS = {"number", "vector"}  # of its collections
 _METRICS = {"cosine": "COSINE", "inner_product": "IP"}
 _MOST = 16_384  # items that Milvus gives for a query
 
 
 class Milvus:
-    """Keeps the vectors in a collection of Milvus and searches there.
+    """Keeps the vectors in a collection of Milvus, made anew from them, and searches there.
 
     Args:
         kind: the distance: cosine, euclidean, squared_euclidean or inner_product.
@@ -38,13 +39,20 @@ class Milvus:
         self.client = pymilvus.MilvusClient(uri=uri, token=token)
         self.collection = collection
         self.metric = _METRICS.get(kind.name, "L2")
-        if not self.client.has_collection(collection):
-            schema = self.client.create_schema(auto_id=False, enable_dynamic_field=False)
-            schema.add_field("number", pymilvus.DataType.INT64, is_primary=True)
-            schema.add_field("vector", pymilvus.DataType.FLOAT_VECTOR, dim=dimension)
-            indexed = self.client.prepare_index_params()
-            indexed.add_index("vector", index_type="AUTOINDEX", metric_type=self.metric)
-            self.client.create_collection(collection, schema=schema, index_params=indexed)
+        if self.client.has_collection(collection):  # of an earlier process, perhaps out of date
+            fields = self.client.describe_collection(collection)["fields"]
+            if {field["name"] for field in fields} != _FIELDS:
+                raise ValueError(
+                    f"The collection {collection!r} at {uri} is not of Kinfold. Name another one: "
+                    "options={'collection': ...}."
+                )
+            self.client.drop_collection(collection)
+        schema = self.client.create_schema(auto_id=False, enable_dynamic_field=False)
+        schema.add_field("number", pymilvus.DataType.INT64, is_primary=True)
+        schema.add_field("vector", pymilvus.DataType.FLOAT_VECTOR, dim=dimension)
+        indexed = self.client.prepare_index_params()
+        indexed.add_index("vector", index_type="AUTOINDEX", metric_type=self.metric)
+        self.client.create_collection(collection, schema=schema, index_params=indexed)
         self.client.load_collection(collection)
         self.count = 0
 
