@@ -37,25 +37,38 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def main(arguments: Namespace, parser: ArgumentParser) -> None:
     """Run the command."""
-    if not arguments.vectors.exists():
-        _part("torch", "make", arguments.run, arguments.items + 1000, arguments.vectors)
-    record: Row = {"benchmark": "search", "items": arguments.items, "own": arguments.own,
-                   **machine.describe()}  # fmt: skip
-    path = arguments.out / "search.json"
-    own: dict[str, list[Row]] = {}
-    large: dict[str, list[Row]] = {}
-    for _ in range(arguments.rounds):
+    given = (arguments.own, arguments.items, arguments.rounds, arguments.vectors, arguments.run)
+    print(report(run(*given, tuple(arguments.engines), arguments.out)))
+
+
+def run(
+    own: int,
+    items: int,
+    rounds: int,
+    vectors: Path,
+    trained: Path | None,
+    engines: tuple[str, ...],
+    out: Path,
+) -> Row:
+    """Measure, and write search.json in `out`."""
+    if not vectors.exists():
+        made = _part("torch", "make", trained, items + 1000, vectors)
+        if "error" in made:
+            raise SystemExit(f"{vectors} could not be made of the run {trained}.")
+    record: Row = {"benchmark": "search", "items": items, "rows": own, **machine.describe()}
+    parts: dict[str, dict[str, list[Row]]] = {"own": {}, "large": {}}
+    for _ in range(rounds):
         for way in ("faiss", *BACKENDS):
-            own.setdefault(way, []).append(_part(way, "own", arguments.own))
-            large.setdefault(way, []).append(_part(way, "large", arguments.vectors))
-    record["own"] = {way: _medians(rows) for way, rows in own.items()}
-    record["large"] = {way: _medians(rows) for way, rows in large.items()}
-    machine.write(path, record)
-    record["engines"] = {
-        name: _part("torch", "engine", arguments.vectors, name) for name in arguments.engines
-    }
-    machine.write(path, record)
-    print(report(record))
+            parts["own"].setdefault(way, []).append(_part(way, "own", own))
+            parts["large"].setdefault(way, []).append(_part(way, "large", vectors))
+    for name, ways in parts.items():
+        record[name] = {way: _medians(rows) for way, rows in ways.items()}
+    record["engines"] = {}
+    for name in engines:
+        machine.write(out / "search.json", record)
+        record["engines"][name] = _part("torch", "engine", vectors, name)
+    machine.write(out / "search.json", record)
+    return record
 
 
 def _part(way: str, *given: Any) -> Row:

@@ -60,6 +60,10 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple]:
             "chunks --backends torch,jax --side 32 --batches 16,8 --memory 1.5",
             ("chunks", ("torch", "jax"), options.RESULTS, SETTINGS),
         ),
+        (
+            "search --vectors v.npy --rounds 2 --engines exact --out x",
+            ("search", 60_000, 10**6, 2, Path("v.npy"), None, ("exact",), Path("x")),
+        ),
         ("memory --backends torch --out x", ("memory", ("torch",), Path("x"))),
         ("gpu --quick", ("gpu", True, options.RESULTS)),
         (
