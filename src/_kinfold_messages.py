@@ -87,7 +87,7 @@ def messages(run: Path | None) -> Iterator[None]:
             from kinfold.core.files import WriteError
 
             resumable = isinstance(error, WriteError) or type(error).__name__ == "RankFailedError"
-            say(f"error: {error} {go_on}" if resumable else f"error: {error}")
+            say(f"error: {error} {go_on}" if resumable and run else f"error: {error}")
             raise typer.Exit(1) from None
 
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from kinfold import distances
 from kinfold.metrics import nearest, neighbours, retrieval_metrics
 from kinfold.metrics.copies import Copies
 from kinfold.metrics.shortlists import Shortlists, TooManyTiesError
@@ -149,3 +150,42 @@ def test_equal_rows_are_found_by_all_their_columns(width):
     found = Copies.of(signed.astype("float32"))
     np.testing.assert_array_equal(found.different[found.which], r)
     assert len(found.different) == len({row.tobytes() for row in r})
+
+
+class Renamed(distances.Euclidean):
+    """A distance of somebody's own, that keeps its base's equation."""
+
+    name = "renamed"
+
+
+def both_ways(monkeypatch, measure):
+    found = []
+    for small in (1, 1 << 60):
+        monkeypatch.setattr(nearest, "SMALL", small)
+        found.append(measure())
+    return found
+
+
+def test_a_distance_that_inherits_its_equation(monkeypatch):
+    x = plain(np.random.default_rng(0), 600).astype(np.float32)
+    tiles, rows = both_ways(monkeypatch, lambda: neighbours(x, 5, distance=Renamed()))
+    np.testing.assert_array_equal(tiles[0], rows[0])
+    expected = neighbours(x, 5, distance="euclidean")
+    np.testing.assert_allclose(tiles[1], expected[1], rtol=1e-5)
+
+
+def test_copies_that_lie_beyond_a_shortlist(monkeypatch):
+    x = np.array([[1.0]] * 4 + [[2 + 0.001 * k] for k in range(700)], np.float32)
+    y = np.array([0] * 4 + list(range(1, 701)))
+    names = ("mrr", "queries_without_match")
+    tiles, rows = both_ways(
+        monkeypatch, lambda: retrieval_metrics(x, y, metrics=names, distance="inner_product")
+    )
+    assert tiles == pytest.approx(rows)
+
+
+def test_zero_rows_are_far_from_their_copies_under_cosine(monkeypatch):
+    rng = np.random.default_rng(0)
+    x = np.concatenate([np.repeat(rng.normal(size=(199, 8)), 3, 0), np.zeros((10, 8))])
+    tiles, rows = both_ways(monkeypatch, lambda: neighbours(x.astype(np.float32), 110))
+    np.testing.assert_allclose(tiles[1], rows[1], atol=1e-5)

@@ -390,3 +390,87 @@ def test_many_items_of_which_a_filter_leaves_many(made: Any) -> None:
     rows = np.flatnonzero(np.arange(600) % 12 < 6)
     expected = rows[sorted_rows("cosine", x[:12], x[rows])[0][:, :5]]
     assert np.mean(found.ids == expected) >= 0.9
+
+
+def test_the_index_keeps_its_own_vectors() -> None:
+    x = vectors(5)
+    known = kinfold.Index()
+    known.add(x)
+    x[:] = 99
+    np.testing.assert_array_equal(known.vectors(), vectors(5))
+    known.ids[0] = 7
+    assert known.ids.tolist() == [0, 1, 2, 3, 4]
+    known.remove([])
+    assert len(known) == 5
+
+
+@pytest.mark.parametrize("distance", ["cosine", "euclidean", "inner_product"])
+@pytest.mark.parametrize("compress", ["int8", "binary"])
+def test_codes_of_vectors_that_lie_off_the_origin(
+    monkeypatch: pytest.MonkeyPatch, compress: str, distance: str
+) -> None:
+    monkeypatch.setattr(index, "_FEW", 1)
+    x, queries = vectors(2000) + 10, vectors(50, 1) + 10
+    found = []
+    for given in (compress, None):
+        known = kinfold.Index(distance, "exact", compress=given)
+        known.add(x)
+        found.append(known.search(queries, 5).ids)
+    same = [len(set(a) & set(b)) for a, b in zip(*found, strict=True)]
+    assert np.mean(same) / 5 >= (0.99 if compress == "int8" else 0.8)
+
+
+@pytest.mark.parametrize("scale", [1e-24, 1e24])
+@pytest.mark.parametrize("given", [{"engine": "faiss"}, {"compress": "int8"}])
+def test_any_norm_under_cosine(
+    monkeypatch: pytest.MonkeyPatch, given: dict[str, Any], scale: float
+) -> None:
+    monkeypatch.setattr(index, "_FEW", 1)
+    known = kinfold.Index(**given)
+    known.add(vectors() * scale)
+    assert (known.search(vectors()[:20] * scale, 1).ids[:, 0] == np.arange(20)).all()
+
+
+def test_a_first_batch_far_away_spoils_nothing() -> None:
+    known = kinfold.Index()
+    known.add(np.full((1, 8), 1e8))
+    known.search(np.ones((1, 8)), 1)
+    x = np.random.default_rng(0).normal(size=(500, 8))
+    known.add(x)
+    assert (known.search(x, 1).ids[:, 0] == np.arange(1, 501)).all()
+
+
+def test_what_is_not_ours_stays(tmp_path: Path) -> None:
+    (tmp_path / "index.json").write_text('{"my": 1}')
+    (tmp_path / "vectors-mine.npy").write_text("mine")
+    known = kinfold.Index()
+    known.add(vectors(3))
+    with pytest.raises(ValueError, match=r"index.json is not of an index"):
+        known.save(tmp_path)
+    assert (tmp_path / "vectors-mine.npy").read_text() == "mine"
+
+
+def test_a_token_is_not_saved(tmp_path: Path) -> None:
+    known = kinfold.Index(engine="milvus", options={"uri": "x.db", "token": "secret"})
+    known.add(vectors(3))
+    known.save(tmp_path / "i")
+    assert "secret" not in (tmp_path / "i" / "index.json").read_text()
+
+
+def test_labels_and_metadata_that_could_not_be_saved() -> None:
+    known = kinfold.Index()
+    known.add(vectors(2), labels=[1, 2])
+    with pytest.raises(TypeError, match="labels of an index must be all integers or all strings"):
+        known.add(vectors(1), labels=["a"])
+    with pytest.raises(TypeError, match="named by strings"):
+        known.add(vectors(1), metadata=[{1: "a"}])
+    with pytest.raises(TypeError, match="`ids` must be"):
+        known.add(vectors(1), ids=[2**63])
+
+
+def test_an_index_of_faiss_that_cannot_serve_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(index, "_FEW", 1)
+    known = kinfold.Index(engine="faiss", options={"factory": "IVF1024,Flat"})
+    known.add(vectors(600))
+    with pytest.raises(ValueError, match="of FAISS cannot be used here"):
+        known.search(vectors(1), 1)

@@ -249,3 +249,24 @@ def test_what_no_distance_gives() -> None:
 
 def test_it_is_there_by_name() -> None:
     assert kinfold.thresholds.calibrate is thresholds.calibrate
+
+
+def test_a_class_that_is_far_in_rows_off_the_origin() -> None:
+    rng = np.random.default_rng(0)
+    r = (0.5 * rng.normal(size=(400, 8))).astype(np.float32)
+    r[:, 0] += 10
+    z = np.arange(400)
+    z[-10:] = 999
+    x, y = r[:30] + 0.01, np.full(30, 999)
+    found = thresholds.calibrate_search(x, y, r, z, 1.0)
+    unit = [rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in (x, r)]
+    table = 1 - unit[0].astype(np.float64) @ unit[1].T
+    own, strangers = table[:, -10:].min(axis=1), table[:, :-10].min(axis=1)
+    assert found.recall == pytest.approx(np.mean(own < strangers), abs=1e-9)
+
+
+def test_the_rate_that_is_proposed_is_enough() -> None:
+    other = np.sort(np.random.default_rng(0).normal(size=700)).astype(np.float32)
+    with pytest.raises(ValueError, match=r"ask for at least 0\.0015, or") as refused:
+        largest_with_far(other, 1e-4)
+    largest_with_far(other, float(str(refused.value).split("at least ")[1].split(",")[0]))

@@ -208,6 +208,26 @@ def test_an_interrupted_embedding_goes_on(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["e.parquet", "whole.parquet"]
 
 
+def test_parts_of_other_data_are_not_gone_on_with(run: Path, photos: Path, tmp_path: Path) -> None:
+    for name, source in (("one", "class 0"), ("two", "class 1")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "x.png").write_bytes((photos / source / "0.png").read_bytes())
+    out = tmp_path / "e.parquet"
+    with (
+        mock.patch.object(files, "atomic_write", side_effect=[KeyboardInterrupt]),
+        pytest.raises(KeyboardInterrupt),
+    ):
+        trained.embed(run, str(tmp_path / "one"), out)
+    stop = mock.patch.object(embedding_file, "_schema", side_effect=KeyboardInterrupt)
+    with stop, pytest.raises(KeyboardInterrupt):
+        trained.embed(run, str(tmp_path / "one"), out)
+    trained.embed(run, str(tmp_path / "two"), out)
+    import pyarrow.parquet
+
+    (found,) = pyarrow.parquet.read_table(out).to_pydict()["embedding"]
+    np.testing.assert_allclose(found, kinfold.load(run).embed(tmp_path / "two" / "x.png")[0])
+
+
 def test_folders_without_classes_and_single_files(run: Path, photos: Path, tmp_path: Path) -> None:
     flat = tmp_path / "flat"
     (flat / "inner").mkdir(parents=True)
@@ -272,6 +292,10 @@ def test_a_run_of_vectors(tmp_path: Path) -> None:
     found = trained.index(tmp_path / "run", str(tmp_path / "v.npz"))
     assert len(found) == 120
     used = kinfold.load(tmp_path / "run")
+    np.savez(tmp_path / "w.npz", x=x[:12], y=y[:12])  # other data, whose rows have no names either
+    more = trained.index(tmp_path / "run", str(tmp_path / "w.npz"), add=True)
+    assert len(more) == 132
+    trained.index(tmp_path / "run", str(tmp_path / "v.npz"))
     match = used.match(x[:2], far=0.2)
     assert [one.label for one in match] == ["0", "0"]
     assert used.embed(x).shape == (120, used.model.output_shape[-1])
@@ -336,6 +360,11 @@ def test_the_other_commands(run: Path, photos: Path, tmp_path: Path) -> None:
     assert (bad.exit_code, bad.stderr.count("\n")) == (2, 1)
     assert "name a file e.parquet" in bad.stderr
     bad = kinfold_command("embed", run, tmp_path / "nothing", "--out", out)
+    assert (bad.exit_code, bad.stderr.count("\n")) == (2, 1)
+    bad = kinfold_command("search", run, photos / "class 0/0.png", "--html", tmp_path / "no/p.html")
+    assert (bad.exit_code, bad.stderr.count("\n")) == (2, 1)
+    assert "There is no folder" in bad.stderr
+    bad = kinfold_command("index", run, photos, "--add", "--compress", "int8")
     assert (bad.exit_code, bad.stderr.count("\n")) == (2, 1)
     bad = kinfold_command("index", run, photos, "--engine", "fais")
     assert bad.exit_code == 2

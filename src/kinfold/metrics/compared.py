@@ -112,6 +112,12 @@ class Comparison(NamedTuple):
         return type(self.kind).pairwise in _OF_PRODUCTS
 
     @property
+    def of_scores(self) -> bool:
+        """Whether a product alone, or with both squares, tells the distance."""
+        products = distances.Cosine.pairwise, distances.InnerProduct.pairwise
+        return self.of_half_squares or type(self.kind).pairwise in products
+
+    @property
     def of_half_squares(self) -> bool:
         """Whether the distance is known from half the square of ||x - r||."""
         return type(self.kind) in _OF_SQUARES
@@ -161,7 +167,7 @@ def paired(kind: distances.Distance, x: np.ndarray, r: np.ndarray) -> np.ndarray
     for start in range(0, len(x), step):
         ours, theirs = x[start : start + step], r[start : start + step]
         if pairwise is distances.Cosine.pairwise:
-            apart = _unit(ours) - _unit(theirs)
+            apart = unit_rows(ours) - unit_rows(theirs)
             found = 0.5 * np.einsum("id,id->i", apart, apart)
             zero = ~(ours.any(axis=1) & theirs.any(axis=1))  # a zero row is at 1 from all
             found = np.where(zero, 1.0, found)
@@ -274,12 +280,12 @@ def _float32(value: np.ndarray, unit: bool, centre: np.ndarray | None) -> np.nda
     """float32 [n, d]: rows of unit norm (or zero) where `unit`, less the centre if there is one."""
     single = np.empty(value.shape, np.float32)
     for part, out in zip(_parts(value), _parts(single), strict=True):
-        rows = _unit(part) if unit else part
+        rows = unit_rows(part) if unit else part
         out[...] = rows if centre is None else rows - centre
     return single
 
 
-def _unit(rows: np.ndarray) -> np.ndarray:
+def unit_rows(rows: np.ndarray) -> np.ndarray:
     """float64 [n, d], by the largest entry first, as the square of a tiny one may be 0."""
     rows = rows.astype(np.float64)
     largest = np.abs(rows).max(axis=1, keepdims=True)
@@ -294,7 +300,7 @@ def _centre(x: np.ndarray, r: np.ndarray, unit: bool) -> np.ndarray | None:
     It is a multiple of a power of 2 near their spread: no float32 row is rounded without it.
     """
     sample = np.concatenate([rows[:: -(-len(rows) // 1024)].astype(np.float64) for rows in (x, r)])
-    sample = _unit(sample) if unit else sample
+    sample = unit_rows(sample) if unit else sample
     centre = sample.mean(axis=0)
     spread = np.sqrt(np.mean((sample - centre) ** 2))
     if np.mean(centre**2) <= 4 * spread**2:

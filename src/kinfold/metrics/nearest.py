@@ -31,7 +31,7 @@ def nearest(compared: Comparison, k: int) -> Nearest | None:
     available = len(r) - compared.own_gallery
     if not (1 <= k <= min(available, MOST) and len(x) * len(r) >= SMALL):
         return None
-    if not compared.of_products or compared.zeros is not None or _overflows(compared):
+    if not compared.of_scores or compared.zeros is not None or _overflows(compared):
         return None
     copies = compared.gallery.copies
     if copies.most > MOST:
@@ -164,6 +164,13 @@ def _with_copies(compared: Comparison, found: Nearest) -> Nearest:
     own = np.zeros((len(items), 1), np.float32)
     if compared.kind.similarity:
         own[:, 0] = -2 * half_squares(copies.different)
+    elif not compared.of_half_squares:
+        own[~copies.different.any(axis=1)] = 1  # under cosine a zero row is at 1 from all
+    # Copies beyond the end of a shortlist are left out: what lies between is not in it.
+    there = np.isfinite(values)
+    last = np.where(there, values, -np.inf).max(axis=1, keepdims=True, initial=-np.inf)
+    whole = np.count_nonzero(there, axis=1, keepdims=True) >= len(items) - 1
+    own = np.where(whole | (own <= last), own, np.inf).astype(np.float32)
     values = np.concatenate([own, values], axis=1)
     items = np.concatenate([np.arange(len(items))[:, None], items], axis=1)
     values, items = (part[copies.which] for part in copies.spread(values, items))

@@ -69,6 +69,8 @@ def make(index: Any, count: int) -> Engine:
     if name == "faiss":
         return Faiss(kind, index.dimension, **options)
     if name == "milvus":
+        if "token" not in options:
+            options = {**options, "token": os.environ.get("KINFOLD_MILVUS_TOKEN", "")}
         if "uri" not in options:
             folder = index.path or tempfile.mkdtemp(prefix="kinfold-milvus-")
             options = {**options, "uri": os.path.join(folder, "milvus.db")}

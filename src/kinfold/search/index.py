@@ -34,6 +34,7 @@ class Index:
             index is saved. For the engine "exact".
         options: arguments of the engine. "faiss" takes `factory`, such as "IVF1024,PQ16"; "milvus"
             takes `uri`, `token` and `collection`, and keeps a file beside the index without them.
+            The token is never saved: a loaded index takes it from KINFOLD_MILVUS_TOKEN.
         model: which model the embeddings are of; an index of another one is refused by `check`.
 
     Raises:
@@ -72,6 +73,7 @@ class Index:
         self._numbers = np.empty(0, np.int64)  # what the engine calls each row
         self._next_number = 0
         self._engine: Engine | None = None
+        self._built = 0  # how many items the engine was made of
 
     def __len__(self) -> int:
         return len(self._items)
@@ -89,12 +91,12 @@ class Index:
     @property
     def ids(self) -> np.ndarray:
         """The ids, object [n], in the order in which the items were added."""
-        return self._items.ids
+        return self._items.ids.copy()
 
     @property
     def labels(self) -> np.ndarray:
         """The labels, object [n]."""
-        return self._items.labels
+        return self._items.labels.copy()
 
     def vectors(self, rows: np.ndarray | None = None) -> np.ndarray:
         """The vectors, float32 [n, d], or those of some rows."""
@@ -138,13 +140,15 @@ class Index:
             ValueError: other shapes, another dimension, not finite, an id twice.
             TypeError: ids, labels or metadata of another kind.
         """
-        rows = np.ascontiguousarray(checked(embeddings, "embeddings"), np.float32)
+        rows = np.array(checked(embeddings, "embeddings"), np.float32, order="C")  # its own
         self.check(rows.shape[1], "")
         new = self._items.new(len(rows), ids, labels, metadata)
         there = [one for one in new.ids.tolist() if one in self._items.row_of]
         if there:
             self.remove(there)
         numbers = np.arange(self._next_number, self._next_number + len(rows))
+        if self._engine is not None and len(self) + len(rows) > 2 * self._built:
+            self._forget_engine()  # what it has learned is of too few
         if self._engine is not None:
             self._engine.add(rows, numbers)
         self._next_number += len(rows)
@@ -163,6 +167,8 @@ class Index:
         """
         several = ids.tolist() if hasattr(ids, "tolist") else ids
         gone = self._items.rows([several] if isinstance(several, int | str) else several)
+        if not gone:
+            return
         kept = np.ones(len(self), bool)
         kept[gone] = False
         if self._engine is not None:
@@ -288,9 +294,14 @@ class Index:
         values[there] = paired(self.distance, x[query], self._vectors.take(at[there]))
         return in_order(values, at)
 
+    def _forget_engine(self) -> None:
+        if self._engine is not None and hasattr(self._engine, "close"):
+            self._engine.close()
+        self._engine = None
+
     def _ready(self) -> Engine:
         if self._engine is None:
-            self._engine = choice.make(self, len(self))
+            self._engine, self._built = choice.make(self, len(self)), len(self)
             for start, rows in self._vectors.blocks():
                 self._engine.add(rows, self._numbers[start : start + len(rows)])
         return self._engine

@@ -34,6 +34,11 @@ class Items:
         made = Items()
         made.ids = self._new_ids(count, ids)
         made.labels = _column(count, labels, "labels", (int, str, type(None)), "integers, strings")
+        kinds = {type(one) for one in (*self.labels, *made.labels)} - {type(None)}
+        if len(kinds) > 1:
+            raise TypeError(
+                "The labels of an index must be all integers or all strings. Received both."
+            )
         made.metadata = _metadata(count, metadata)
         made.row_of = {one: k for k, one in enumerate(made.ids.tolist())}
         if len(made.row_of) < count:
@@ -132,7 +137,13 @@ def _column(count: int, given: Any, name: str, kinds: tuple[type, ...], words: s
             f"`{name}` must have one entry for each embedding. Received {len(values)} {name} and "
             f"{count} embeddings."
         )
-    wrong = [one for one in values if not isinstance(one, kinds) or isinstance(one, bool)]
+    wrong = [
+        one
+        for one in values
+        if not isinstance(one, kinds)
+        or isinstance(one, bool)
+        or (isinstance(one, int) and not -(2**63) <= one < 2**63)
+    ]
     if wrong:
         raise TypeError(f"`{name}` must be {words}. Received {wrong[0]!r}.")
     return _objects(values, count)
@@ -154,6 +165,8 @@ def _metadata(count: int, given: Any) -> np.ndarray:
         ] or None
     found = _column(count, given, "metadata", (dict, type(None)), "dictionaries, or columns")
     for one in found:
+        if one and not all(isinstance(name, str) for name in one):
+            raise TypeError(f"The fields of metadata must be named by strings. Received {one!r}.")
         try:
             json.dumps(one, allow_nan=False)
         except (TypeError, ValueError) as error:

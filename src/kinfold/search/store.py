@@ -40,6 +40,8 @@ def save(index: Any, path: str | os.PathLike[str]) -> None:
         partial = set(folder.glob(f"{files.PARTIAL}*"))
         if set(folder.iterdir()) - ours - partial:
             raise ValueError(f"{folder} holds something else than an index. Name another folder.")
+    if (folder / _HEAD).exists() and not _is_ours(folder / _HEAD):
+        raise ValueError(f"{folder / _HEAD} is not of an index. Name another folder.")
     parquet = _parquet()
     name = uuid.uuid4().hex[:12]
     vectors, items = folder / f"vectors-{name}.npy", folder / f"items-{name}.parquet"
@@ -58,7 +60,7 @@ def save(index: Any, path: str | os.PathLike[str]) -> None:
                 "next_id": index._items.next_id,
                 "engine": index.engine,
                 "compress": index.compress,
-                "options": index.options,
+                "options": {k: v for k, v in index.options.items() if k != "token"},
                 "model": index.model,
                 "files": {"vectors": vectors.name, "items": items.name},
             },
@@ -98,7 +100,7 @@ def load(cls: Any, path: str | os.PathLike[str]) -> Any:
             known["engine"],
             compress=known["compress"],
             options=known["options"],
-            model=known["model"],
+            model=str(known["model"]),
         )
         if count:
             vectors = np.load(folder / known["files"]["vectors"], mmap_mode="r")
@@ -124,6 +126,15 @@ def load(cls: Any, path: str | os.PathLike[str]) -> Any:
     return index
 
 
+def _is_ours(head: Path) -> bool:
+    """Whether a file is the head of an index, of this version or another."""
+    try:
+        known = files.read_json(head)
+    except (OSError, ValueError):
+        return True  # damaged: whoever saves here replaces it
+    return isinstance(known, dict) and isinstance(known.get("format"), int)
+
+
 def _write_vectors(index: Any, path: Path) -> None:
     """Write the vectors block by block: they need not fit into memory."""
     with files.atomic_write(path) as beside, open(beside, "wb") as file:
@@ -139,10 +150,6 @@ def _table(index: Any) -> Any:
 
     items = index._items
     kinds = {type(one) for one in items.labels.tolist()} - {type(None)}
-    if len(kinds) > 1:
-        raise TypeError(
-            "Labels that are kept in a file must be all integers or all strings. Received both."
-        )
     metadata = [None if one is None else json.dumps(one) for one in items.metadata]
     text = not len(items) or isinstance(items.ids[0], str)
     return pyarrow.table(

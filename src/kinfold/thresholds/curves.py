@@ -67,9 +67,11 @@ def largest_with_far(other: np.ndarray, far: float) -> float:
     """
     allowed = int(np.floor(far * len(other) * (1 + 1e-12)))
     if allowed == 0:
+        digits = 10.0 ** (len(str(len(other))) + 1)
         raise ValueError(
             f"far={far:g} is less than one of the {len(other):,} distances that there are to "
-            f"calibrate by: ask for at least {1 / len(other):.1g}, or give more examples."
+            f"calibrate by: ask for at least {np.ceil(digits / len(other)) / digits:g}, or give "
+            "more examples."
         )
     if allowed == len(other):
         return float(other[-1])

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from kinfold import distances
 from kinfold.core.checks import Tensor
 from kinfold.core.labels import integer_labels
 from kinfold.metrics.compared import Gallery, paired
@@ -76,9 +77,14 @@ def calibrate_search(
     if len(x) > MOST:
         rows = np.sort(np.random.default_rng(0).permutation(len(x))[:MOST])
     x, y = x[rows], y[rows]
+    if own is not None and np.shape(own) != (len(to_numpy(queries)),):
+        raise ValueError(
+            f"`own` must hold a row for each query. Received shape {np.shape(own)} for "
+            f"{len(to_numpy(queries))} queries."
+        )
     selves = np.full(len(x), -1) if own is None else np.asarray(own)[rows]
     ready = Gallery(r, distance)
-    stranger, known, answered = _nearest(x, y, ready, z, distance, selves)
+    stranger, known, answered = _nearest(x, y, ready, r, z, distance, selves)
     has_other = np.isfinite(stranger)
     if not has_other.any():
         raise ValueError("No query has an item of another class in the gallery.")
@@ -105,6 +111,7 @@ def _nearest(
     x: np.ndarray,
     y: np.ndarray,
     gallery: Gallery,
+    r: np.ndarray,
     z: np.ndarray,
     distance: Any,
     selves: np.ndarray,
@@ -138,6 +145,6 @@ def _nearest(
                 members = np.flatnonzero(z == y[query])
                 members = members[members != selves[query]]
                 one = np.repeat(x[query : query + 1], len(members), axis=0)
-                known[query] = paired(gallery.kind, gallery.ready(one), gallery.rows[members]).min()
+                known[query] = paired(distances.get(distance), one, r[members]).min()
             waiting = waiting[~far]
     return stranger, known, known < stranger

@@ -85,11 +85,14 @@ def index(
 
     Raises:
         FileNotFoundError: there is no run, no such data, or no index to add to.
-        ValueError: the data is not what the model takes; an index is there, or of another model.
+        ValueError: the data is not what the model takes, or the index to add to is of another
+            model.
         WriteError: the index could not be written; the one before is as it was.
     """
     progress, trained = progress or Progress(), load(run)
     folder = trained.path / "index"
+    if add and (engine != "auto" or compress is not None):
+        raise ValueError("An index keeps its engine: leave out the engine and the codes, or --add.")
     there = (folder / "index.json").exists()
     if add:
         found = trained.index
@@ -114,7 +117,7 @@ def index(
         np.concatenate(parts),
         ids=[ids[row] for row in rows],
         labels=[examples.labels[row] for row in rows],
-        metadata=_metadata(examples, rows),
+        metadata=[_origin(examples, examples.names[row]) for row in rows],
     )
     found.save(folder)
     what = f"{len(found) - before:,} new, {len(found):,} in all" if add else f"{len(found):,}"
@@ -193,6 +196,8 @@ def search(
             f"The model of {trained.path} takes vectors, and this command image files. In Python: "
             f"kinfold.load({str(trained.path)!r}).match(x)"
         )
+    if html is not None and not Path(html).parent.is_dir():
+        raise FileNotFoundError(f"There is no folder {Path(html).parent} to write {html} to.")
     paths = [Path(image) for image in images]
     pixels = trained.embedder.pixels_of(paths)
     embedder.unreadable(pixels, paths)
@@ -206,21 +211,19 @@ def search(
 
 def _ids(index: Index, examples: Examples) -> list[str]:
     """Ids of items: their paths from the folder given, or whole where another file has that id."""
-    if examples.folder is None:
-        return examples.names
-    root, ids = examples.folder.resolve(), []
+    ids = []
     for name in examples.names:
         there = index.metadata_of(name)
-        file = str(root / name)
-        ids.append(name if there is None or there.get("file") == file else file)
+        new = there is None or there == _origin(examples, name)
+        ids.append(name if new else f"{(examples.folder or examples.source).resolve()}/{name}")
     return ids
 
 
-def _metadata(examples: Examples, rows: list[int]) -> list[dict[str, Any]] | None:
+def _origin(examples: Examples, name: str) -> dict[str, Any]:
+    """The metadata of an item: its file, or the data that it is in."""
     if examples.folder is None:
-        return None
-    root = examples.folder.resolve()
-    return [{"file": str(root / examples.names[row])} for row in rows]
+        return {"data": str(examples.source)}
+    return {"file": str(examples.folder.resolve() / name)}
 
 
 def _tell_unreadable(bad: dict[str, str], progress: Progress) -> None:

@@ -39,7 +39,13 @@ def write(
     """
     parquet = __import__("pyarrow.parquet").parquet
     beside = path.with_name(f"{files.PARTIAL}{path.name}")
-    same = {"model": model, "names": examples.names, "labels": examples.labels}
+    same = {
+        "model": model,
+        "source": str(examples.source),
+        "state": examples.state,
+        "names": examples.names,
+        "labels": examples.labels,
+    }
     try:
         if not _is_of(beside, same):
             shutil.rmtree(beside, ignore_errors=True)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,12 +33,16 @@ class Examples:
         embedded: embeds those of some rows: which could be read, their embeddings, and why the
             others could not.
         folder: what the names are relative to, where they are files.
+        source: the data.
+        state: changes if the data does.
     """
 
     names: list[str]
     labels: list[str | None]
     embedded: Callable[[range], Found]
-    folder: Path | None = None
+    folder: Path | None
+    source: Path
+    state: str
 
     def __len__(self) -> int:
         return len(self.names)
@@ -94,7 +99,7 @@ def find(data: str, embedder: Embedder, told: Callable[[int, int], None] | None 
         return good, found, {row: bad[row] for row in rows if row in bad}
 
     labels: list[str | None] = [split.names[k] for k in split.y.tolist()]
-    return Examples(names, labels, embedded)
+    return Examples(names, labels, embedded, None, path.resolve(), _state(source.kept_in))
 
 
 def _holds_image_files(path: Path) -> bool:
@@ -119,7 +124,16 @@ def _files(path: Path, embedder: Embedder) -> Examples:
         bad = {row: one for row, one in zip(rows, found, strict=True) if isinstance(one, str)}
         return good, np.stack(vectors) if vectors else np.empty((0, 0), np.float32), bad
 
-    return Examples(names, labels, embedded, root)
+    return Examples(names, labels, embedded, root, path.resolve(), _state(files))
+
+
+def _state(files: Sequence[Path]) -> str:
+    """A digest of the names, sizes and times of files."""
+    digest = hashlib.sha256()
+    for file in files:
+        facts = file.stat()
+        digest.update(f"{file}\0{facts.st_size}\0{facts.st_mtime_ns}\0".encode(errors="replace"))
+    return digest.hexdigest()
 
 
 def _walk(path: Path) -> Iterator[Path]:

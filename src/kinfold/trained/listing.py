@@ -23,7 +23,8 @@ def as_text(paths: Sequence[Path], matches: Sequence[Match]) -> str:
         width = max(map(len, names), default=0)
         for name, distance, label in zip(names, found.distances, found.labels, strict=False):
             near = "" if distance <= match.threshold else "  too far"
-            lines.append(f"  {distance:.4f}  {name:<{width}}  {label or ''}{near}".rstrip())
+            of = "" if label is None else label
+            lines.append(f"  {distance:.4f}  {name:<{width}}  {of}{near}".rstrip())
     return printable("\n".join(lines))
 
 

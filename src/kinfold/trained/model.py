@@ -75,6 +75,8 @@ class Trained:
         parts: list[np.ndarray] = []
         if paths is None and not isinstance(examples, Sequence):
             x = np.asarray(examples)
+            if not len(x):
+                raise ValueError("There is nothing to embed. Received no examples.")
             return self.embedder.of_arrays(x)
         given = examples if paths is None else paths
         if not len(given):

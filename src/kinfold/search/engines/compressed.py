@@ -6,7 +6,7 @@ import numpy as np
 
 from kinfold import distances
 from kinfold.metrics import product
-from kinfold.metrics.compared import half_squares
+from kinfold.metrics.compared import half_squares, unit_rows
 from kinfold.metrics.shortlists import Shortlists
 
 _BLOCK = 8192  # vectors that are decoded at once
@@ -41,24 +41,20 @@ class Int8:
 
 
 class Binary:
-    """A bit per dimension: the side of the first vectors' mean, and the mean distance from it."""
+    """A bit per dimension: its sign, and the mean size of a row's entries."""
 
     more = 30
 
     def __init__(self) -> None:
-        self.mean: np.ndarray | None = None
         self.dimension = 0
 
     def encode(self, rows: np.ndarray) -> tuple[np.ndarray, ...]:
-        if self.mean is None:
-            self.mean, self.dimension = rows.mean(axis=0), rows.shape[1]
-        apart = rows - self.mean
-        return np.packbits(apart > 0, axis=1), np.abs(apart).mean(axis=1, keepdims=True)
+        self.dimension = rows.shape[1]
+        return np.packbits(rows > 0, axis=1), np.abs(rows).mean(axis=1, keepdims=True)
 
     def decode(self, codes: tuple[np.ndarray, ...]) -> np.ndarray:
-        assert self.mean is not None
         bits = np.unpackbits(codes[0], axis=1, count=self.dimension).astype(np.float32)
-        return self.mean + (2 * bits - 1) * codes[1]
+        return (2 * bits - 1) * codes[1]
 
 
 CODECS: dict[str, type[Int8] | type[Binary]] = {"int8": Int8, "binary": Binary}
@@ -77,9 +73,13 @@ class Compressed:
         self.codec: Codec = CODECS[codec]()
         self._numbers = np.empty(0, np.int64)
         self._codes: tuple[np.ndarray, ...] = ()
+        self._mean: np.ndarray | None = None  # of the first vectors, from which codes are taken
 
     def add(self, vectors: np.ndarray, numbers: np.ndarray) -> None:
-        new = self.codec.encode(self._ready(vectors))
+        rows = self._ready(vectors)
+        if self._mean is None:
+            self._mean = rows.mean(axis=0, dtype=np.float64)
+        new = self.codec.encode((rows - self._mean).astype(np.float32))
         old = self._codes or tuple(part[:0] for part in new)
         self._codes = tuple(np.concatenate(pair) for pair in zip(old, new, strict=True))
         self._numbers = np.concatenate([self._numbers, numbers])
@@ -103,18 +103,18 @@ class Compressed:
         return out
 
     def _ready(self, rows: np.ndarray) -> np.ndarray:
-        if not self.kind.needs_unit_rows:
-            return rows
-        norms = np.linalg.norm(rows, axis=1, keepdims=True)
-        return rows / np.where(norms > 0, norms, 1)
+        return unit_rows(rows) if self.kind.needs_unit_rows else rows
 
     def _best(self, x: np.ndarray, k: int, codes: tuple[np.ndarray, ...]) -> np.ndarray:
         lists = Shortlists(len(x), k, np.full(len(x), np.inf, np.float32), ties=False)
-        ours = product.given(x)
+        # Rows of unit norm are ranked by squares, too: codes err less in differences from the mean.
+        # A product with the mean is the same for all items, so that it need not be added.
+        squares = not self.kind.similarity
+        ours = product.given((x - self._mean if squares else x).astype(np.float32))
         for start in range(0, len(codes[0]), _BLOCK):
             rows = self.codec.decode(tuple(part[start : start + _BLOCK] for part in codes))
             tile = product.of(ours, product.given(rows))
-            if not (self.kind.needs_unit_rows or self.kind.similarity):
+            if squares:
                 tile -= half_squares(rows)
             lists.offer(tile, 0, start)
         lists.tighten()

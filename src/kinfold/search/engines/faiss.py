@@ -1,11 +1,14 @@
 """FAISS: graphs (HNSW) or inverted lists with product quantization, in one process's memory."""
 
+import contextlib
 import importlib
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from kinfold import distances
+from kinfold.metrics.compared import unit_rows
 
 # Beyond this many vectors a graph takes too long to build and too much memory.
 _GRAPH_UP_TO = 2_000_000
@@ -42,10 +45,11 @@ class Faiss:
         rows = self._ready(vectors)
         if self.index is None:
             self.index = self._made(len(rows))
-        if not self.index.is_trained:
-            step = max(1, len(rows) // _TRAIN)
-            self.index.train(rows[::step])
-        self.index.add(rows)
+        with self._named():
+            if not self.index.is_trained:
+                step = max(1, len(rows) // _TRAIN)
+                self.index.train(rows[::step])
+            self.index.add(rows)
         self.numbers = np.concatenate([self.numbers, numbers])
         self.gone = np.concatenate([self.gone, np.zeros(len(numbers), bool)])
 
@@ -61,8 +65,23 @@ class Faiss:
         if not there.all():
             bits = np.packbits(there, bitorder="little")
             selector = self.faiss.IDSelectorBitmap(len(there), self.faiss.swig_ptr(bits))
-        found = self.index.search(self._ready(queries), k, params=self._parameters(selector, k))[1]
+        with self._named():
+            parameters = self._parameters(selector, k)
+            found = self.index.search(self._ready(queries), k, params=parameters)[1]
         return np.where(found < 0, -1, self.numbers[found])
+
+    @contextlib.contextmanager
+    def _named(self) -> Iterator[None]:
+        """Say in a sentence which index of FAISS cannot do what it is asked for."""
+        try:
+            yield
+        except (RuntimeError, AssertionError) as error:
+            why = (
+                str(error).strip().splitlines()[-1] if str(error).strip() else "it gives no reason"
+            )
+            raise ValueError(
+                f"The index {self.factory or 'HNSW32'!r} of FAISS cannot be used here: {why}"
+            ) from error
 
     def _is_graph(self) -> bool:
         return isinstance(self.index, self.faiss.IndexHNSW)
@@ -95,7 +114,5 @@ class Faiss:
         return made
 
     def _ready(self, rows: np.ndarray) -> np.ndarray:
-        if self.kind.needs_unit_rows:
-            norms = np.linalg.norm(rows, axis=1, keepdims=True)
-            rows = rows / np.where(norms > 0, norms, 1)
+        rows = unit_rows(rows) if self.kind.needs_unit_rows else rows
         return np.ascontiguousarray(rows, np.float32)
