@@ -270,3 +270,11 @@ def test_the_rate_that_is_proposed_is_enough() -> None:
     with pytest.raises(ValueError, match=r"ask for at least 0\.0015, or") as refused:
         largest_with_far(other, 1e-4)
     largest_with_far(other, float(str(refused.value).split("at least ")[1].split(",")[0]))
+
+
+def test_zero_rows_are_far_from_all_whatever_lies_off_the_origin() -> None:
+    x, y = embeddings()
+    x = (10 + 0.1 * x).astype(np.float32)
+    x[:3] = 0
+    found = thresholds.calibrate(x, y, recall=1.0)
+    assert found.distance == pytest.approx(1.0)  # a zero row and another of its class

@@ -1,8 +1,8 @@
-"""Queries and gallery as retrieval compares them: checked, in float32, where it rounds little."""
+"""Queries and gallery as retrieval compares them, and the distances between them."""
 
 import copy
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,9 +13,14 @@ from kinfold.core.checks import Tensor
 from kinfold.core.squares import NEAR
 from kinfold.metrics.copies import Copies
 from kinfold.metrics.ranking import to_numpy
-
-# Numbers that are copied at once.
-_ELEMENTS = 1 << 20
+from kinfold.metrics.rows import (
+    ELEMENTS,
+    as_float32,
+    centre_of,
+    checked,
+    half_squares,
+    unit_rows,
+)
 
 
 class Gallery:
@@ -34,7 +39,7 @@ class Gallery:
         _check_sizes(x, r.shape)
         cosine = type(kind).pairwise is distances.Cosine.pairwise
         self.unit = kind.needs_unit_rows
-        self.centre = _centre(x, r, self.unit) if cosine or kind.of_differences else None
+        self.centre = centre_of(x, r, self.unit) if cosine or kind.of_differences else None
         self.zeros: np.ndarray | None = None  # which rows are zero, where `kind` is _Chords
         if cosine and self.centre is not None:
             kind, self.zeros = _CHORDS, ~np.any(r, axis=1)
@@ -43,7 +48,7 @@ class Gallery:
 
     def ready(self, rows: np.ndarray) -> np.ndarray:
         """Rows as they are compared: float32, at unit norm or from a centre where that is due."""
-        return _float32(rows, self.unit, self.centre)
+        return as_float32(rows, self.unit, self.centre)
 
     def take(self, which: np.ndarray) -> "Gallery":
         """The items of these rows alone."""
@@ -129,7 +134,7 @@ class Comparison(NamedTuple):
         block = to_numpy(self.kind(anchors, references))
         if type(self.kind).pairwise is not distances.Cosine.pairwise:
             return block
-        near = block < _NEAR
+        near = block < NEAR["float32"]  # which are rounded by a thousandth or more
         if np.count_nonzero(near) > block.size // _FEW:
             return np.where(near, to_numpy(_CHORDS(anchors, references)), block)
         return recomputed(block, np.nonzero(near), to_numpy(anchors), to_numpy(references))
@@ -151,11 +156,6 @@ class Comparison(NamedTuple):
         return of_half_squares(self.kind, halves)
 
 
-def half_squares(rows: np.ndarray) -> np.ndarray:
-    """Half the squared norm of each row."""
-    return 0.5 * np.einsum("id,id->i", rows, rows)
-
-
 def paired(kind: distances.Distance, x: np.ndarray, r: np.ndarray) -> np.ndarray:
     """The distance of row i of `x` [n, d] to row i of `r` [n, d], float32 [n]; smaller is closer.
 
@@ -163,7 +163,7 @@ def paired(kind: distances.Distance, x: np.ndarray, r: np.ndarray) -> np.ndarray
     """
     out = np.empty(len(x), np.float32)
     pairwise = type(kind).pairwise
-    step = max(1, _ELEMENTS // x.shape[1])
+    step = max(1, ELEMENTS // x.shape[1])
     for start in range(0, len(x), step):
         ours, theirs = x[start : start + step], r[start : start + step]
         if pairwise is distances.Cosine.pairwise:
@@ -192,7 +192,7 @@ def recomputed(
     """
     if not len(near[0]):
         return block
-    block, step = block.copy(), max(1, _ELEMENTS // x.shape[1])
+    block, step = block.copy(), max(1, ELEMENTS // x.shape[1])
     for start in range(0, len(near[0]), step):
         i, j = (side[start : start + step] for side in near)
         apart = x[i] - r[j if columns is None else columns[i, j]]
@@ -233,9 +233,6 @@ _OF_PRODUCTS = [
     )
 ]
 
-# Cosine distances below this one are rounded by a thousandth or more.
-_NEAR = 2.0**-13
-
 # More pairs than one in so many are computed again as a whole block.
 _FEW = 64
 
@@ -246,64 +243,3 @@ def _check_sizes(x: np.ndarray, shape: tuple[int, ...]) -> None:
             "`query` and `gallery` must have the same embedding size. "
             f"Received shapes {x.shape} and {shape}."
         )
-
-
-def checked(value: Any, name: str) -> np.ndarray:
-    """Numbers [n, d] that are finite in float32."""
-    value = to_numpy(value)
-    # bfloat16 is of NumPy's kind "V".
-    if value.dtype.kind not in "fiub" and value.dtype.name != "bfloat16":
-        raise TypeError(f"`{name}` must hold numbers. Received dtype {value.dtype}.")
-    if value.ndim != 2 or 0 in value.shape:
-        raise ValueError(
-            f"`{name}` must hold one embedding per row, shape [n, d] with neither of them 0. "
-            f"Received shape {value.shape}."
-        )
-    with np.errstate(over="ignore"):
-        finite = [np.isfinite(part.astype(np.float32)).all(axis=1) for part in _parts(value)]
-    bad = len(value) - sum(map(np.count_nonzero, finite))
-    if bad:
-        raise ValueError(
-            f"`{name}` must be finite in float32. Received NaN or infinity in {bad} of "
-            f"{len(value)} rows."
-        )
-    return value
-
-
-def _parts(value: np.ndarray) -> Iterator[np.ndarray]:
-    """Runs of rows, so that copies of them are small."""
-    rows = max(1, _ELEMENTS // value.shape[1])
-    return (value[start : start + rows] for start in range(0, len(value), rows))
-
-
-def _float32(value: np.ndarray, unit: bool, centre: np.ndarray | None) -> np.ndarray:
-    """float32 [n, d]: rows of unit norm (or zero) where `unit`, less the centre if there is one."""
-    single = np.empty(value.shape, np.float32)
-    for part, out in zip(_parts(value), _parts(single), strict=True):
-        rows = unit_rows(part) if unit else part
-        out[...] = rows if centre is None else rows - centre
-    return single
-
-
-def unit_rows(rows: np.ndarray) -> np.ndarray:
-    """float64 [n, d], by the largest entry first, as the square of a tiny one may be 0."""
-    rows = rows.astype(np.float64)
-    largest = np.abs(rows).max(axis=1, keepdims=True)
-    rows /= np.where(largest > 0, largest, 1)
-    norm = np.linalg.norm(rows, axis=1, keepdims=True)
-    return rows / np.where(norm > 0, norm, 1)
-
-
-def _centre(x: np.ndarray, r: np.ndarray, unit: bool) -> np.ndarray | None:
-    """What may be taken off all rows, float64 [d], where they lie far from the origin.
-
-    It is a multiple of a power of 2 near their spread: no float32 row is rounded without it.
-    """
-    sample = np.concatenate([rows[:: -(-len(rows) // 1024)].astype(np.float64) for rows in (x, r)])
-    sample = unit_rows(sample) if unit else sample
-    centre = sample.mean(axis=0)
-    spread = np.sqrt(np.mean((sample - centre) ** 2))
-    if np.mean(centre**2) <= 4 * spread**2:
-        return None
-    step = 2.0 ** np.floor(np.log2(spread)) if spread > 0 else 2.0**-149
-    return np.rint(centre / step) * step

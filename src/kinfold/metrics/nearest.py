@@ -9,7 +9,8 @@ import numpy as np
 
 from kinfold.core.squares import NEAR
 from kinfold.metrics import product
-from kinfold.metrics.compared import Comparison, half_squares, of_half_squares, recomputed
+from kinfold.metrics.compared import Comparison, of_half_squares, recomputed
+from kinfold.metrics.rows import half_squares
 from kinfold.metrics.shortlists import Shortlists, TooManyTiesError
 
 # Rows and columns of a tile (16 MiB, or 32 for a gallery).

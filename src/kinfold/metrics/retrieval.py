@@ -148,7 +148,7 @@ def neighbours(
         return indices, -values if compared.kind.similarity else values
     indices = np.empty((n, k), np.int64)
     values = np.empty((n, k), np.float32)
-    for rows, block in _blocks(compared, np.arange(n)):
+    for rows, block in blocks(compared, np.arange(n)):
         closest = np.sort(smallest(block, k), axis=1)
         found = np.take_along_axis(block, closest, axis=1)
         # Where more items tie at the last place than fit, `smallest` keeps any: keep the first.
@@ -205,7 +205,7 @@ def score_queries(
         # Queries whose whole ranking is asked for, and whose nearest item of their class is beyond.
         task = task.of_whole_rankings()
         order = order[left] if task.asked else order[:0]
-    for rows, block in _blocks(compared, order):
+    for rows, block in blocks(compared, order):
         hits = task.gallery_classes == task.query_classes[rows, None]
         for name, values in score(task, rows, block, hits).items():
             scores[name][rows] = values
@@ -227,7 +227,7 @@ def _scored_by(
     return left
 
 
-def _blocks(compared: Comparison, order: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def blocks(compared: Comparison, order: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Rows of `x`, in the given order, and their distances [rows, m] to all of `r`.
 
     Smaller is closer, also for a similarity; a query's own entry is infinite where `r` is `x`.

@@ -21,12 +21,6 @@ class Neighbours(NamedTuple):
     metadata: np.ndarray
 
 
-def in_order(values: np.ndarray, at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Both in the order of the values, equal ones by row."""
-    order = np.lexsort((at, values))
-    return np.take_along_axis(values, order, axis=1), np.take_along_axis(at, order, axis=1)
-
-
 def taken(column: np.ndarray, at: np.ndarray, there: np.ndarray) -> np.ndarray:
     """What a column says of rows [q, k]; None where there is no row."""
     out = np.full(at.shape, None, object)

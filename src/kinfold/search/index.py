@@ -9,12 +9,12 @@ import numpy as np
 
 from kinfold import distances
 from kinfold.core.checks import Tensor
-from kinfold.metrics.compared import checked, paired
+from kinfold.metrics.rows import checked
 from kinfold.search import choice, store
 from kinfold.search.engines import Engine
-from kinfold.search.engines.exact import Exact
-from kinfold.search.found import Neighbours, in_order, taken
+from kinfold.search.found import Neighbours, taken
 from kinfold.search.items import Items, Where
+from kinfold.search.measured import compare, measure
 from kinfold.search.vectors import Vectors
 
 # With no more items than this to choose among, all of them are compared, whatever the engine.
@@ -101,6 +101,10 @@ class Index:
     def vectors(self, rows: np.ndarray | None = None) -> np.ndarray:
         """The vectors, float32 [n, d], or those of some rows."""
         return self._vectors.take(np.arange(len(self)) if rows is None else rows)
+
+    def rows(self, ids: Any) -> list[int]:
+        """Where the items of these ids are; ValueError where one is not there."""
+        return self._items.rows(ids)
 
     def metadata_of(self, item: int | str) -> dict[str, Any] | None:
         """The metadata of an item, {} where it has none; None where there is no such item."""
@@ -258,41 +262,21 @@ class Index:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Distances, smaller is closer, and rows [q, k], both sorted."""
         if rows is not None and len(rows) <= _FEW:
-            return self._all_of(x, k, rows)
+            return compare(self.distance, self._vectors, x, k, rows)
         allowed = None if rows is None else self._numbers[rows]
         numbers = self._ready().search(x, k, allowed)
         at = np.searchsorted(self._numbers, numbers).clip(max=len(self) - 1)
         at = np.where(self._numbers[at] == numbers, at, -1)
-        values, at = self._measured(x, at)
+        values, at = measure(self.distance, self._vectors, x, at)
         short = np.flatnonzero(at[:, :k].min(axis=1) < 0) if at.shape[1] >= k else np.arange(len(x))
         values, at = values[:, :k], at[:, :k]
         if len(short):  # a graph or a filter may give too few
             every = np.arange(len(self)) if rows is None else rows
-            more = self._all_of(x[short], k, every)
+            more = compare(self.distance, self._vectors, x[short], k, every)
             if at.shape[1] < k:
                 return more
             values[short], at[short] = more
         return values, at
-
-    def _all_of(self, x: np.ndarray, k: int, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """As `_nearest`, of these rows alone, each of which is compared."""
-        values, at = np.zeros((len(x), 0), np.float32), np.zeros((len(x), 0), np.int64)
-        for start in range(0, len(rows), _FEW):
-            some = rows[start : start + _FEW]
-            exact = Exact(self.distance)
-            exact.add(self._vectors.take(some), some)
-            more, their = self._measured(x, exact.search(x, k, None))
-            values, at = np.concatenate([values, more], 1), np.concatenate([at, their], 1)
-            values, at = (part[:, :k] for part in in_order(values, at))
-        return values, at
-
-    def _measured(self, x: np.ndarray, at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The distances of rows [q, w], -1 for none, sorted with them."""
-        there = at >= 0
-        query = np.nonzero(there)[0]
-        values = np.full(at.shape, np.inf, np.float32)
-        values[there] = paired(self.distance, x[query], self._vectors.take(at[there]))
-        return in_order(values, at)
 
     def _forget_engine(self) -> None:
         if self._engine is not None and hasattr(self._engine, "close"):

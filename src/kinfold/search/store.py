@@ -42,14 +42,14 @@ def save(index: Any, path: str | os.PathLike[str]) -> None:
             raise ValueError(f"{folder} holds something else than an index. Name another folder.")
     if (folder / _HEAD).exists() and not _is_ours(folder / _HEAD):
         raise ValueError(f"{folder / _HEAD} is not of an index. Name another folder.")
-    parquet = _parquet()
+    tables = parquet()
     name = uuid.uuid4().hex[:12]
     vectors, items = folder / f"vectors-{name}.npy", folder / f"items-{name}.parquet"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         _write_vectors(index, vectors)
         with files.atomic_write(items) as beside:
-            parquet.write_table(_table(index), beside)
+            tables.write_table(_table(index), beside)
         files.write_json(
             folder / _HEAD,
             {
@@ -92,7 +92,7 @@ def load(cls: Any, path: str | os.PathLike[str]) -> Any:
             f"{head} is of another version of Kinfold: its format is {found!r}, and this one reads "
             f"{FORMAT}. Build the index anew."
         )
-    parquet = _parquet()
+    tables = parquet()
     try:
         count, dimension = known["items"], known["dimension"]
         index = cls(
@@ -104,7 +104,7 @@ def load(cls: Any, path: str | os.PathLike[str]) -> Any:
         )
         if count:
             vectors = np.load(folder / known["files"]["vectors"], mmap_mode="r")
-            table = parquet.read_table(folder / known["files"]["items"])
+            table = tables.read_table(folder / known["files"]["items"])
             if vectors.shape != (count, dimension) or vectors.dtype != np.float32:
                 raise ValueError(f"the vectors have the shape {vectors.shape}")
             if table.num_rows != count:
@@ -163,11 +163,10 @@ def _table(index: Any) -> Any:
     )
 
 
-def _parquet() -> Any:
+def parquet(what: str = "The files of an index need") -> Any:
+    """The module that reads and writes Parquet; `what` begins the sentence if it is missing."""
     try:
         import pyarrow.parquet
     except ImportError:
-        raise ImportError(
-            "The files of an index need pyarrow: pip install kinfold[parquet]"
-        ) from None
+        raise ImportError(f"{what} pyarrow: pip install kinfold[parquet]") from None
     return pyarrow.parquet

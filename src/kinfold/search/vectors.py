@@ -12,12 +12,12 @@ _ROWS = 65536  # taken at once
 class Vectors:
     """float32 rows [n, d], of arrays that may be memory-mapped.
 
-    Args:
+    Attributes:
         dimension: d; None until the first rows come.
     """
 
-    def __init__(self, dimension: int | None = None) -> None:
-        self.dimension = dimension
+    def __init__(self) -> None:
+        self.dimension: int | None = None
         self._parts: list[np.ndarray] = []
         self._begins = np.zeros(1, np.int64)  # of each part among all rows that were ever added
         self._at = np.empty(0, np.int64)  # where each row is among these

@@ -64,15 +64,11 @@ class HeldOut:
                 "taken for strangers, and more queries are called unknown than need be.",
                 stacklevel=2,
             )
-        vectors = index.vectors()
         nearest = index.search(self.embeddings, 1)
         alike = nearest.distances[:, 0] < _SELF
-        row = {one: k for k, one in enumerate(index.ids.tolist())}
-        own = np.array(
-            [row[one] if same else -1 for one, same in zip(nearest.ids[:, 0], alike, strict=True)]
-        )
+        own = np.where(alike, index.rows(nearest.ids[:, 0]), -1)
         return calibrate_search(
-            self.embeddings, self.labels, vectors, of, far, distance=index.distance, own=own
+            self.embeddings, self.labels, index.vectors(), of, far, distance=index.distance, own=own
         )
 
     def save(self, path: Path) -> None:

@@ -3,18 +3,17 @@
 from typing import Any
 
 import numpy as np
-from keras import ops
 
 from kinfold.core.checks import Tensor
 from kinfold.core.labels import integer_labels
 from kinfold.metrics.compared import Comparison
 from kinfold.metrics.ranking import to_numpy
+from kinfold.metrics.retrieval import blocks
 from kinfold.thresholds import intervals
 from kinfold.thresholds.curves import Curve, largest_with_far
 from kinfold.thresholds.result import Threshold, made
 
 MOST = 5000  # examples that are compared with one another
-_ROWS = 1024
 
 
 def calibrate(
@@ -149,20 +148,14 @@ def drawn(y: np.ndarray, most: int) -> np.ndarray:
 
 def _pairs(compared: Comparison) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Distances of all pairs, each once, smaller is closer, and the rows that they are of."""
-    n, x = len(compared.x), compared.x
+    n = len(compared.x)
     values, firsts, seconds = [], [], []
-    gallery = ops.convert_to_tensor(compared.r)
-    for start in range(0, n, _ROWS):
-        block = compared.distances_of(ops.convert_to_tensor(x[start : start + _ROWS]), gallery)
-        i, j = np.nonzero(np.arange(start, start + len(block))[:, None] < np.arange(n))
+    for rows, block in blocks(compared, np.arange(n)):
+        i, j = np.nonzero(rows[:, None] < np.arange(n))
         values.append(block[i, j])
-        firsts.append((start + i).astype(np.int32))
+        firsts.append(rows[i].astype(np.int32))
         seconds.append(j.astype(np.int32))
-    found = np.concatenate(values).astype(np.float32)
-    if not np.isfinite(found).all():
-        raise ValueError(f"The {compared.kind.name} distances of these embeddings are not finite.")
-    found = -found if compared.kind.similarity else found
-    return found, np.concatenate(firsts), np.concatenate(seconds)
+    return tuple(map(np.concatenate, (values, firsts, seconds)))  # type: ignore[return-value]
 
 
 def _limit(name: str, value: float, same: np.ndarray, other: np.ndarray) -> float:

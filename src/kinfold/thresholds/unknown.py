@@ -1,5 +1,6 @@
 """The distance at which a query is answered, or taken for something that is not known."""
 
+import collections
 from typing import Any
 
 import numpy as np
@@ -73,15 +74,15 @@ def calibrate_search(
             "Queries and gallery must each have a label per row. Received shapes "
             f"{x.shape} and {y.shape}, {r.shape} and {z.shape}."
         )
+    if own is not None and np.shape(own) != (len(x),):
+        raise ValueError(
+            f"`own` must hold a row for each query. Received shape {np.shape(own)} for "
+            f"{len(x)} queries."
+        )
     rows = np.arange(len(x))
     if len(x) > MOST:
         rows = np.sort(np.random.default_rng(0).permutation(len(x))[:MOST])
     x, y = x[rows], y[rows]
-    if own is not None and np.shape(own) != (len(to_numpy(queries)),):
-        raise ValueError(
-            f"`own` must hold a row for each query. Received shape {np.shape(own)} for "
-            f"{len(to_numpy(queries))} queries."
-        )
     selves = np.full(len(x), -1) if own is None else np.asarray(own)[rows]
     ready = Gallery(r, distance)
     stranger, known, answered = _nearest(x, y, ready, r, z, distance, selves)
@@ -118,10 +119,7 @@ def _nearest(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Of each query the distance to other classes and to its own, and whether its own is nearer."""
     stranger, known = np.full((2, len(x)), np.inf, np.float32)
-    sizes = {
-        int(label): int(count)
-        for label, count in zip(*np.unique(z, return_counts=True), strict=True)
-    }
+    sizes = collections.Counter(z.tolist())
     waiting, k = np.arange(len(x)), 8
     while len(waiting):
         k = min(k, len(z))
@@ -135,7 +133,7 @@ def _nearest(
         if k == len(z):
             break
         # A class that is not in the gallery is never found; one that is far, after a few more.
-        own = np.array([sizes.get(label, 0) for label in y[waiting].tolist()])
+        own = np.array([sizes[label] for label in y[waiting].tolist()])
         own -= selves[waiting] >= 0
         lacks &= np.isinf(stranger[waiting]) | (own > 0)
         waiting, k = waiting[lacks], 4 * k

@@ -21,6 +21,7 @@ from kinfold.trained.examples import Examples, find
 from kinfold.trained.matching import Match, decide
 from kinfold.trained.model import Trained, load
 from kinfold.training import evaluation, sources
+from kinfold.training.kept import TRAINED_ON
 from kinfold.training.progress import Progress
 from kinfold.training.running import drawn
 
@@ -100,16 +101,8 @@ def index(
         found = Index("cosine", engine, compress=compress, model=trained.identity)
     examples = find(data, trained.embedder, drawn(progress))
     ids = _ids(found, examples)
-    told = progress.embedding("the examples")
-    bad: dict[str, str] = {}
-    before = len(found)
-    parts: list[np.ndarray] = []
-    rows: list[int] = []
-    for some, (good, vectors, wrong) in examples.blocks():
-        parts += [vectors] if good else []
-        rows += good
-        bad |= {examples.names[row]: why for row, why in wrong.items()}
-        told(some.stop, len(examples))
+    before, told = len(found), progress.embedding("the examples")
+    rows, parts, bad = examples.gathered(range(len(examples)), told)
     _tell_unreadable(bad, progress)
     if not rows:
         raise ValueError(f"{shown(data)} holds nothing that can be read.")
@@ -149,7 +142,7 @@ def calibrate(
     split, which, notes = trained.kept.read(data, progress)
     seen = sources.training_classes(trained.kept.folder) & set(split.names)
     if seen:
-        notes = [note for note in notes if not note.startswith("The model was trained on some")]
+        notes = [note for note in notes if note != TRAINED_ON]  # which says less
         notes.append(
             f"{len(seen)} of these classes were trained on, whose examples are closer than those "
             "of new ones: the false accept rate is likely to be higher than it seems."

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,6 @@ from kinfold.training import evaluation
 
 # Batches are filled up to one of these, as a backend that compiles does so for each size.
 _SIZES = (1, 8, 64, 256)
-
-Told = Callable[[int, int], None]
 
 
 class Embedder:
@@ -39,7 +37,7 @@ class Embedder:
     def takes_images(self) -> bool:
         return len(self.shape) == 3
 
-    def of_arrays(self, x: np.ndarray, name: str = "the examples") -> np.ndarray:
+    def of_arrays(self, x: np.ndarray) -> np.ndarray:
         """float32 [n, d] of examples [n, ...] in the range of values that the model takes."""
         if x.shape[1:] != self.shape:
             raise ValueError(
@@ -48,7 +46,7 @@ class Embedder:
                 + (" Pass paths or PIL images of any size." if self.takes_images else "")
             )
         if self.takes_images and self.scaling is not None:
-            x = np.asarray(self.scaling.convert(x, name)[0])
+            x = np.asarray(self.scaling.convert(x, "the examples")[0])
         return self.scaled(x)
 
     def of_files(self, files: Sequence[Path]) -> list[np.ndarray | str]:
@@ -78,9 +76,8 @@ class Embedder:
         for start in range(0, len(x), _SIZES[-1]):
             some = x[start : start + _SIZES[-1]]
             size = next(size for size in _SIZES if size >= len(some))
-            filled = np.zeros((size, *some.shape[1:]), some.dtype)
-            filled[: len(some)] = some
-            parts.append(evaluation.predicted(self.model, filled)[: len(some)])
+            whole = evaluation.filled(some, size)
+            parts.append(evaluation.predicted(self.model, whole)[: len(some)])
         return np.concatenate(parts).astype(np.float32)
 
     def _image_shape(self) -> tuple[int, int, int]:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from kinfold.core import files
+from kinfold.search import store
 from kinfold.trained.examples import BLOCK, Examples
 from kinfold.training.progress import Progress
 
@@ -37,7 +38,7 @@ def write(
     Raises:
         WriteError: the disk is full or the folder cannot be written to; parts stay.
     """
-    parquet = __import__("pyarrow.parquet").parquet
+    parquet = store.parquet("A file of embeddings needs")
     beside = path.with_name(f"{files.PARTIAL}{path.name}")
     same = {
         "model": model,
@@ -86,27 +87,17 @@ def _is_of(beside: Path, same: dict[str, Any]) -> bool:
 
 def _write_part(part: Path, examples: Examples, rows: range, dimension: int, told: Any) -> None:
     import pyarrow
-    import pyarrow.parquet
 
-    names, labels, vectors = [], [], []
-    bad: dict[str, str] = {}
-    for start in range(rows.start, rows.stop, BLOCK):
-        some = range(start, min(start + BLOCK, rows.stop))
-        good, found, wrong = examples.embedded(some)
-        names += [examples.names[row] for row in good]
-        labels += [examples.labels[row] for row in good]
-        vectors += [found] if good else []
-        bad |= {examples.names[row]: why for row, why in wrong.items()}
-        told(some.stop, len(examples))
+    read, vectors, bad = examples.gathered(rows, told)
     flat = np.concatenate(vectors) if vectors else np.empty((0, dimension), np.float32)
     schema = _schema(dimension, examples, {"unreadable": json.dumps(bad)})
     values = pyarrow.FixedSizeListArray.from_arrays(pyarrow.array(flat.ravel()), dimension)
-    columns = [pyarrow.array(names, pyarrow.string())]
-    if "label" in schema.names:
-        columns.append(pyarrow.array(labels, pyarrow.string()))
+    columns = [pyarrow.array([examples.names[row] for row in read], pyarrow.string())]
+    if examples.labelled:
+        columns.append(pyarrow.array([examples.labels[row] for row in read], pyarrow.string()))
     table = pyarrow.table([*columns, values], schema=schema)
     with files.atomic_write(part) as beside:
-        pyarrow.parquet.write_table(table, beside)
+        store.parquet().write_table(table, beside)
 
 
 def _schema(dimension: int, examples: Examples, metadata: dict[str, str]) -> Any:
@@ -114,7 +105,7 @@ def _schema(dimension: int, examples: Examples, metadata: dict[str, str]) -> Any
     import pyarrow
 
     columns = [("path", pyarrow.string())]
-    if any(label is not None for label in examples.labels):
+    if examples.labelled:
         columns.append(("label", pyarrow.string()))
     columns.append(("embedding", pyarrow.list_(pyarrow.float32(), dimension)))
     return pyarrow.schema(columns, metadata=metadata)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -47,11 +48,35 @@ class Examples:
     def __len__(self) -> int:
         return len(self.names)
 
-    def blocks(self, begin: int = 0) -> Iterator[tuple[range, Found]]:
-        """All from a row on, so many at a time."""
-        for start in range(begin, len(self), BLOCK):
-            rows = range(start, min(start + BLOCK, len(self)))
-            yield rows, self.embedded(rows)
+    @functools.cached_property
+    def labelled(self) -> bool:
+        """Whether any example has a label."""
+        return any(label is not None for label in self.labels)
+
+    def gathered(
+        self, rows: range, told: Callable[[int, int], None]
+    ) -> tuple[list[int], list[np.ndarray], dict[str, str]]:
+        """Embed those of some rows, so many at a time.
+
+        Args:
+            rows: of the examples.
+            told: called with how many are done, and how many examples there are.
+
+        Returns:
+            Which could be read; their embeddings, in arrays that follow one another; and by its
+            name why another could not.
+        """
+        read: list[int] = []
+        vectors: list[np.ndarray] = []
+        bad: dict[str, str] = {}
+        for start in range(rows.start, rows.stop, BLOCK):
+            some = range(start, min(start + BLOCK, rows.stop))
+            good, found, wrong = self.embedded(some)
+            read += good
+            vectors += [found] if good else []
+            bad |= {self.names[row]: why for row, why in wrong.items()}
+            told(some.stop, len(self))
+        return read, vectors, bad
 
 
 def find(data: str, embedder: Embedder, told: Callable[[int, int], None] | None = None) -> Examples:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import base64
 import html
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ from _kinfold_decode import decode
 from kinfold.datasets import shown
 from kinfold.thresholds import Threshold
 from kinfold.trained.matching import Match
+from kinfold.training.report.images import as_uri
 
 _SIDE = 160  # pixels of a picture
 
@@ -100,11 +99,8 @@ def _picture(file: str | None) -> str | None:
 def _encoded(pixels: np.ndarray) -> str:
     from PIL import Image
 
-    if pixels.shape[-1] == 1:
-        pixels = pixels[..., 0]
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "PNG")
-    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode("ascii")
+    image = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
+    return as_uri(image, lossy=False)
 
 
 def _text(value: Any) -> str:

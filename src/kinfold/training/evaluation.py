@@ -52,14 +52,20 @@ def embed_by(
     parts: list[list[np.ndarray]] = [[] for _ in models]
     done = 0
     for batch in blocks(x, _BATCH):
-        filled = np.zeros((_BATCH, *batch.shape[1:]), batch.dtype)
-        filled[: len(batch)] = batch
+        whole = filled(batch, _BATCH)
         for model, found in zip(models, parts, strict=True):
-            found.append(predicted(model, filled)[: len(batch)].astype(np.float32))
+            found.append(predicted(model, whole)[: len(batch)].astype(np.float32))
         done += len(batch)
         if told is not None:
             told(done, len(x))
     return [np.concatenate(found) for found in parts]
+
+
+def filled(batch: np.ndarray, size: int) -> np.ndarray:
+    """A batch with rows of zeros behind it, so that it has a size that is compiled already."""
+    whole = np.zeros((size, *batch.shape[1:]), batch.dtype)
+    whole[: len(batch)] = batch
+    return whole
 
 
 def predicted(model: keras.Model, x: np.ndarray) -> np.ndarray:

@@ -19,6 +19,7 @@ from kinfold.training.run_folder import RunFolder
 from kinfold.training.running import drawn
 
 Path_ = str | os.PathLike[str]
+TRAINED_ON = "The model was trained on some of these classes."
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ class Kept:
     def _trained_on(self, split: Split) -> list[str]:
         """Say so if the run has trained on some of these classes."""
         seen = sources.training_classes(self.folder) & set(split.names)
-        return ["The model was trained on some of these classes."] if seen else []
+        return [TRAINED_ON] if seen else []
 
     def own_test(self) -> Split:
         """The test examples of the run."""

@@ -198,7 +198,7 @@ class Settings(Fields):
             keras.config.set_dtype_policy(before)
 
     def classes(self, train: Split) -> int:
-        """How many classes a batch has: as many as can be, of those with two examples or more."""
+        """Number of classes in a batch; without a setting, up to 32 that have two examples."""
         usable = int((np.bincount(train.y) > 1).sum())
         return self.classes_per_batch or min(CLASSES_PER_BATCH, max(usable, 2))
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from kinfold import distances
 from kinfold.metrics import product
-from kinfold.metrics.compared import half_squares, unit_rows
+from kinfold.metrics.rows import half_squares, unit_rows
 from kinfold.metrics.shortlists import Shortlists
 
 _BLOCK = 8192  # vectors that are decoded at once

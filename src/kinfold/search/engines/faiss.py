@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from kinfold import distances
-from kinfold.metrics.compared import unit_rows
+from kinfold.metrics.rows import unit_rows
 
 # Beyond this many vectors a graph takes too long to build and too much memory.
 _GRAPH_UP_TO = 2_000_000
@@ -76,9 +76,7 @@ class Faiss:
         try:
             yield
         except (RuntimeError, AssertionError) as error:
-            why = (
-                str(error).strip().splitlines()[-1] if str(error).strip() else "it gives no reason"
-            )
+            why = (str(error).strip() or "it gives no reason").splitlines()[-1]
             raise ValueError(
                 f"The index {self.factory or 'HNSW32'!r} of FAISS cannot be used here: {why}"
             ) from error
