@@ -161,3 +161,18 @@ def test_nan_alone_is_seen_as_nan(dtype: str) -> None:
         x[0, 0] = np.nan if wrong else 1.0
         found = or_nan(ops.ones(()), ops.convert_to_tensor(x, dtype=dtype))
         assert np.isnan(float(found)) == wrong
+
+
+@pytest.mark.skipif(BACKEND != "torch", reason="of PyTorch alone")
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16", "float64"])
+def test_extent_tells_what_is_not_finite(dtype: str) -> None:
+    import torch
+
+    from kinfold.core.torch_numerics import extent
+
+    numbers = torch.finfo(getattr(torch, dtype))
+    for value in (0.0, numbers.max, -numbers.max):
+        x = torch.tensor([[1.0, value], [-numbers.max, 3.0]], dtype=getattr(torch, dtype))
+        assert torch.isfinite(extent(x))
+    for value in (float("nan"), float("inf"), -float("inf")):
+        assert not torch.isfinite(extent(torch.tensor([1.0, value, -2.0], dtype=x.dtype)))

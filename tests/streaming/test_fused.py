@@ -71,15 +71,11 @@ def _as_on_a_gpu():
 def tiled(monkeypatch):
     """Chooses small tiles, so that a small batch takes many."""
 
-    def choose(rows: int, columns: int, depth: int = 16, part: int = 16) -> None:
-        def tiles(d, dtype, precision, shared):
-            width = sizes.width_of(d)
-            return sizes.Tiles(
-                width,
-                "ieee",
-                sizes.Tile(rows, columns, min(width, depth), 4, 1),
-                sizes.Tile(rows, columns, min(width, depth), 4, 1, min(width, part)),
-            )
+    def choose(rows: int, columns: int, depth: int = 16, block: int = 48) -> None:
+        def tiles(d, dtype, shared):
+            tile = sizes.Tile(rows, columns, min(sizes.width_of(d), depth), 4, 1)
+            given = str(dtype).endswith("float32")
+            return sizes.Tiles(sizes.width_of(d), given, block, tile, tile, tile)
 
         monkeypatch.setattr(road, "tiles", tiles)
 
@@ -186,7 +182,7 @@ def test_tiles_change_nothing_and_runs_agree(tiled) -> None:
     y, x = batch(70, d=40, classes=7)
     loss = losses.CircleLoss()
     results = []
-    for sizes in ((32, 32, 16, 16), (32, 32, 16, 16), (32, 16, 64, 64), (64, 128, 32, 64)):
+    for sizes in ((32, 32), (32, 32), (32, 16, 64, 1000), (64, 128, 32, 20)):
         tiled(*sizes)
         with fused_kernels():
             results.append(value_and_gradients(lambda x: loss(y, x), x))
@@ -242,6 +238,63 @@ def test_paired(n: int, options: dict, tiled) -> None:
 
 
 @torch_only
+@pytest.mark.parametrize("options", [{}, {"train_scale_and_bias": False}, {"normalize": True}])
+@pytest.mark.parametrize("n", [1, 45])
+def test_sigmoids(n: int, options: dict, tiled) -> None:
+    tiled(16, 32)
+    x, r = batch(n)[1], batch(n, seed=1)[1]
+    weight = np.linspace(0.5, 2.0, n).astype("float32")
+    for reduction in ("mean", "none"):
+        loss = losses.SigLIPLoss(4.0, -2.0, reduction=reduction, **options)
+        loss._warn_if_untrained = lambda: None
+        assert_as_dense(lambda x, r, loss=loss: loss(None, x, weight, ref_embeddings=r), x, r)
+        if loss.trainable_variables:
+            slopes = []
+            for wanted in (True, False):
+                with fused_kernels(wanted):
+                    value = loss(None, x, weight, ref_embeddings=r).sum()
+                variables = [v.value for v in loss.trainable_variables]
+                slopes.append(np.array([g.item() for g in torch.autograd.grad(value, variables)]))
+            assert_close(*slopes, 1e-5)
+
+
+@torch_only
+def test_no_derivatives_are_taken_where_none_are_asked_for(monkeypatch) -> None:
+    from kinfold.streaming.fused.triton import launch
+
+    taken, right = [], launch.add_product
+    monkeypatch.setattr(launch, "add_product", lambda *a: taken.append(a) or right(*a))
+    x, r = (torch.tensor(batch(9, seed=i)[1], requires_grad=True) for i in (0, 1))
+    loss = losses.SigLIPLoss(train_scale_and_bias=False)
+    with fused_kernels():
+        with torch.no_grad():
+            loss(None, x, ref_embeddings=r)
+        loss(None, x.detach(), ref_embeddings=r.detach())
+        assert not taken
+        loss(None, x, ref_embeddings=r)
+    assert taken
+
+
+@torch_only
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_sigmoids_in_half_precision(dtype: str) -> None:
+    """Partners that are told well: what is left of their derivative is small."""
+    x = batch(48, d=16)[1]
+    x = x / np.linalg.norm(x, axis=1, keepdims=True)
+    half = ops.convert_to_numpy(ops.cast(ops.cast(x, dtype), "float32"))
+    numbers = {"scale": 20.0, "bias": -10.0, "train_scale_and_bias": False}
+
+    def value(x, dtype):
+        return losses.SigLIPLoss(**numbers, dtype=dtype)(None, x, ref_embeddings=x)
+
+    exact, (gradient,) = value_and_gradients(lambda x: value(x, "float64"), half.astype("float64"))
+    with fused_kernels():
+        found, (dx,) = value_and_gradients(lambda x: value(x, dtype), half)
+    assert_close(found.astype("float64"), exact, 2**-8 if dtype == "bfloat16" else 2**-10)
+    assert_close(dx, gradient, 2**-7)
+
+
+@torch_only
 def test_gradients_only_where_asked() -> None:
     y, x = batch(12)
     ref_y, ref_x = batch(30, seed=1)
@@ -261,42 +314,15 @@ def test_gradients_only_where_asked() -> None:
 
 
 @torch_only
-def test_precision_follows_the_newer_switch_of_torch() -> None:
-    """Which, once used, makes asking for the older one an error."""
-    script = (
-        "import torch\n"
-        "from kinfold.streaming.fused.triton.road import precision_of\n"
-        "for switch in ('ieee', 'tf32'):\n"
-        "    torch.backends.cuda.matmul.fp32_precision = switch\n"
-        "    print(precision_of(torch.float32), precision_of(torch.bfloat16))\n"
-    )
-    out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert out.stdout.split() == ["ieee", "ieee", "tf32", "ieee"]
-
-
-@torch_only
-def test_precision_follows_the_switch_of_torch() -> None:
-    """No TF32 but by that switch."""
-    before = torch.get_float32_matmul_precision()
-    try:
-        for switch, precision in road.PRECISIONS.items():
-            torch.set_float32_matmul_precision(switch)
-            y, x = batch(4)
-            with fused_kernels():
-                rows = losses.CircleLoss().call(y, torch.tensor(x, requires_grad=True))
-            (statistics,) = (f for f in ancestors(rows.grad_fn) if hasattr(f, "plan"))
-            assert statistics.plan.tiles.precision == precision
-    finally:
-        torch.set_float32_matmul_precision(before)
-    assert before == "highest"
-    assert sizes.tiles(8, torch.float32, "ieee").precision == "ieee"
-
-
-def ancestors(function) -> list:
-    found = [function]
-    for other, _ in function.next_functions:
-        found += ancestors(other) if other is not None else []
-    return list(dict.fromkeys(found))
+def test_products_of_float32_are_those_of_torch(monkeypatch) -> None:
+    """Which heed its switches of precision, whatever they are called."""
+    y, x = batch(70, d=20)
+    taken = []
+    product = torch.mm
+    monkeypatch.setattr(torch, "mm", lambda a, b, **k: taken.append(a.dtype) or product(a, b, **k))
+    with fused_kernels():
+        value_and_gradients(lambda x: losses.CircleLoss()(y, x), x)
+    assert set(taken) == {torch.float32}
 
 
 @torch_only
@@ -334,9 +360,6 @@ def test_refused(build, inputs: dict, message: str) -> None:
 @torch_only
 def test_refused_where_it_cannot_run(monkeypatch) -> None:
     y, x = batch(6)
-    paired = losses.SigLIPLoss(train_scale_and_bias=False)
-    with fused_kernels(), pytest.raises(RuntimeError, match="SigLIPLoss: it is no function"):
-        paired(None, x, ref_embeddings=x)
     with fused_kernels(), pytest.raises(RuntimeError, match="Received embeddings of float64"):
         losses.CircleLoss(dtype="float64")(y, x)
     with monkeypatch.context() as older:
@@ -365,32 +388,36 @@ import triton.language as tl
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from kinfold.losses import circle_triton
-from kinfold.streaming.fused.triton import forward as f, gradient as g
+from kinfold.streaming.fused.triton import forward as f, gradient as g, sigmoid as s
 
 straight = [f.linear_logit] * 2 + [f.linear_slope] * 2
 (p, ps), (n, ns) = (circle_triton.functions(side, True) for side in (True, False))
 detached = [p, n, ps, ns]
-FLOATS = ("squares", "ref_squares", "scale", "terms", "ref_terms", "factor", "out")
-for kernel, dtype, name, precision, functions, extra, distance, scaled in (
-    (f.forward, tl.float32, "fp32", "ieee", straight, "each", "euclidean", False),
-    (g.backward, tl.float16, "fp16", "ieee", detached, "each", "inner_product", True),
-    (g.backward, tl.float32, "fp32", "tf32", straight, "none", "cosine", False),
+FLOATS = ("squares", "ref_squares", "scale", "terms", "ref_terms", "stats", "dots", "weights")
+FLOATS += ("numbers", "losses", "pulls")
+for kernel, dtype, functions, extra, distance, scaled, products in (
+    (f.sums, "bf16", detached, "none", "cosine", False, False),
+    (f.sums, "fp32", straight, "none", "euclidean", False, True),
+    (f.extras, "fp32", straight, "each", "euclidean", False, False),
+    (g.derivatives, "fp16", detached, "each", "inner_product", True, False),
+    (g.derivatives, "fp32", straight, "mean", "cosine", False, True),
+    (s.sigmoids, "bf16", straight, "none", "cosine", False, False),
 ):
     constants = dict(
         zip(("P", "N", "PS", "NS"), functions),
         DISTANCE=distance, SCALED=scaled, DIAGONAL=False, EXTRA=extra, ROWS=True, COLUMNS=True,
-        D=16, BM=64, BN=16, BK=16, BD=16, PRECISION=precision, WIDEN=False,
-        SPLIT=kernel is g.backward, DTYPE=dtype,
+        D=128, BM=64, BN=64, BK=64, WIDEN=False, GIVEN=products, GRADIENT=True,
     )
+    constants = {name: constants[name] for name in kernel.arg_names if name in constants}
     signature = {}
     for arg in kernel.arg_names:
         if arg in constants:
             signature[arg] = "constexpr"
-        elif arg in ("x", "r") or (arg == "out" and kernel is g.backward):
-            signature[arg] = "*" + name
-        elif arg in FLOATS:
+        elif arg in ("x", "r") or (arg == "out" and kernel in (g.derivatives, s.sigmoids)):
+            signature[arg] = "*" + dtype
+        elif arg in FLOATS or arg == "out":
             signature[arg] = "*fp32"
-        elif arg in ("n", "m", "width"):
+        elif arg in ("n", "m", "stride", "count", "ref_count", "ahead"):
             signature[arg] = "i32"
         elif arg[-1].isdigit():
             signature[arg] = "fp32"
@@ -403,10 +430,8 @@ for kernel, dtype, name, precision, functions, extra, distance, scaled in (
         options={"num_warps": 4, "num_stages": 2, "enable_fp_fusion": True},
     )
     assert built.metadata.shared <= 227 * 1024
-    ptx, tf32 = built.asm["ptx"], precision == "tf32"
-    assert ("wgmma" in ptx) == (name != "fp32" or tf32)  # the matrix units, and no silent TF32
-    assert ("tf32" in ptx) == ("cvt.rna.tf32" in ptx) == tf32
-    print(kernel.__name__, name, len(built.asm["cubin"]) > 0)
+    assert ("wgmma" in built.asm["ptx"]) == (dtype != "fp32")  # the matrix units, no silent TF32
+    print(kernel.__name__, dtype, len(built.asm["cubin"]) > 0)
 """
 
 
@@ -421,4 +446,4 @@ def test_kernels_compile(tmp_path) -> None:
         text=True,
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    assert done.stdout.count("True") == 3
+    assert done.stdout.count("True") == 6

@@ -8,7 +8,7 @@ import pytest
 from keras import ops
 
 from cases import batch
-from kinfold import losses
+from kinfold import losses, streaming
 from kinfold.core import backends
 from kinfold.streaming import fused_kernels
 from kinfold.streaming.fused import choice, kernel, trial
@@ -41,6 +41,7 @@ def backend(monkeypatch):
     module = choice._backend()
     module.calls = []
     monkeypatch.setattr(backends.module("kinfold.streaming"), "on_gpu", lambda x: True)
+    monkeypatch.setattr(module, "unmeasured", lambda x: None)
     for side in WHOLE:
         monkeypatch.setattr(trial, side, 60)
     for name in ("rows", "pairs"):
@@ -90,6 +91,20 @@ def test_a_whole_trial(name: str, backend, monkeypatch) -> None:
         warnings.simplefilter("error", UserWarning)
         fn(ops.convert_to_tensor(x))
     assert len(backend.calls) == 3
+
+
+@pytest.mark.parametrize("name", ["circle", "info_nce"])
+def test_asked_for_where_they_were_never_timed(name: str, backend, monkeypatch) -> None:
+    monkeypatch.setattr(backend, "unmeasured", lambda x: "they were not timed here.")
+    fn, x = called(loss := BUILDS[name]())
+    fn(ops.convert_to_tensor(x))
+    assert not backend.calls
+    if name == "circle":
+        y, x = batch(24, seed=3)
+        assert dict(streaming.explain(loss, y, x))["fused"] == "they were not timed here."
+    with fused_kernels():
+        fn(ops.convert_to_tensor(x))
+    assert len(backend.calls) == 1
 
 
 def test_another_width_is_tried_anew(backend, monkeypatch) -> None:

@@ -133,6 +133,8 @@ def known_shape(value: Any, name: str) -> tuple[Any, ...]:
 
 def label_dtype() -> str:
     """Keras's own choice for 64-bit integers: int64, or int32 on JAX without x64."""
+    if keras.backend.backend() == "torch":  # to ask would send an empty tensor to the GPU
+        return "int64"
     return _dtype(ops.convert_to_tensor(np.zeros(0, np.int64)))
 
 

@@ -142,7 +142,12 @@ def rows_or_nan(rows: Tensor, embeddings: Tensor) -> Tensor:
 def _one_or_nan(x: Tensor, axes: Any, like: Tensor) -> Tensor:
     # A sum passes on what is not finite, faster than a mask does. It is taken of numbers so small
     # that finite ones do not overflow.
-    total = at_least_float32(ops.stop_gradient(x)) * 2.0**-30
+    hand = by_hand()
+    if hand and axes is None and x.is_cuda and 0 not in x.shape:
+        total = hand.extent(x)  # without a copy in float32
+        axes = ()
+    else:
+        total = at_least_float32(ops.stop_gradient(x)) * 2.0**-30
     if axes != ():
         total = ops.sum(total, axis=axes)
     one = ops.ones_like(total)

@@ -115,6 +115,13 @@ def exp_(shifted: torch.Tensor) -> torch.Tensor:
     return torch.threshold_(e, 1.001 * math.exp(least), 0.0)
 
 
+def extent(x: torch.Tensor) -> torch.Tensor:
+    """Half of the range of all numbers, at least in float32; not finite where one is not."""
+    least, most = torch.aminmax(x.detach())
+    wide = torch.promote_types(x.dtype, torch.float32)
+    return most.to(wide) / 2 - least.to(wide) / 2
+
+
 def count(mask: torch.Tensor) -> torch.Tensor:
     """How many entries of each row are True, int32 [t]."""
     return mask.view(torch.uint8).sum(1, dtype=torch.int32)

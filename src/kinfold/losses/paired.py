@@ -69,15 +69,16 @@ class PairedLoss(TrainableLoss):
             weights = anchor_weights(sample_weight, like=at_least_float32(sides[0][:, 0]))
             if ranks := distributed.ranks(self, sides[0]):
                 return ops.cast(self._of_ranks(ranks, sides, y_pred, weights), self.dtype)
-            rows = self._fused(*sides)
             if self.reduction in (None, "none"):
+                rows = self._fused(*sides)
                 rows = self._rows(*self._wide(*sides)) if rows is None else rows
                 return ops.cast(or_nan(rows * weights, *sides), self.dtype)
-            if rows is None:
+            total = self._fused_total(*sides, weights)
+            if total is None:
                 loss = self._reduced(*self._wide(*sides), weights, self.reduction)
             else:
                 counted = ops.ones_like(weights, dtype="bool")
-                loss = reduced(ops.sum(rows * weights), counted, weights, self.reduction)
+                loss = reduced(total, counted, weights, self.reduction)
             return ops.cast(or_nan(loss, *sides), self.dtype)
 
     def call(self, y_true: Any, y_pred: Any, ref_embeddings: Any = None) -> Tensor:
@@ -115,6 +116,11 @@ class PairedLoss(TrainableLoss):
         """Loss of each pair by the fused kernels, where they serve."""
         forced.refuse_roads_of_pair_losses(self, "fused")
         return None
+
+    def _fused_total(self, x: Tensor, r: Tensor, weights: Tensor) -> Tensor | None:
+        """The sum of the losses times weights by the fused kernels, where they serve."""
+        rows = self._fused(x, r)
+        return None if rows is None else ops.sum(rows * weights)
 
     def _scaled(self, x: Tensor, r: Tensor) -> tuple[Tensor, Tensor]:
         """Both sides so that their dot products are the logits."""

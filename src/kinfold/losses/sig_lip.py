@@ -8,9 +8,10 @@ from keras import ops
 
 from kinfold.core import checks
 from kinfold.core.checks import Tensor
-from kinfold.core.numerics import softplus
+from kinfold.core.numerics import softplus, unit_rows
 from kinfold.losses.paired import PairedLoss
 from kinfold.losses.trainable import current
+from kinfold.streaming.fused import choice as fused
 
 
 @keras.saving.register_keras_serializable("kinfold")
@@ -83,6 +84,22 @@ class SigLIPLoss(PairedLoss):
         x = x * ops.exp(current(self.log_scale))
         bias = one * current(self.trained_bias)
         return ops.concatenate([x, bias], axis=1), ops.concatenate([r, one], axis=1)
+
+    def _fused(self, x: Tensor, r: Tensor) -> Tensor | None:
+        return self._sigmoids(x, r, None)
+
+    def _fused_total(self, x: Tensor, r: Tensor, weights: Tensor) -> Tensor | None:
+        return self._sigmoids(x, r, weights)
+
+    def _sigmoids(self, x: Tensor, r: Tensor, weights: Tensor | None) -> Tensor | None:
+        if not fused.wanted(x):
+            return None
+        if self.normalize:
+            x, r = unit_rows(x), unit_rows(r)
+        scale, bias = self.scale, self.bias
+        if self.train_scale_and_bias:
+            scale, bias = ops.exp(current(self.log_scale)), current(self.trained_bias)
+        return fused.sigmoids(self, x, r, scale, bias, weights)
 
     def row(self, logit: Tensor, at: Tensor) -> Tensor:
         if not self.train_scale_and_bias:

@@ -7,7 +7,7 @@ from keras import ops
 
 from kinfold.core import backends
 from kinfold.core.checks import Tensor
-from kinfold.core.numerics import at_least_float32, log_sum_exp
+from kinfold.core.numerics import at_least_float32, log_sum_exp, softplus
 from kinfold.streaming import forced
 from kinfold.streaming.family import refusal
 from kinfold.streaming.fused.kernel import DISTANCES, LARGEST
@@ -35,6 +35,8 @@ def cannot(loss: Any, problem: Problem) -> str | None:
 
 def rather_not(loss: Any, problem: Problem) -> str | None:
     """Why another road is better, in a sentence; None where none is."""
+    if why := _backend().unmeasured(problem.x):
+        return why
     kernels, dense = _kernels(loss), _dense(loss)
     if _backend().on_trial(loss, problem.x, lambda *a: kernels(*a)[0], dense):
         return None
@@ -84,11 +86,7 @@ def pairs(loss: Any, x: Tensor, r: Tensor, scale: Tensor, both: bool) -> Tensor 
     Raises:
         RuntimeError: they were asked for and do not serve.
     """
-    if not wanted(x) or 0 in x.shape:
-        return None
-    if why := _of_tensors(x):
-        if asked():
-            raise RuntimeError(forced.refused(loss, why))
+    if not _serve(loss, x):
         return None
     backend = _backend()
 
@@ -96,22 +94,78 @@ def pairs(loss: Any, x: Tensor, r: Tensor, scale: Tensor, both: bool) -> Tensor 
         found = backend.pairs(x, r, scale, both)
         return sum(found) / len(found)
 
-    def partners(sides: Any) -> tuple[Tensor, Tensor]:
-        count = len(sides[-1])
-        return sides[0][:count], sides[-1]
-
     def tried(sides: Any, labels: Any) -> Tensor:
-        return kernels(*partners(sides), ops.ones((), "float32"))
+        return kernels(*_partners(sides), ops.ones((), "float32"))
 
     def dense(sides: Any, labels: Any) -> Tensor:
-        x, r = partners(sides)
-        logit = at_least_float32(x) @ ops.transpose(at_least_float32(r))
+        logit = _products(*_partners(sides))
         sums = [log_sum_exp(logit, axis=axis) for axis in (1, 0)[: 1 + both]]
         return sum(sums) / len(sums) - ops.diagonal(logit)
 
     if not (asked() or backend.on_trial(loss, x, tried, dense)):
         return None
     return kernels(x, r, scale)
+
+
+def sigmoids(
+    loss: Any, x: Tensor, r: Tensor, scale: Any, bias: Any, weights: Tensor | None = None
+) -> Tensor | None:
+    """For pairs (x_i, r_i): sum_j softplus(-z_ij s_ij), z being 1 for partners and -1 else.
+
+    Args:
+        loss: whose pairs they are.
+        x: one side [n, d].
+        r: the other side [n, d].
+        scale: s is the dot product times this scalar, which gets a gradient too,
+        bias: and this one more.
+        weights: floating [n], where the sum of the losses times them is wanted.
+
+    Returns:
+        The loss of each pair [n], or the sum; None where the kernels do not serve.
+
+    Raises:
+        RuntimeError: they were asked for and do not serve.
+    """
+    if not _serve(loss, x, "sigmoids"):
+        return None
+    backend = _backend()
+
+    def tried(sides: Any, labels: Any) -> Tensor:
+        return backend.sigmoids(*_partners(sides), 5.0, -2.0, None)
+
+    def dense(sides: Any, labels: Any) -> Tensor:
+        logit = 5.0 * _products(*_partners(sides)) - 2.0
+        own = ops.eye(*logit.shape, dtype=logit.dtype)
+        return ops.sum(softplus(logit - 2.0 * own * logit), axis=1)
+
+    if not (asked() or backend.on_trial(loss, x, tried, dense)):
+        return None
+    return backend.sigmoids(x, r, scale, bias, weights)
+
+
+def _partners(sides: Any) -> tuple[Tensor, Tensor]:
+    count = len(sides[-1])
+    return sides[0][:count], sides[-1]
+
+
+def _products(x: Tensor, r: Tensor) -> Tensor:
+    return at_least_float32(x) @ ops.transpose(at_least_float32(r))
+
+
+def _serve(loss: Any, x: Tensor, name: str = "pairs") -> bool:
+    """Whether the kernels are asked for or the first choice, and serve.
+
+    Raises:
+        RuntimeError: they were asked for and do not serve.
+    """
+    if not wanted(x) or 0 in x.shape:
+        return False
+    why = _of_tensors(x)
+    if why is None and not hasattr(_backend(), name):
+        why = "there are none of its kind for JAX."
+    if why and asked():
+        raise RuntimeError(forced.refused(loss, why))
+    return why is None
 
 
 def asked() -> bool:
@@ -122,7 +176,9 @@ def wanted(x: Tensor) -> bool:
     """Whether the kernels are asked for, or are the first choice where `x` lies."""
     if forced.only():
         return asked()
-    return not forced.without("fused") and _on_gpu(x)
+    if forced.without("fused") or not _on_gpu(x):
+        return False
+    return keras.backend.backend() != "tensorflow" and not _backend().unmeasured(x)
 
 
 def _on_gpu(x: Tensor) -> bool:

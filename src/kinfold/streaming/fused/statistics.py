@@ -2,12 +2,11 @@
 
 A kernel returns of each anchor [n]: the largest logit of its positives and the sum of exp(logit -
 largest) beside it, the same of its negatives, the extra statistic, and what that pulls at the
-negatives. A `unit` of ln 2 says that logits come as exponents of 2.
+negatives. A `unit` of ln 2 says that logits come as exponents of 2. `xp` is torch or jax.numpy: the
+operations of Keras would take the processor longer than a small batch takes the GPU.
 """
 
 from typing import Any, NamedTuple
-
-from keras import ops
 
 from kinfold.core.checks import Tensor
 
@@ -17,31 +16,31 @@ class Counts(NamedTuple):
     valid: Tensor  # boolean [n], anchors of both kinds of pairs
 
 
-def values(stats: Any, counts: Counts, extra: str, unit: float) -> list[Tensor]:
+def values(xp: Any, stats: Any, counts: Counts, extra: str, unit: float) -> list[Tensor]:
     """Both log-sum-exps and the extra statistic, [n] each; 0 for an invalid anchor."""
     p_largest, p_total, n_largest, n_total, more, _ = stats
     if extra == "mean":
         more = unit * (p_largest + more / counts.positives)
     elif extra == "each":
         more = more / counts.positives
-    p = unit * p_largest + ops.log(p_total)
-    n = unit * n_largest + ops.log(n_total)
-    return [_where(counts.valid, value, 0.0) for value in (p, n, more)]
+    p = unit * p_largest + xp.log(p_total)
+    n = unit * n_largest + xp.log(n_total)
+    return [xp.where(counts.valid, value, 0.0) for value in (p, n, more)]
 
 
-def scaled(gradients: Any, counts: Counts) -> tuple[Tensor, list[Tensor]]:
+def scaled(xp: Any, gradients: Any, counts: Counts) -> tuple[Tensor, Any]:
     """The largest of some gradients [n], and all of them as parts of it.
 
     In half precision the second product's entries must neither overflow nor vanish.
     """
-    every = [_where(counts.valid, g, 0.0) for g in gradients]
-    largest = ops.max(ops.stack([ops.max(ops.abs(g)) for g in every]))
-    factor = _where(largest > 0, largest, 1.0)
-    return factor, [g / factor for g in every]
+    every = xp.where(counts.valid, xp.stack(list(gradients)), 0.0)
+    largest = xp.max(xp.abs(every))
+    factor = xp.where(largest > 0, largest, 1.0)
+    return factor, every / factor
 
 
 def terms(
-    stats: Any, counts: Counts, extra: str, unit: float, gradients: tuple[Any, Any, Any]
+    xp: Any, stats: Any, counts: Counts, extra: str, unit: float, gradients: tuple[Any, Any, Any]
 ) -> list[Tensor]:
     """What the second kernel takes of each anchor, six times [n]: nothing of an invalid one.
 
@@ -53,15 +52,11 @@ def terms(
     each = ge / counts.positives
     if extra == "each":
         gn = gn + each * pull
-    n = n_largest + ops.log(n_total) / unit
+    n = n_largest + xp.log(n_total) / unit
     p_shift, n_shift, n = (
-        _where(counts.valid, shift, float("inf")) for shift in (p_largest, n_largest, n)
+        xp.where(counts.valid, shift, float("inf")) for shift in (p_largest, n_largest, n)
     )
     p_weight, n_weight, each = (
-        _where(counts.valid, weight, 0.0) for weight in (gp / p_total, gn / n_total, each)
+        xp.where(counts.valid, weight, 0.0) for weight in (gp / p_total, gn / n_total, each)
     )
     return [p_shift, p_weight, n_shift, n_weight, each, n]
-
-
-def _where(condition: Tensor, tensor: Tensor, otherwise: float) -> Tensor:
-    return ops.where(condition, tensor, ops.full_like(tensor, otherwise))

@@ -1,7 +1,6 @@
 """The fused kernels in JAX, through Pallas: what they are given, and the gradient.
 
-As in PyTorch (`triton`), but that a loss combines the statistics in float32, and that tiles
-are the small ones which fit any GPU.
+As in PyTorch (`triton`), but that a loss combines the statistics in float32.
 """
 
 import os
@@ -16,15 +15,16 @@ from jax.experimental.pallas import triton as plgpu
 
 from kinfold.core.checks import is_concrete
 from kinfold.streaming import devices as over_devices
+from kinfold.streaming.family import Family
 from kinfold.streaming.fused import trial
 from kinfold.streaming.fused.kernel import PAIRS
-from kinfold.streaming.fused.pallas import launch
+from kinfold.streaming.fused.pallas import gradient, launch
 from kinfold.streaming.fused.pallas.launch import Setup
 from kinfold.streaming.fused.statistics import Counts, scaled, terms, values
 from kinfold.streaming.jax import on_gpu
 
-# Values of jax.default_matmul_precision that ask for float32 products without TF32, as does none.
-EXACT = (None, "highest", "float32", "F32_F32_F32")
+# Values of jax.default_matmul_precision that ask for float32 products without TF32.
+EXACT = ("highest", "float32", "F32_F32_F32")
 
 
 def on_trial(loss: Any, x: Any, kernels: trial.Rows, dense: trial.Rows) -> bool:
@@ -61,6 +61,11 @@ def refusal(x: Any) -> str | None:
     return None
 
 
+def unmeasured(x: Any) -> str | None:
+    """Why the kernels must be asked for, in a sentence."""
+    return "they were not timed in JAX yet; `with fused_kernels():` asks for them."
+
+
 def _on_one_device(x: Any) -> bool:
     """Whether `x` lies on one device, or each of several can be given its part."""
     if over_devices.of(x) is not None or jax.sharding.get_abstract_mesh().manual_axes:
@@ -72,8 +77,9 @@ def _interpreted(x: Any) -> bool:
     return os.environ.get("TRITON_INTERPRET") == "1" and not on_gpu(x)
 
 
-def _tf32() -> bool:
-    return jax.config.jax_default_matmul_precision not in EXACT
+def _precision() -> str:
+    """Of float32 products; where the user has chosen none, those of float32 as such."""
+    return jax.config.jax_default_matmul_precision or "highest"
 
 
 def rows(loss: Any, x: Any, r: Any, labels: Any, diagonal: bool, first: Any = 0) -> tuple[Any, Any]:
@@ -81,7 +87,7 @@ def rows(loss: Any, x: Any, r: Any, labels: Any, diagonal: bool, first: Any = 0)
 
     The reference at place `first` is the first anchor itself.
     """
-    setup = Setup(loss.family(), diagonal, False, _tf32(), _interpreted(x))
+    setup = _setup(loss.family(), diagonal, False, x)
     y, ref_y = labels
     if (found := over_devices.of(x)) is None:
         return _rows(setup, x, r, y, ref_y, None if r is None else jnp.int32(first))
@@ -117,16 +123,22 @@ def _rows(setup: Setup, x: Any, r: Any, y: Any, ref_y: Any, first: Any) -> tuple
 
 def pairs(x: Any, r: Any, scale: Any, both: bool) -> Any:
     """-log softmax of each pair among its row and, where `both`, among its column."""
-    setup = Setup(PAIRS, True, both, _tf32(), _interpreted(x))
-    return _paired(setup, x, r, scale)
+    return _paired(_setup(PAIRS, True, both, x), x, r, scale)
+
+
+def _setup(family: Family, diagonal: bool, both: bool, x: Any) -> Setup:
+    chosen = launch.tiles_of(x)
+    return Setup(family, diagonal, both, _precision(), chosen, _interpreted(x))
 
 
 @partial(jax.jit, static_argnums=0)
 def _paired(setup: Setup, x: Any, r: Any, scale: Any) -> Any:
     at = jnp.arange(len(x), dtype=jnp.int32)
     p, n, _, *of_columns = _statistics(setup, x, r, scale, at, at, jnp.int32(0))
-    sums = [(p, n), tuple(of_columns)][: 1 + setup.both]
-    return tuple(jax.nn.softplus(n - p) if len(x) > 1 else p * 0.0 for p, n in sums)
+    sums = n, *of_columns[1:]
+    if setup.precision not in EXACT and x.dtype == jnp.float32:
+        p = scale * jnp.sum(x * r, axis=1)  # it leads the gradient: not in TF32
+    return tuple(jax.nn.softplus(n - p) if len(x) > 1 else p * 0.0 for n in sums)
 
 
 def _counts(setup: Setup, classes: Any, ref_classes: Any, first: Any) -> Counts:
@@ -150,44 +162,36 @@ def _statistics(
 
 
 def _statistics_forward(setup: Setup, *primals: Any) -> Any:
-    x, _, scale, classes, ref_classes, first = primals
-    plan = launch.plan_of(setup, x, 0)
-    sides = launch.sides_of(setup, plan, primals)
+    _, _, scale, classes, ref_classes, first = primals
+    sides = launch.sides_of(setup, primals)
     counts = _counts(setup, classes, ref_classes, first)
-    stats = launch.forward(setup, plan, sides, scale)
-    same = counts, plan.extra, 1.0
-    out = values(stats, *same)
+    stats = launch.forward(setup, sides, scale)
+    same = counts, setup.family.extra, 1.0
+    out = values(jnp, stats, *same)
     ref_stats = None
     if setup.both:
-        ref_stats = launch.forward(setup, plan, sides[::-1], scale)
-        out += values(ref_stats, *same)[:2]
+        ref_stats = launch.forward(setup, sides[::-1], scale)
+        out += values(jnp, ref_stats, *same)[:2]
     return out, (primals, stats, ref_stats)
 
 
 def _statistics_backward(setup: Setup, saved: Any, gradients: Any) -> Any:
     primals, stats, ref_stats = saved
     x, r, scale, classes, ref_classes, first = primals
-    plan = launch.plan_of(setup, x, 1)
-    sides = launch.sides_of(setup, plan, primals)
+    sides = launch.sides_of(setup, primals)
     counts = _counts(setup, classes, ref_classes, first)
-    factor, (gp, gn, ge, *of_columns) = scaled(gradients, counts)
-    same = counts, plan.extra, 1.0
-    of_anchors = ref_terms = terms(stats, *same, (gp, gn, ge))
+    factor, (gp, gn, ge, *of_columns) = scaled(jnp, gradients, counts)
+    same = counts, setup.family.extra, 1.0
+    of_anchors = ref_terms = terms(jnp, stats, *same, (gp, gn, ge))
     if setup.both:
-        ref_terms = terms(ref_stats, *same, (*of_columns, jnp.zeros_like(ge)))
-    symmetric = r is None
-    both = symmetric or setup.both
-    dx = launch.backward(setup, plan, sides, (of_anchors, ref_terms), (True, both), scale, factor)
-    dr = ds = None
-    if not symmetric:
-        of = (ref_terms, of_anchors), (setup.both, True)
-        dr = launch.backward(setup, plan, sides[::-1], *of, scale, factor)
-    dx = dx[:, : x.shape[1]]
-    dr = None if dr is None else dr[:, : x.shape[1]]
+        ref_terms = terms(jnp, ref_stats, *same, (*of_columns, jnp.zeros_like(ge)))
+    of = True, r is None or setup.both
+    found = gradient.gradients(setup, sides, (of_anchors, ref_terms), of, scale)
+    dx, *dr = (total[:, : x.shape[1]] * factor for total in found)
+    ds = None
     if scale is not None:
-        ds = jnp.sum(dx.astype(jnp.float32) * x.astype(jnp.float32)) / scale
-        ds = ds.astype(scale.dtype)
-    return dx, dr, ds, None, None, None
+        ds = (jnp.sum(dx * x.astype(jnp.float32)) / scale).astype(scale.dtype)
+    return dx.astype(x.dtype), dr[0].astype(r.dtype) if dr else None, ds, None, None, None
 
 
 _statistics.defvjp(_statistics_forward, _statistics_backward)

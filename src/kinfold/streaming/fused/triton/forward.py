@@ -1,12 +1,11 @@
 """The fused kernels in Triton: a tile of logits never leaves the chip (see README.md).
 
-One program holds some anchors and goes over all references, tile by tile: the product of a tile in
-float32, the distance, the logits, and the running log-sum-exps (here) or the tile's part of a
-gradient (`gradient`). Anchors and references come sorted by class, so that the
-positives of a program's anchors lie in a run of tiles, its band; all others are clean: they hold
-negatives only, and take neither classes nor masks. Clean tiles come first, then the band, then what
-is left of the references where the tiles do not divide them. Rows come padded with zeros to a `D`
-that the parts of a product divide.
+One program holds some anchors and goes over references, tile by tile: the product of a tile in
+float32, the distance, the logits, and the running log-sum-exps (here) or what becomes of the
+gradient (`gradient`). Anchors and references come sorted by class, so that the positives of a
+program's anchors lie in a run of tiles, its band; all others are clean: they hold negatives only,
+and take neither classes nor masks. Rows come padded with zeros to a `D` that the parts of a product
+divide. Products of float32 are GIVEN: a matrix library has taken them.
 
 A loss's logits and slopes, P, N, PS and NS, are functions of the distance and two numbers each. The
 first number scales the logit: here it comes times log2(e), so that logits are exponents of 2.
@@ -49,26 +48,27 @@ def _relu(a):
 
 
 @triton.jit
-def distances(
-    x, r, held, ref_held, at, ref_at, square, ref_squares, scale, m,
-    DISTANCE: tl.constexpr, SCALED: tl.constexpr,
-    D: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
-    PRECISION: tl.constexpr, WIDEN: tl.constexpr, SPLIT: tl.constexpr,
+def products(
+    x, r, held, ref_held, at, ref_at,
+    D: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, WIDEN: tl.constexpr,
 ):  # fmt: skip
-    """Distances of a tile [BM, BN] in float32; of what is held, where that is whole rows."""
+    """Dot products of a tile [BM, BN] in float32; of what is held, where that is whole rows."""
     dot = tl.zeros([BM, BN], tl.float32)
     if BK < D:
         for k in range(0, D, BK):
             a = rows_of(x, at, k, D, BK, WIDEN)
             b = rows_of(r, ref_at, k, D, BK, WIDEN)
-            dot = tl.dot(a, tl.trans(b), dot, input_precision=PRECISION)
-    elif SPLIT:
-        # Always so; but a product in a branch of its own is laid out for itself, and not for the
-        # product that follows, where few rows would have the warps repeat each other's work.
-        if m > 0:
-            dot = tl.dot(held, tl.trans(ref_held), dot, input_precision=PRECISION)
+            dot = tl.dot(a, tl.trans(b), dot, input_precision="ieee")
     else:
-        dot = tl.dot(held, tl.trans(ref_held), dot, input_precision=PRECISION)
+        dot = tl.dot(held, tl.trans(ref_held), dot, input_precision="ieee")
+    return dot
+
+
+@triton.jit
+def distances(
+    dot, square, ref_squares, ref_at, scale, DISTANCE: tl.constexpr, SCALED: tl.constexpr
+):  # fmt: skip
+    """From dot products."""
     if DISTANCE == "inner_product":
         if SCALED:
             dot = dot * scale
@@ -80,6 +80,21 @@ def distances(
     if DISTANCE == "euclidean":
         d = tl.sqrt(d)
     return d
+
+
+@triton.jit
+def _tile(
+    x, r, held, dots, row, at, ref_at, square, ref_squares, scale, m,
+    DISTANCE: tl.constexpr, SCALED: tl.constexpr, GIVEN: tl.constexpr,
+    D: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, WIDEN: tl.constexpr,
+):  # fmt: skip
+    """Distances of a tile."""
+    if GIVEN:
+        dot = tl.load(dots + at[:, None] * m + ref_at[None, :])
+    else:
+        ref_held = rows_of(r, ref_at, 0, D, BK, WIDEN)
+        dot = products(x, r, held, ref_held, at, ref_at, D, BM, BN, BK, WIDEN)
+    return distances(dot, square, ref_squares, ref_at, scale, DISTANCE, SCALED)
 
 
 @triton.jit
@@ -118,33 +133,41 @@ def _more(logit, largest, total):
 
 
 @triton.jit
-def _log_of_one_and(e):
-    """log(1 + e), e from 0 to 1; of a small e the series, as 1 + e has lost most of its digits."""
-    series = e * (1.0 - e * (0.5 - e * (1.0 / 3.0)))
-    return tl.where(e < 0.02, series, tl.log(1.0 + e))
+def log_of_one_and(e):
+    """log(1 + e), e from 0 to 1, to 2e-7 of its value: log(1 + e) / e is almost a polynomial."""
+    p = 0.005105825797115468 * e - 0.028991956381178276
+    p = p * e + 0.07738073836678133
+    p = p * e - 0.1359060023456741
+    p = p * e + 0.19071309583024815
+    p = p * e - 0.24833945456759307
+    p = p * e + 0.3331793432197321
+    p = p * e - 0.49999435690452204
+    return (p * e + 0.9999999651599141) * e
 
 
 @triton.jit(do_not_specialize=["n", "m"])
-def forward(
+def sums(
     x,  # [n, D]
     r,  # [m, D]
     classes,  # int32 [n], ascending
     ref_classes,  # int32 [m], ascending
-    positions,  # int32 [n], in the order that the caller knows, which is that of `out`
+    positions,  # int32 [n], where the caller has them
     ref_positions,  # int32 [m]
     squares,  # float32 [n], of the rows; for the Euclidean distances
     ref_squares,  # float32 [m]
     bands,  # int32 [programs, 2], the first tile of a band and the one after it, of the whole tiles
     scale,  # float32 [1]
-    out,  # float32 [6, n]: largest and total of positives, of negatives, the extra and its pull
+    dots,  # float32 [n, m], where they are given
+    out,  # float32 [parts, 4, n]: largest and total of positives, of negatives
     n, m, p0, p1, n0, n1,
     P: tl.constexpr, N: tl.constexpr,
-    DISTANCE: tl.constexpr, SCALED: tl.constexpr, DIAGONAL: tl.constexpr, EXTRA: tl.constexpr,
-    D: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
-    PRECISION: tl.constexpr, WIDEN: tl.constexpr,
+    DISTANCE: tl.constexpr, SCALED: tl.constexpr, DIAGONAL: tl.constexpr, GIVEN: tl.constexpr,
+    D: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, WIDEN: tl.constexpr,
 ):  # fmt: skip
-    """Statistics of each anchor, of logits that are exponents of 2."""
+    """Both log-sum-exps of each anchor over a part of the references, as exponents of 2."""
     pid = tl.program_id(0)
+    part = tl.program_id(1)
+    parts = tl.num_programs(1)
     row = pid * BM + tl.arange(0, BM)
     at = tl.minimum(row, n - 1)  # a row too many is computed and dropped
     cls = tl.load(classes + at)
@@ -154,27 +177,25 @@ def forward(
     start = tl.load(bands + 2 * pid)
     stop = tl.load(bands + 2 * pid + 1)
     clean = m // BN - (stop - start)
-    rest = stop + tl.cdiv(m, BN) - m // BN
+    mixed = stop - start + tl.cdiv(m, BN) - m // BN
     held = rows_of(x, at, 0, D, BK, WIDEN)
     nothing = tl.zeros([BM], tl.float32)
     p_largest = nothing + float("-inf")
     n_largest = nothing + float("-inf")
     p_total = nothing
     n_total = nothing
-    for i in range(0, clean):
+    for i in range(part * clean // parts, (part + 1) * clean // parts):
         ref_at = clean_columns(i, start, stop, BN)
-        ref_held = rows_of(r, ref_at, 0, D, BK, WIDEN)
-        d = distances(
-            *(x, r, held, ref_held, at, ref_at, square, ref_squares, times, m),
-            *(DISTANCE, SCALED, D, BM, BN, BK, PRECISION, WIDEN, False),
+        d = _tile(
+            *(x, r, held, dots, row, at, ref_at, square, ref_squares, times, m),
+            *(DISTANCE, SCALED, GIVEN, D, BM, BN, BK, WIDEN),
         )
         n_largest, n_total = _more(N(d, n0, n1), n_largest, n_total)
-    for j in range(start, rest):
+    for j in range(start + part * mixed // parts, start + (part + 1) * mixed // parts):
         ref_at, real = band_columns(j, stop, m, BN)
-        ref_held = rows_of(r, ref_at, 0, D, BK, WIDEN)
-        d = distances(
-            *(x, r, held, ref_held, at, ref_at, square, ref_squares, times, m),
-            *(DISTANCE, SCALED, D, BM, BN, BK, PRECISION, WIDEN, False),
+        d = _tile(
+            *(x, r, held, dots, row, at, ref_at, square, ref_squares, times, m),
+            *(DISTANCE, SCALED, GIVEN, D, BM, BN, BK, WIDEN),
         )
         positive, negative = pairs(
             cls, ref_classes, position, ref_positions, ref_at, real, DIAGONAL
@@ -184,32 +205,58 @@ def forward(
         logit = tl.where(negative, N(d, n0, n1), float("-inf"))
         n_largest, n_total = _more(logit, n_largest, n_total)
     real_row = row < n
-    tl.store(out + position, p_largest, mask=real_row)
-    tl.store(out + n + position, p_total, mask=real_row)
-    tl.store(out + 2 * n + position, n_largest, mask=real_row)
-    tl.store(out + 3 * n + position, n_total, mask=real_row)
-    if EXTRA != "none":
-        extra = nothing
-        pull = nothing
-        negatives = tl.log2(tl.where(n_total > 0.0, n_total, 1.0))
-        for j in range(start, rest):
-            ref_at, real = band_columns(j, stop, m, BN)
-            ref_held = rows_of(r, ref_at, 0, D, BK, WIDEN)
-            d = distances(
-                *(x, r, held, ref_held, at, ref_at, square, ref_squares, times, m),
-                *(DISTANCE, SCALED, D, BM, BN, BK, PRECISION, WIDEN, False),
-            )
-            positive, _ = pairs(cls, ref_classes, position, ref_positions, ref_at, real, DIAGONAL)
-            logit = P(d, p0, p1)
-            if EXTRA == "mean":
-                extra += tl.sum(tl.where(positive, logit - p_largest[:, None], 0.0), 1)
-            else:
-                gap = (n_largest[:, None] - logit) + negatives[:, None]
-                gap = tl.where(positive, gap, 0.0)
-                e = tl.exp2(-tl.abs(gap))
-                softplus = tl.maximum(gap, 0.0) * 0.6931471805599453 + _log_of_one_and(e)
-                sigmoid = tl.where(gap > 0.0, 1.0, e) / (1.0 + e)
-                extra += tl.sum(tl.where(positive, softplus, 0.0), 1)
-                pull += tl.sum(tl.where(positive, sigmoid, 0.0), 1)
-        tl.store(out + 4 * n + position, extra, mask=real_row)
-        tl.store(out + 5 * n + position, pull, mask=real_row)
+    out = out + part * 4 * n + row
+    tl.store(out, p_largest, mask=real_row)
+    tl.store(out + n, p_total, mask=real_row)
+    tl.store(out + 2 * n, n_largest, mask=real_row)
+    tl.store(out + 3 * n, n_total, mask=real_row)
+
+
+@triton.jit(do_not_specialize=["n", "m"])
+def extras(
+    x, r, classes, ref_classes, positions, ref_positions, squares, ref_squares, bands, scale,
+    stats,  # float32 [4, n], as `sums` has them
+    out,  # float32 [2, n]: the extra statistic and its pull
+    n, m, p0, p1,
+    P: tl.constexpr,
+    DISTANCE: tl.constexpr, SCALED: tl.constexpr, DIAGONAL: tl.constexpr, EXTRA: tl.constexpr,
+    D: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, WIDEN: tl.constexpr,
+):  # fmt: skip
+    """The extra statistic of each anchor, from its band."""
+    pid = tl.program_id(0)
+    row = pid * BM + tl.arange(0, BM)
+    at = tl.minimum(row, n - 1)
+    cls = tl.load(classes + at)
+    position = tl.load(positions + at)
+    square = tl.load(squares + at)
+    times = tl.load(scale)
+    start = tl.load(bands + 2 * pid)
+    stop = tl.load(bands + 2 * pid + 1)
+    rest = stop + tl.cdiv(m, BN) - m // BN
+    held = rows_of(x, at, 0, D, BK, WIDEN)
+    p_largest = tl.load(stats + at)
+    n_largest = tl.load(stats + 2 * n + at)
+    n_total = tl.load(stats + 3 * n + at)
+    negatives = tl.log2(tl.where(n_total > 0.0, n_total, 1.0))
+    extra = tl.zeros([BM], tl.float32)
+    pull = tl.zeros([BM], tl.float32)
+    for j in range(start, rest):
+        ref_at, real = band_columns(j, stop, m, BN)
+        d = _tile(
+            *(x, r, held, x, row, at, ref_at, square, ref_squares, times, m),
+            *(DISTANCE, SCALED, False, D, BM, BN, BK, WIDEN),
+        )
+        positive, _ = pairs(cls, ref_classes, position, ref_positions, ref_at, real, DIAGONAL)
+        logit = P(d, p0, p1)
+        if EXTRA == "mean":
+            extra += tl.sum(tl.where(positive, logit - p_largest[:, None], 0.0), 1)
+        else:
+            gap = (n_largest[:, None] - logit) + negatives[:, None]
+            gap = tl.where(positive, gap, 0.0)
+            e = tl.exp2(-tl.abs(gap))
+            softplus = tl.maximum(gap, 0.0) * 0.6931471805599453 + log_of_one_and(e)
+            sigmoid = tl.where(gap > 0.0, 1.0, e) / (1.0 + e)
+            extra += tl.sum(tl.where(positive, softplus, 0.0), 1)
+            pull += tl.sum(tl.where(positive, sigmoid, 0.0), 1)
+    tl.store(out + row, extra, mask=row < n)
+    tl.store(out + n + row, pull, mask=row < n)

@@ -1,21 +1,16 @@
-"""The gradient of the fused kernels: a tile is computed again, and multiplied by its references.
+"""The derivative of a loss with respect to the products of a tile, by the fused kernels.
 
 With G_ij the derivative of the loss with respect to a dot product (or to a squared distance), the
 gradient of a row is sum_j M_ij r_j, where M adds up what the row's own anchor and what the columns'
 anchors make of the pair: G where the rows are anchors, G^T where the columns are, both where the
-references are the anchors. One product a tile, no atomics, the same sum on every run.
+references are the anchors. A kernel writes a block of M in the precision of the embeddings, and a
+matrix library multiplies it (`launch`).
 """
 
 import triton
 import triton.language as tl
 
-from kinfold.streaming.fused.triton.forward import (
-    band_columns,
-    clean_columns,
-    distances,
-    pairs,
-    rows_of,
-)
+from kinfold.streaming.fused.triton.forward import distances, pairs, products, rows_of
 
 
 @triton.jit
@@ -73,10 +68,7 @@ def _of_positives(
 
 
 @triton.jit
-def _of_dots(
-    g, d,
-    DISTANCE: tl.constexpr, DTYPE: tl.constexpr, PRECISION: tl.constexpr, SPLIT: tl.constexpr,
-):  # fmt: skip
+def _of_dots(g, d, DISTANCE: tl.constexpr, DTYPE: tl.constexpr):
     """From distances to dot products, or to squared distances, in the dtype of the product."""
     if DISTANCE == "cosine":
         g = tl.where(d > 0.0, -g, 0.0)
@@ -86,113 +78,60 @@ def _of_dots(
         g = tl.where(d > 0.0, 0.5 * g / tl.where(d > 0.0, d, 1.0), 0.0)
     if tl.float16 == DTYPE:  # finite, also where an unbounded slope is not
         g = tl.minimum(tl.maximum(g, -65504.0), 65504.0)
-    g = g.to(DTYPE)
-    if SPLIT:  # what is moved by hand is not computed again by the warps that need it too
-        OP: tl.constexpr = "cvt.rna.tf32.f32" if PRECISION == "tf32" else "mov.b32"
-        PACK: tl.constexpr = 1 if tl.float32 == DTYPE else 2
-        g = tl.inline_asm_elementwise(OP + " $0, $1;", "=r,r", [g], g.dtype, False, PACK)
-    return g
+    return g.to(DTYPE)
 
 
-@triton.jit
-def _add(
-    gradient, row_sum, g, r, ref_held, ref_at, part,
-    DISTANCE: tl.constexpr, D: tl.constexpr, BK: tl.constexpr, BD: tl.constexpr,
-    PRECISION: tl.constexpr, WIDEN: tl.constexpr,
-):  # fmt: skip
-    """With a tile's part: the product of its derivatives and its references."""
-    if DISTANCE == "euclidean" or DISTANCE == "squared_euclidean":
-        row_sum += tl.sum(g.to(tl.float32), 1)
-    if WIDEN:
-        g = g.to(tl.float32)
-    if BD == D and BK == D:
-        gradient = tl.dot(g, ref_held, gradient, input_precision=PRECISION)
-    else:
-        b = rows_of(r, ref_at, part, D, BD, WIDEN)
-        gradient = tl.dot(g, b, gradient, input_precision=PRECISION)
-    return gradient, row_sum
-
-
-@triton.jit(do_not_specialize=["n", "m", "width"])
-def backward(
-    x, r, classes, ref_classes, positions, ref_positions, squares, ref_squares, bands, scale,
-    terms,  # float32 [6, n]: shift and weight of positives, of negatives, weight and N of the extra
-    ref_terms,  # float32 [6, m]
-    factor,  # float32 [1], that the gradient is multiplied by
-    out,  # [n, width], in the order of `positions`
-    n, m, width,
+@triton.jit(do_not_specialize=["n", "m", "count", "ref_count"])
+def derivatives(
+    x, r, classes, ref_classes, positions, ref_positions, squares, ref_squares, scale,
+    terms,  # float32 [6, count]: shift and weight of positives, of negatives, weight and N of extra
+    ref_terms,  # float32 [6, ref_count]
+    out,  # [n, m] of whole tiles, in the dtype of x; where products are GIVEN, those
+    n, m, stride, count, ref_count,
     p0, p1, n0, n1,  # of the logits
     ps0, ps1, ns0, ns1,  # of their slopes
     P: tl.constexpr, N: tl.constexpr, PS: tl.constexpr, NS: tl.constexpr,
-    DISTANCE: tl.constexpr, SCALED: tl.constexpr, DIAGONAL: tl.constexpr, EXTRA: tl.constexpr,
+    DISTANCE: tl.constexpr, SCALED: tl.constexpr, DIAGONAL: tl.constexpr, GIVEN: tl.constexpr,
+    EXTRA: tl.constexpr,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr,  # which are anchors of the loss
-    D: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
-    BD: tl.constexpr,  # numbers of a row that a program takes the gradient of
-    PRECISION: tl.constexpr, WIDEN: tl.constexpr, SPLIT: tl.constexpr,
-    DTYPE: tl.constexpr,  # of x, in which the second product is taken
+    D: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, WIDEN: tl.constexpr,
 ):  # fmt: skip
-    """Gradient with respect to `x`: the anchors, or the references, and `r` the other side."""
-    pid = tl.program_id(0)
-    part = tl.program_id(1) * BD
-    row = pid * BM + tl.arange(0, BM)
+    """M of a tile: the anchors, or the references, by the other side."""
+    row = tl.program_id(0) * BM + tl.arange(0, BM)
+    column = tl.program_id(1) * BN + tl.arange(0, BN)
     at = tl.minimum(row, n - 1)
-    cls = tl.load(classes + at)
-    position = tl.load(positions + at)
+    ref_at = tl.minimum(column, m - 1)
+    place = out + row[:, None] * stride + column[None, :]
+    if GIVEN:
+        dot = tl.load(place)
+    else:
+        held = rows_of(x, at, 0, D, BK, WIDEN)
+        ref_held = rows_of(r, ref_at, 0, D, BK, WIDEN)
+        dot = products(x, r, held, ref_held, at, ref_at, D, BM, BN, BK, WIDEN)
     square = tl.load(squares + at)
-    times = tl.load(scale)
-    start = tl.load(bands + 2 * pid)
-    stop = tl.load(bands + 2 * pid + 1)
-    clean = m // BN - (stop - start)
-    rest = stop + tl.cdiv(m, BN) - m // BN
-    held = rows_of(x, at, 0, D, BK, WIDEN)
-    gradient = tl.zeros([BM, BD], tl.float32)
-    row_sum = tl.zeros([BM], tl.float32)
-    for i in range(0, clean):
-        ref_at = clean_columns(i, start, stop, BN)
-        ref_held = rows_of(r, ref_at, 0, D, BK, WIDEN)
-        d = distances(
-            *(x, r, held, ref_held, at, ref_at, square, ref_squares, times, m),
-            *(DISTANCE, SCALED, D, BM, BN, BK, PRECISION, WIDEN, SPLIT),
-        )
-        g = _of_negatives(
-            *(d, terms, ref_terms, at, ref_at, n, m, n0, n1, ns0, ns1, N, NS, ROWS, COLUMNS)
-        )
-        g = _of_dots(g, d, DISTANCE, DTYPE, PRECISION, SPLIT)
-        gradient, row_sum = _add(
-            *(gradient, row_sum, g, r, ref_held, ref_at, part),
-            *(DISTANCE, D, BK, BD, PRECISION, WIDEN),
-        )
-    for j in range(start, rest):
-        ref_at, real = band_columns(j, stop, m, BN)
-        ref_held = rows_of(r, ref_at, 0, D, BK, WIDEN)
-        d = distances(
-            *(x, r, held, ref_held, at, ref_at, square, ref_squares, times, m),
-            *(DISTANCE, SCALED, D, BM, BN, BK, PRECISION, WIDEN, SPLIT),
-        )
+    d = distances(dot, square, ref_squares, ref_at, tl.load(scale), DISTANCE, SCALED)
+    # Classes ascend: where the first of one side comes after the last of the other, none is equal.
+    first = tl.load(classes + tl.program_id(0) * BM)
+    last = tl.load(classes + tl.minimum(tl.program_id(0) * BM + BM, n) - 1)
+    ref_first = tl.load(ref_classes + tl.program_id(1) * BN)
+    ref_last = tl.load(ref_classes + tl.minimum(tl.program_id(1) * BN + BN, m) - 1)
+    if (first <= ref_last) & (ref_first <= last):
         positive, negative = pairs(
-            cls, ref_classes, position, ref_positions, ref_at, real, DIAGONAL
-        )
-        g = _of_negatives(
-            *(d, terms, ref_terms, at, ref_at, n, m, n0, n1, ns0, ns1, N, NS, ROWS, COLUMNS)
+            *(tl.load(classes + at), ref_classes, tl.load(positions + at), ref_positions),
+            *(ref_at, column < m, DIAGONAL),
         )
         p = _of_positives(
-            *(d, terms, ref_terms, at, ref_at, n, m, p0, p1, ps0, ps1),
+            *(d, terms, ref_terms, at, ref_at, count, ref_count, p0, p1, ps0, ps1),
             *(P, PS, EXTRA, ROWS, COLUMNS),
         )
-        g = tl.where(positive, p, tl.where(negative, g, 0.0))
-        g = _of_dots(g, d, DISTANCE, DTYPE, PRECISION, SPLIT)
-        gradient, row_sum = _add(
-            *(gradient, row_sum, g, r, ref_held, ref_at, part),
-            *(DISTANCE, D, BK, BD, PRECISION, WIDEN),
+        n_g = _of_negatives(
+            *(d, terms, ref_terms, at, ref_at, count, ref_count, n0, n1, ns0, ns1),
+            *(N, NS, ROWS, COLUMNS),
         )
-    if DISTANCE == "euclidean" or DISTANCE == "squared_euclidean":
-        own = rows_of(x, at, part, D, BD, WIDEN).to(tl.float32)
-        gradient = 2.0 * (row_sum[:, None] * own - gradient)
-    gradient = gradient * tl.load(factor)
-    if SCALED:  # only now: a factor would only be rounded where G is
-        gradient = gradient * times
-    place = position.to(tl.int64) * width
-    column = part + tl.arange(0, BD)
-    real_entry = (row < n)[:, None] & (column < width)[None, :]
-    gradient = gradient.to(out.dtype.element_ty)
-    tl.store(out + place[:, None] + column[None, :], gradient, mask=real_entry)
+        g = tl.where(positive, p, tl.where(negative, n_g, 0.0))
+    else:
+        g = _of_negatives(
+            *(d, terms, ref_terms, at, ref_at, count, ref_count, n0, n1, ns0, ns1),
+            *(N, NS, ROWS, COLUMNS),
+        )
+    tl.store(place, _of_dots(g, d, DISTANCE, out.dtype.element_ty))

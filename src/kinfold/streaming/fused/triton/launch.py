@@ -1,6 +1,7 @@
-"""Launches the fused kernels of Triton, on anchors and references sorted by class and padded."""
+"""Launches the fused kernels of Triton, and multiplies what they write."""
 
 import contextlib
+import functools
 import math
 import os
 from typing import Any, NamedTuple
@@ -9,8 +10,12 @@ import torch
 
 from kinfold.streaming.family import Family
 from kinfold.streaming.fused.tiles import HOPPER, Tile, Tiles
+from kinfold.streaming.fused.triton.sides import Side, cuts
 
 LN2 = math.log(2.0)
+
+# As many as keep all of a large GPU at work; a few anchors have their references in parts.
+PROGRAMS = 264
 
 
 class Plan(NamedTuple):
@@ -22,131 +27,187 @@ class Plan(NamedTuple):
     tiles: Tiles
 
 
-class Side(NamedTuple):
-    """Anchors or references, sorted by class and padded."""
+def forward(plan: Plan, scale: torch.Tensor, anchors: Side, references: Side) -> torch.Tensor:
+    """Largest and total of each anchor's positives and negatives, float32 [4, n], in their order.
 
-    x: torch.Tensor  # [n, D]
-    classes: torch.Tensor  # int32 [n]
-    positions: torch.Tensor  # int32 [n]
-    squares: torch.Tensor  # float32 [n]
-    width: int  # numbers of a row without the padding
-    first: int = 0  # where the first of them lies in the whole batch
-
-    def bands(self, other: "Side", rows: int, columns: int) -> torch.Tensor:
-        """For each `rows` rows the whole tiles of `columns` that may hold their positives."""
-        n, m = len(self.classes), len(other.classes)
-        starts = torch.arange(0, n, rows, device=self.x.device)
-        ends = (starts + rows - 1).clamp(max=n - 1)
-        first = torch.searchsorted(other.classes, self.classes[starts])
-        last = torch.searchsorted(other.classes, self.classes[ends], right=True)
-        start = (first // columns).clamp(max=m // columns)
-        stop = torch.minimum((last + columns - 1) // columns, torch.full_like(last, m // columns))
-        return torch.stack([start, torch.maximum(start, stop)], 1).int().contiguous()
-
-
-def classes_of(y: torch.Tensor, ref_y: torch.Tensor | None) -> Any:
-    """Labels as int32, equal where they are; whatever integers they are, and without a sync."""
-    every = y if ref_y is None else torch.cat([y.long(), ref_y.long()])
-    values, order = torch.sort(every)
-    ranks = torch.zeros(len(every), dtype=torch.int32, device=y.device)
-    ranks[1:] = torch.cumsum(values[1:] != values[:-1], 0, dtype=torch.int32)
-    classes = torch.empty_like(ranks)
-    classes[order] = ranks
-    return (classes, None) if ref_y is None else (classes[: len(y)], classes[len(y) :])
-
-
-def side_of(
-    x: torch.Tensor,
-    classes: torch.Tensor,
-    distance: str,
-    tiles: Tiles,
-    in_order: bool,
-    first: int = 0,
-) -> Side:
-    """A side whose classes need to be sorted, unless they are `in_order`."""
-    n, d = x.shape
-    if in_order:
-        ordered = order = classes
-        out = x.contiguous()
-    else:
-        ordered, order = torch.sort(classes, stable=True)
-        out = x.index_select(0, order)
-    if tiles.precision == "tf32":  # rounded, where the matrix units would cut off
-        bits = out.view(torch.int32) + 0x1000
-        out = bits.bitwise_and_(-0x2000).view(torch.float32)
-    if tiles.width > d:
-        out = torch.nn.functional.pad(out, (0, tiles.width - d))
-    if "euclidean" in distance:
-        squares = torch.cat([p.float().square().sum(1) for p in out.split(2**16)])
-    else:
-        squares = torch.zeros(n, dtype=torch.float32, device=x.device)
-    return Side(out, ordered.int(), order.int(), squares, d, first)
-
-
-def forward(
-    plan: Plan, scale: torch.Tensor, anchors: Side, references: Side, extra: str
-) -> torch.Tensor:
-    """Statistics of the anchors, float32 [6, n]: see the kernel."""
+    Products of float32 are taken by PyTorch, in the precision that it is told.
+    """
     from kinfold.streaming.fused.triton import forward as kernels
 
     tile, (functions, numbers, _) = plan.tiles.forward, _functions(plan.family)
+
+    def launched(own: Side, other: Side, bands: torch.Tensor, dots: torch.Tensor) -> torch.Tensor:
+        n, m = len(own.x), len(other.x)
+        programs = -(-n // tile.rows)
+        parts = max(1, min(-(-PROGRAMS // programs), m // tile.columns // 4))
+        out = torch.empty(parts, 4, n, dtype=torch.float32, device=own.x.device)
+        with on_device(own.x):
+            kernels.sums[(programs, parts)](
+                *_sides(own, other),
+                bands,
+                scale,
+                dots,
+                out,
+                *(n, m, *numbers),
+                P=functions.positive_logit,
+                N=functions.negative_logit,
+                **_constants(plan, tile),
+                GIVEN=plan.tiles.given,
+            )
+        return merged(out)
+
+    if not plan.tiles.given:
+        bands = anchors.bands(references, tile.rows, tile.columns)
+        return launched(anchors, references, bands, scale)
+    found = []
+    for i in cuts(len(anchors.x), plan.tiles.block):
+        own, every = anchors.cut(i), []
+        for j in cuts(len(references.x), plan.tiles.block):
+            other = references.cut(j)
+            # All of it may hold positives: what a mask costs is little beside such a product.
+            programs = -(-len(own.x) // tile.rows)
+            bands = torch.zeros(programs, 2, dtype=torch.int32, device=own.x.device)
+            bands[:, 1] = len(other.x) // tile.columns
+            every.append(launched(own, other, bands, torch.mm(own.x, other.x.T)))
+        found.append(merged(torch.stack(every)))
+    return torch.cat(found, 1)
+
+
+def merged(parts: torch.Tensor) -> torch.Tensor:
+    """Of the sums [parts, 4, n] over parts of the references, those over all."""
+    if len(parts) == 1:
+        return parts[0]
+    largest = parts[:, 0::2].amax(0)
+    shift = largest.masked_fill(largest == -math.inf, 0.0)
+    total = (parts[:, 1::2] * torch.exp2(parts[:, 0::2] - shift)).sum(0)
+    return torch.stack([largest, total], 1).flatten(0, 1)
+
+
+def extras(
+    plan: Plan, scale: torch.Tensor, anchors: Side, references: Side, stats: torch.Tensor
+) -> torch.Tensor:
+    """The extra statistic and what it pulls at the negatives, float32 [2, n]."""
+    from kinfold.streaming.fused.triton import forward as kernels
+
+    tile, (functions, numbers, _) = plan.tiles.extras, _functions(plan.family)
     n, m = len(anchors.x), len(references.x)
-    out = torch.zeros(6, n, dtype=torch.float32, device=anchors.x.device)
-    with on_device(anchors.x):
-        kernels.forward[(-(-n // tile.rows),)](
-            *_sides(anchors, references),
-            anchors.bands(references, tile.rows, tile.columns),
-            scale,
-            out,
-            *(n, m, *numbers),
-            P=functions.positive_logit,
-            N=functions.negative_logit,
-            **_constants(plan, tile),
-            EXTRA=extra,
-        )
+    out = torch.zeros(2, n, dtype=torch.float32, device=anchors.x.device)
+    if plan.family.extra != "none":
+        with on_device(anchors.x):
+            kernels.extras[(-(-n // tile.rows),)](
+                *_sides(anchors, references),
+                anchors.bands(references, tile.rows, tile.columns),
+                scale,
+                stats,
+                out,
+                *(n, m, *numbers[:2]),
+                P=functions.positive_logit,
+                **_constants(plan, tile),
+                EXTRA=plan.family.extra,
+            )
     return out
 
 
-def backward(
+def gradients(
     plan: Plan,
     scale: torch.Tensor,
-    side: Side,
-    other: Side,
-    terms: torch.Tensor,
-    ref_terms: torch.Tensor,
-    rows: bool,
-    columns: bool,
-    factor: torch.Tensor,
+    sides: tuple[Side, Side],
+    terms: tuple[torch.Tensor, torch.Tensor],
+    of: tuple[bool, bool],
+    wanted: tuple[bool, bool],
+) -> list[torch.Tensor | None]:
+    """Gradients with respect to anchors and references, float32 [n, D] each, in their order.
+
+    Args:
+        of: which sides are anchors of the loss.
+        wanted: which gradients are.
+    """
+    anchors, references = sides
+    symmetric = references is anchors
+    totals = [
+        torch.zeros_like(side.x, dtype=torch.float32) if w else None
+        for side, w in zip(sides, wanted, strict=True)
+    ]
+    sorted_terms = [
+        t[:, side.positions].contiguous() if is_anchor else scale[None]  # not looked at
+        for t, side, is_anchor in zip(terms, sides, of, strict=True)
+    ]
+    distance = plan.family.distance.name
+    for i in cuts(len(anchors.x), plan.tiles.block):
+        for j in cuts(len(references.x), plan.tiles.block):
+            if symmetric and j.start < i.start:
+                continue
+            block = _derivatives(plan, scale, sides, sorted_terms, of, (i, j))
+            if wanted[0]:
+                _add(totals[0], i, block, anchors.x, references.x[j], distance)
+            if symmetric and j.start > i.start:
+                _add(totals[0], j, block.T, anchors.x, anchors.x[i], distance)
+            elif wanted[1] and not symmetric:
+                _add(totals[1], j, block.T, references.x, anchors.x[i], distance)
+    if plan.scaled:
+        totals = [total if total is None else total.mul_(scale) for total in totals]
+    return totals
+
+
+def _derivatives(
+    plan: Plan, scale: torch.Tensor, sides: Any, terms: Any, of: Any, at: tuple[slice, slice]
 ) -> torch.Tensor:
-    """Gradient [n, d] with respect to a side; `rows` and `columns` say which are anchors."""
+    """The derivatives with respect to the products of some anchors and references."""
     from kinfold.streaming.fused.triton import gradient as kernels
 
     tile, (functions, numbers, slopes) = plan.tiles.backward, _functions(plan.family)
-    n, m = len(side.x), len(other.x)
-    out = side.x.new_empty(n, side.width)
-    with on_device(side.x):
-        kernels.backward[(-(-n // tile.rows), plan.tiles.width // tile.part)](
-            *_sides(side, other),
-            side.bands(other, tile.rows, tile.columns),
+    own, other = (side.cut(cut) for side, cut in zip(sides, at, strict=True))
+    own_terms, other_terms = (t[:, cut] for t, cut in zip(terms, at, strict=True))
+    n, m = len(own.x), len(other.x)
+    programs = -(-n // tile.rows), -(-m // tile.columns)
+    whole = own.x.new_empty(programs[0] * tile.rows, programs[1] * tile.columns)
+    out = whole[:n, :m]
+    if plan.tiles.given:
+        torch.mm(own.x, other.x.T, out=out)
+    with on_device(own.x):
+        kernels.derivatives[programs](
+            *_sides(own, other),
             scale,
-            terms[:, side.positions].contiguous() if rows else scale,
-            ref_terms[:, other.positions].contiguous() if columns else scale,
-            factor,
+            own_terms,
+            other_terms,
             out,
-            *(n, m, side.width, *numbers, *slopes),
+            *(n, m, whole.stride(0), terms[0].shape[1], terms[1].shape[1]),
+            *(*numbers, *slopes),
             P=functions.positive_logit,
             N=functions.negative_logit,
             PS=functions.positive_slope,
             NS=functions.negative_slope,
             **_constants(plan, tile),
+            GIVEN=plan.tiles.given,
             EXTRA=plan.family.extra,
-            ROWS=rows,
-            COLUMNS=columns,
-            BD=tile.part,
-            SPLIT=tile.split and not interpreted(),
-            DTYPE=_dtype(side.x),
+            ROWS=of[0],
+            COLUMNS=of[1],
         )
     return out
+
+
+def _add(
+    total: torch.Tensor,
+    at: slice,
+    block: torch.Tensor,
+    x: torch.Tensor,
+    r: torch.Tensor,
+    distance: str,
+) -> None:
+    """Add to the gradient of some rows what a block of derivatives makes of the other side."""
+    part = total[at]
+    squared = "euclidean" in distance
+    add_product(part, block, r, -2.0 if squared else 1.0)
+    if squared:
+        part += 2.0 * block.sum(1, keepdim=True, dtype=torch.float32) * x[at]
+
+
+def add_product(total: torch.Tensor, a: torch.Tensor, b: torch.Tensor, times: float) -> None:
+    """Add times a @ b, summed in float32."""
+    if a.dtype == torch.float32 or not a.is_cuda:
+        total.addmm_(a.float(), b.float(), alpha=times)
+    else:
+        torch.addmm(total, a, b, out_dtype=torch.float32, alpha=times, out=total)
 
 
 def _sides(anchors: Side, references: Side) -> tuple[torch.Tensor, ...]:
@@ -166,6 +227,7 @@ class Functions(NamedTuple):
     negative_slope: Any
 
 
+@functools.cache
 def _functions(family: Family) -> tuple[Functions, tuple[float, ...], tuple[float, ...]]:
     """Logits and slopes, the numbers of the logits as exponents of 2, and those of the slopes."""
     logits = family.positive, family.negative
@@ -179,22 +241,20 @@ def _constants(plan: Plan, tile: Tile) -> dict[str, Any]:
         "DISTANCE": plan.family.distance.name,
         "SCALED": plan.scaled,
         "DIAGONAL": plan.diagonal,
-        "D": plan.tiles.width,
-        "BM": tile.rows,
-        "BN": tile.columns,
-        "BK": tile.depth,
-        "PRECISION": plan.tiles.precision,
-        "WIDEN": interpreted(),
-        **({} if interpreted() else _options(tile)),
+        **sizes(plan.tiles, tile),
     }
 
 
-def _dtype(x: torch.Tensor) -> Any:
-    import triton.language as tl
-
-    return {torch.float32: tl.float32, torch.bfloat16: tl.bfloat16, torch.float16: tl.float16}[
-        x.dtype
-    ]
+def sizes(tiles: Tiles, tile: Tile) -> dict[str, Any]:
+    """What every kernel takes of its tile."""
+    return {
+        "D": tiles.width,
+        "BM": tile.rows,
+        "BN": tile.columns,
+        "BK": tile.depth,
+        "WIDEN": interpreted(),
+        **({} if interpreted() else _options(tile)),
+    }
 
 
 def on_device(x: torch.Tensor) -> Any:

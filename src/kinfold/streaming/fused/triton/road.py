@@ -18,12 +18,17 @@ from kinfold.streaming.fused.statistics import Counts, scaled, terms, values
 from kinfold.streaming.fused.tiles import tiles
 from kinfold.streaming.fused.triton import launch
 from kinfold.streaming.fused.triton.launch import LN2, Plan
+from kinfold.streaming.fused.triton.sides import Side, classes_of, cuts, side_of
 
 # torch.set_float32_matmul_precision says how float32 is multiplied, as for torch.matmul.
 PRECISIONS = {"highest": "ieee", "high": "tf32x3", "medium": "tf32"}
 
 # Older ones end the process on the kernels in float32, or take no functions as constants.
 TRITON = (3, 4)
+
+
+# The compute capability of the GPUs on which they were timed.
+HOPPER = 9
 
 
 def precision_of(dtype: torch.dtype) -> str:
@@ -51,6 +56,13 @@ def refusal(x: torch.Tensor) -> str | None:
     if x.is_cuda and (torch.version.hip or torch.cuda.get_device_capability(x.device) < (8, 0)):
         return "they need an NVIDIA GPU of compute capability 8.0 or newer."
     return _of_triton()
+
+
+def unmeasured(x: torch.Tensor) -> str | None:
+    """Why the kernels must be asked for where `x` lies, in a sentence."""
+    if not x.is_cuda or torch.cuda.get_device_capability(x.device)[0] == HOPPER:
+        return None
+    return "they were timed on Hopper GPUs alone; `with fused_kernels():` asks for them elsewhere."
 
 
 def _of_triton() -> str | None:
@@ -95,7 +107,7 @@ def rows(
 
     The reference at place `first` is the first anchor itself.
     """
-    classes, ref_classes = launch.classes_of(*labels)
+    classes, ref_classes = classes_of(*labels)
     family = loss.family()
     setup = setup_of_classes(family, diagonal, classes, ref_classes, first)
     p, n, extra = _Statistics.apply(setup, x, r, None)
@@ -117,6 +129,18 @@ def pairs(x: torch.Tensor, r: torch.Tensor, scale: torch.Tensor, both: bool) -> 
         (torch.nn.functional.softplus(n - p, threshold=40.0) if len(x) > 1 else p * 0.0).float()
         for n in sums
     )
+
+
+@torch.compiler.disable
+@full_precision
+def sigmoids(x: torch.Tensor, r: torch.Tensor, scale: Any, bias: Any, weights: Any) -> Any:
+    """Loss of each pair [n] by its sigmoids; with weights [n], the sum times them."""
+    from kinfold.streaming.fused.triton import sigmoid_road as sigmoid
+
+    numbers = (torch.as_tensor(number, device=x.device) for number in (scale, bias))
+    if weights is None:
+        return sigmoid.Rows.apply(x, r, *numbers)
+    return sigmoid.Total.apply(x, r, *numbers, weights, torch.is_grad_enabled())
 
 
 class Setup(NamedTuple):
@@ -165,52 +189,67 @@ class _Statistics(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, setup: Setup, x: Any, r: Any, scale: Any) -> Any:
-        precision = precision_of(x.dtype)
-        chosen = tiles(x.shape[1], x.dtype, precision, launch.shared_memory(x))
+        chosen = tiles(x.shape[1], x.dtype, launch.shared_memory(x))
         same = setup.family.distance.name, chosen, setup.in_order
-        ctx.anchors = launch.side_of(x, setup.classes, *same, setup.first)
+        ctx.anchors = side_of(x, setup.classes, *same, setup.first)
         ctx.references = ctx.anchors
         if r is not None:
-            ctx.references = launch.side_of(r, setup.ref_classes, *same)
+            ctx.references = side_of(r, setup.ref_classes, *same)
         one = torch.ones(1, dtype=torch.float32, device=x.device)
         ctx.scale = one if scale is None else scale.detach().reshape(1).float()
         ctx.setup, family = setup, setup.family
         ctx.plan = Plan(family, setup.diagonal, scale is not None, chosen)
         sides = ctx.anchors, ctx.references
-        ctx.stats = launch.forward(ctx.plan, ctx.scale, *sides, family.extra)
+        ctx.stats = _statistics(ctx.plan, ctx.scale, *sides)
         how = setup.counts, family.extra, LN2
-        outputs = values(ctx.stats.double(), *how)
+        outputs = values(torch, ctx.stats.double(), *how)
         if setup.both:
-            ctx.ref_stats = launch.forward(ctx.plan, ctx.scale, sides[1], sides[0], "none")
-            outputs += values(ctx.ref_stats.double(), *how)[:2]
-        ctx.save_for_backward(x, scale)
+            ctx.ref_stats = _statistics(ctx.plan, ctx.scale, sides[1], sides[0])
+            outputs += values(torch, ctx.ref_stats.double(), *how)[:2]
+        ctx.save_for_backward(scale)
         return tuple(outputs)
 
     @staticmethod
     def backward(ctx: Any, gp: Any, gn: Any, ge: Any, *ref: Any) -> Any:
         refuse_again("the fused kernels; compute the loss within `fused_kernels(False)`")
-        setup, (x, scale) = ctx.setup, ctx.saved_tensors
-        factor, (gp, gn, ge, *ref_g) = scaled((gp, gn, ge, *ref), setup.counts)
+        setup, (scale,) = ctx.setup, ctx.saved_tensors
+        factor, (gp, gn, ge, *ref_g) = scaled(torch, (gp, gn, ge, *ref), setup.counts)
         symmetric = ctx.references is ctx.anchors
         how = setup.counts, setup.family.extra, LN2
         of_anchors = ref_terms = _terms(ctx.stats, how, (gp, gn, ge))
         if setup.both:
             ref_terms = _terms(ctx.ref_stats, how, (*ref_g, torch.zeros_like(ge)))
-        factor = factor.float().reshape(1)
-        dx: Any = None
-        dr = ds = None
-        if ctx.needs_input_grad[1] or ctx.needs_input_grad[3]:
-            sides = ctx.anchors, ctx.references, of_anchors, ref_terms
-            dx = launch.backward(ctx.plan, ctx.scale, *sides, True, symmetric or setup.both, factor)
-        if ctx.needs_input_grad[2] and not symmetric:
-            sides = ctx.references, ctx.anchors, ref_terms, of_anchors
-            dr = launch.backward(ctx.plan, ctx.scale, *sides, setup.both, True, factor)
-        if ctx.needs_input_grad[3]:
-            parts = zip(dx.split(2**16), x.split(2**16), strict=True)
+        sides, of = (ctx.anchors, ctx.references), (True, symmetric or setup.both)
+        _, of_x, of_r, of_scale = ctx.needs_input_grad
+        wanted = of_x or of_scale, of_r and not symmetric
+        found = launch.gradients(ctx.plan, ctx.scale, sides, (of_anchors, ref_terms), of, wanted)
+        dx, dr = (
+            None if total is None else _unsorted(total, side, factor)
+            for total, side in zip(found, sides, strict=True)
+        )
+        ds = None
+        if of_scale and found[0] is not None:
+            parts = zip(found[0].split(2**16), ctx.anchors.x.split(2**16), strict=True)
             ds = sum((a.double() * b.double()).sum() for a, b in parts) / ctx.scale.double()
             ds = ds.reshape(scale.shape).to(scale.dtype)
-        return None, dx if ctx.needs_input_grad[1] else None, dr, ds
+        return None, dx if of_x else None, dr, ds
+
+
+def _statistics(plan: Plan, scale: torch.Tensor, own: Side, other: Side) -> torch.Tensor:
+    """What `statistics` wants of each anchor, float32 [6, n], in the caller's order."""
+    sums = launch.forward(plan, scale, own, other)
+    found = torch.cat([sums, launch.extras(plan, scale, own, other, sums)])
+    return torch.empty_like(found).index_copy_(1, own.positions.long(), found)
+
+
+def _unsorted(total: torch.Tensor, side: Side, factor: torch.Tensor) -> torch.Tensor:
+    """A gradient times `factor`, in the caller's order and in the dtype of the embeddings."""
+    total.mul_(factor)
+    out = side.x.new_empty(len(side.x), side.width)
+    for at in cuts(len(side.x), 2**16):
+        out[side.positions[at].long()] = total[at, : side.width].to(out.dtype)
+    return out
 
 
 def _terms(stats: torch.Tensor, how: tuple[Counts, str, float], gradients: Any) -> torch.Tensor:
-    return torch.stack(terms(stats.double(), *how, gradients)).float()
+    return torch.stack(terms(torch, stats.double(), *how, gradients)).float()

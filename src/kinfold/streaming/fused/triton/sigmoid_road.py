@@ -1,0 +1,131 @@
+"""The sigmoid loss of pairs in PyTorch.
+
+Where the weights of the losses are known going in, the gradient is taken with the value: six
+products' worth of work for both.
+"""
+
+from typing import Any
+
+import torch
+
+from kinfold.core.torch_numerics import full_precision, refuse_again
+from kinfold.streaming.fused.tiles import tiles
+from kinfold.streaming.fused.triton import launch
+from kinfold.streaming.fused.triton.sides import cuts, padded
+
+# Half precision has no small numbers; what a weight of its largest becomes leaves room above.
+LARGEST = {torch.float16: 2.0**14}
+
+
+def rows_and_gradients(
+    x: torch.Tensor,
+    r: torch.Tensor,
+    scale: torch.Tensor,
+    bias: torch.Tensor,
+    weights: torch.Tensor | None,
+) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
+    """Loss of each pair [n], and, of their sum times `weights`, the gradients.
+
+    Returns:
+        The losses, and the gradients with respect to x, r, scale and bias; none without weights.
+    """
+    (n, d), chosen = x.shape, tiles(x.shape[1], x.dtype, launch.shared_memory(x))
+    wide = [padded(side, chosen.width) for side in (x, r)]
+    numbers = torch.stack([scale.reshape(()), bias.reshape(())]).float()
+    rows = torch.zeros(n, dtype=torch.float32, device=x.device)
+    if weights is None:
+        for i in cuts(n, chosen.block):
+            for j in cuts(n, chosen.block):
+                rows[i] += _block(wide, (i, j), None, numbers, chosen)[1]
+        return rows, ()
+    factor = torch.ones((), device=x.device)
+    if x.dtype in LARGEST:
+        largest = weights.abs().max().float()
+        factor = torch.where(largest > 0, largest / LARGEST[x.dtype], 1.0)
+    weights = weights.float() / factor
+    totals = [torch.zeros_like(side, dtype=torch.float32) for side in wide]
+    pull = torch.zeros((), dtype=torch.float64, device=x.device)
+    for i in cuts(n, chosen.block):
+        for j in cuts(n, chosen.block):
+            block, losses, pulls = _block(wide, (i, j), weights, numbers, chosen)
+            rows[i] += losses
+            pull += pulls
+            launch.add_product(totals[0][i], block, wide[1][j], 1.0)
+            launch.add_product(totals[1][j], block.T, wide[0][i], 1.0)
+    parts = zip(totals[0].split(2**16), wide[0].split(2**16), strict=True)
+    slope = sum((a.double() * b.double()).sum() for a, b in parts) * factor
+    del block
+    dr = totals.pop().mul_(numbers[0] * factor)[:, :d].to(x.dtype)
+    dx = totals.pop().mul_(numbers[0] * factor)[:, :d].to(x.dtype)
+    return rows, (dx, dr, slope.to(scale.dtype).reshape(scale.shape), _like(pull * factor, bias))
+
+
+def _like(number: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+    return number.to(other.dtype).reshape(other.shape)
+
+
+def _block(
+    sides: list[torch.Tensor], at: tuple[slice, slice], weights: Any, numbers: Any, chosen: Any
+) -> tuple[torch.Tensor, torch.Tensor, Any]:
+    """Derivatives of a block, the losses of its rows, and the sum of the derivatives."""
+    from kinfold.streaming.fused.triton import sigmoid as kernels
+
+    (x, r), tile = (side[cut] for side, cut in zip(sides, at, strict=True)), chosen.backward
+    n, m = len(x), len(r)
+    programs = -(-n // tile.rows), -(-m // tile.columns)
+    wanted = weights is not None
+    if wanted or chosen.given:
+        whole = x.new_empty(programs[0] * tile.rows, programs[1] * tile.columns)
+    else:
+        whole = x.new_empty(1, 1)
+    if chosen.given:
+        torch.mm(x, r.T, out=whole[:n, :m])
+    losses = torch.empty(programs[1], n, dtype=torch.float32, device=x.device)
+    pulls = torch.empty_like(losses) if wanted else losses
+    with launch.on_device(x):
+        kernels.sigmoids[programs](
+            *(x, r, weights[at[0]] if wanted else losses, numbers, whole, losses, pulls),
+            *(n, m, whole.stride(0), at[0].start - at[1].start),
+            GIVEN=chosen.given,
+            GRADIENT=wanted,
+            **launch.sizes(chosen, tile),
+        )
+    return whole[:n, :m], losses.sum(0), pulls.sum(dtype=torch.float64) if wanted else None
+
+
+class Rows(torch.autograd.Function):
+    """Loss of each pair."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Any, r: Any, scale: Any, bias: Any) -> Any:
+        ctx.save_for_backward(x, r, scale, bias)
+        return rows_and_gradients(x, r, scale, bias, None)[0]
+
+    @staticmethod
+    @full_precision
+    def backward(ctx: Any, g: Any) -> Any:
+        refuse_again("the fused kernels; compute the loss within `fused_kernels(False)`")
+        x, r, scale, bias = ctx.saved_tensors
+        return rows_and_gradients(x, r, scale, bias, g)[1]
+
+
+class Total(torch.autograd.Function):
+    """Sum of the losses times weights, whose gradient is taken with it."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Any, r: Any, scale: Any, bias: Any, weights: Any, differentiated: bool
+    ) -> Any:
+        wanted = differentiated and any(ctx.needs_input_grad[:4])
+        rows, gradients = rows_and_gradients(x, r, scale, bias, weights if wanted else None)
+        ctx.save_for_backward(rows, *gradients)
+        return (rows * weights).sum()
+
+    @staticmethod
+    @full_precision
+    def backward(ctx: Any, g: Any) -> Any:
+        refuse_again("the fused kernels; compute the loss within `fused_kernels(False)`")
+        rows, *gradients = ctx.saved_tensors
+        every = [*gradients, *[None] * (4 - len(gradients)), rows, None]
+        pairs = zip(every, ctx.needs_input_grad, strict=True)
+        return tuple(g.to(part.dtype) * part if wanted else None for part, wanted in pairs)
