@@ -11,8 +11,8 @@ from keras import ops
 from cases import CASES, Case, batch, expected_rows, with_forms
 from kinfold import CrossBatchMemory, losses, streaming
 from kinfold.compat.tensorflow_similarity import losses as tfsim
-from kinfold.core import pairs
-from kinfold.streaming import Family, Linear, road, roads
+from kinfold.core import backends, pairs
+from kinfold.streaming import BlockSizeRule, Family, Linear, road, roads
 from kinfold.streaming.fused import kernel
 from native import BACKEND, assert_close, on, value_and_gradients
 
@@ -317,3 +317,17 @@ def test_a_family_of_ones_own() -> None:
             continue
         rows = ops.convert_to_numpy(on(name, loss.call)(y, x))
         assert_close(rows, expected_rows(case, y, x)[0], 1e-5, name)
+
+
+def test_blocks_on_a_gpu_are_large(monkeypatch) -> None:
+    """There each block is a few dozen launches, and the symmetric tiles are far too many."""
+    backend = backends.module("kinfold.streaming")
+    monkeypatch.setattr(backend, "on_gpu", lambda x: True)
+    y, x = batch(8)
+    assert BlockSizeRule().anchors(16384) == 64
+    assert BlockSizeRule().on(ops.convert_to_tensor(x)).anchors(16384) == 1024
+    for loss in (losses.CircleLoss(), losses.TripletLoss()):
+        with streaming.fused_kernels(False):
+            whys = dict(streaming.explain(loss, y, x))
+        assert whys["one_block"] is None
+        assert whys["symmetric"]

@@ -13,7 +13,7 @@ from kinfold.core.numerics import log_sum_exp, unit_rows
 from kinfold.losses.paired import PairedLoss
 from kinfold.losses.reduction import reduced
 from kinfold.losses.trainable import current
-from kinfold.streaming.blocks import PAIRS, takes_one_block
+from kinfold.streaming.blocks import takes_one_block
 from kinfold.streaming.fused import choice as fused
 
 
@@ -106,7 +106,10 @@ class InfoNCELoss(PairedLoss):
     def _reduced(self, x: Tensor, r: Tensor, weights: Tensor, reduction: str) -> Tensor:
         if not self.both_directions or 0 in x.shape:
             return super()._reduced(x, r, weights, reduction)
-        few = None not in (x.shape[0], r.shape[0]) and x.shape[0] * r.shape[0] <= PAIRS
+        few = (
+            None not in (x.shape[0], r.shape[0])
+            and x.shape[0] * r.shape[0] <= self._rule().on(x).pairs
+        )
         if takes_one_block(self.block_size is None and few):
             total = self._whole(x, r, weights)
         else:

@@ -21,6 +21,9 @@ Block = Callable[..., tuple[Tensor, Tensor]]
 # Pairs of a block: its handful of float32 buffers then stays near a core's cache.
 PAIRS = 2**20
 
+# On a GPU there is no such cache, and each block is a few dozen launches: 64 MiB a buffer.
+PAIRS_ON_GPU = 2**24
+
 # With fewer anchors per block, passing over the references again costs more than it saves memory.
 # Products with fewer than ENOUGH rows run no faster, so use at least ENOUGH if memory allows.
 FEWEST, ENOUGH = 8, 16
@@ -36,21 +39,27 @@ class BlockSizeRule(NamedTuple):
         block_size: anchors per block; None chooses by the number of references.
         cost: numbers that a pair takes in a block (d for the Manhattan distance).
         more: references beside those that are given a gradient.
+        pairs: of a block, where nothing else is said.
     """
 
     block_size: int | None = None
     cost: int = 1
     more: int = 0
+    pairs: int = PAIRS
+
+    def on(self, x: Tensor) -> "BlockSizeRule":
+        """The rule where `x` lies."""
+        return self._replace(pairs=PAIRS_ON_GPU) if _backend().on_gpu(x) else self
 
     def anchors(self, m: Any) -> Any:
         """Anchors per block for `m` references, or the reverse; a number or a tensor."""
         if self.block_size is not None:
             return self.block_size
         numbers = (m + self.more) * self.cost + 1  # of an anchor
-        size = PAIRS // numbers + 1
+        size = self.pairs // numbers + 1
         if not isinstance(size, int):
             return size
-        return max(size, FEWEST, min(ENOUGH, ONE_BLOCK * PAIRS // numbers + 1))
+        return max(size, FEWEST, min(ENOUGH, ONE_BLOCK * self.pairs // numbers + 1))
 
     def why_not_one_block(self, n: Any, m: Any) -> str | None:
         """Why `n` anchors with `m` references had better be several blocks; None if one will do."""
@@ -101,6 +110,7 @@ def per_anchor(
     if (devices := _backend().devices(xs[0])) is not None:
         each = _OnDevice(per_anchor, block, rule, _told(whole))
         return _backend().on_devices(each, devices, (xs, (), anchors), rs, references)
+    rule = rule.on(xs[0])
     size = _size(xs[0], rs[0], rule, whole)
     data = tuple(anchors), tuple(references)
     if size is None:
@@ -137,6 +147,7 @@ def weighted_sum(
     if (devices := _backend().devices(xs[0])) is not None:
         each = _OnDevice(weighted_sum, block, rule, _told(whole))
         return _backend().on_devices(each, devices, (xs, (weights,), anchors), rs, references)
+    rule = rule.on(xs[0])
     size = _size(xs[0], rs[0], rule, whole)
     data = tuple(anchors), tuple(references)
     if size is None:
@@ -171,7 +182,7 @@ def sum_and_log_sum(
         The sum [n], and the log-sum-exp [n], -inf for no logit, in float32 at least; differentiable
         with respect to `x` and `r`.
     """
-    n, m = keras.ops.shape(x)[0], r.shape[0]
+    n, m, rule = keras.ops.shape(x)[0], r.shape[0], rule.on(x)
     size = rule.anchors(n) if isinstance(n, int) else rule
     largest = size * ONE_BLOCK if rule.block_size is None and isinstance(size, int) else size
     if takes_one_block(isinstance(largest, int) and m is not None and largest >= m):

@@ -137,7 +137,8 @@ def _streamed_sum(
 
 def _rule(loss: Any, problem: Problem) -> BlockSizeRule:
     more = sum(ops.shape(part.embeddings)[0] for part in problem.parts[1:])
-    return BlockSizeRule(loss.block_size, loss.numbers_a_pair(problem.x.shape[1]), more)
+    rule = BlockSizeRule(loss.block_size, loss.numbers_a_pair(problem.x.shape[1]), more)
+    return rule.on(problem.x)
 
 
 def _no_tiles(loss: Any, problem: Problem) -> str | None:
@@ -157,6 +158,12 @@ def _no_tiles(loss: Any, problem: Problem) -> str | None:
     if backends.module("kinfold.streaming").devices(problem.x) is not None:
         return "the rows lie on several devices, each of which takes its own."
     return _no_loops(loss, problem)
+
+
+def _many_launches(loss: Any, problem: Problem) -> str | None:
+    if backends.module("kinfold.streaming").on_gpu(problem.x):
+        return "its tiles are so small that a GPU would wait for their launches."
+    return None
 
 
 def _no_loops(loss: Any, problem: Problem) -> str | None:
@@ -198,7 +205,7 @@ def _blocks(whole: bool) -> Any:
 # The last one is taken where all others say no; what it says counts only where it is forced.
 ROADS = (
     Road("fused", fused.cannot, fused.rather_not, fused.rows, _summed(fused.rows)),
-    Road("symmetric", _no_tiles, _nothing_against, _tiles, _summed(_tiles)),
+    Road("symmetric", _no_tiles, _many_launches, _tiles, _summed(_tiles)),
     Road("one_block", _nothing_against, _too_large, *_blocks(True)),
     Road("blocks", _no_loops, _nothing_against, *_blocks(False)),
 )
