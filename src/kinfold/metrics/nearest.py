@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from kinfold.core.squares import NEAR
-from kinfold.metrics import product
+from kinfold.metrics import on_device, product
 from kinfold.metrics.compared import Comparison, of_half_squares, recomputed
 from kinfold.metrics.rows import half_squares
 from kinfold.metrics.shortlists import Shortlists, TooManyTiesError
@@ -64,12 +64,17 @@ def _scored(
     theirs = compared.gallery.half_squares if squares else None
     if ours is not None and theirs is not None:
         keep = -NEAR["float32"] * (ours + theirs.max())
+    if ours is not None and not own:  # the same for all items, so that they need not be told of it
+        keep = keep + ours
+    if product.on_device():
+        # A row's own half is taken from its scores below, also where the rows are the items.
+        kept = keep + ours if own and ours is not None else keep
+        scores, items = on_device.best(x, r, min(k, len(r) - own), kept, theirs, own)
+        return scores if ours is None else scores - ours[:, None], items
     lists = Shortlists(len(x), min(k, len(r) - own), keep)
     if own:
         _own_tiles(lists, x, ours)
     else:
-        if ours is not None:  # the same for all items, so that they need not be told of it
-            lists.keep = keep + ours
         _tiles(lists, x, r, theirs)
     lists.tighten()
     width = int(lists.counts.max())

@@ -10,7 +10,7 @@ from kinfold.metrics.ranking import to_numpy
 
 def given(rows: np.ndarray) -> Any:
     """Rows float32 [n, d] where their products are computed."""
-    return ops.convert_to_tensor(rows) if _on_device() else rows
+    return ops.convert_to_tensor(rows) if on_device() else rows
 
 
 def of(x: Any, r: Any) -> np.ndarray:
@@ -20,7 +20,7 @@ def of(x: Any, r: Any) -> np.ndarray:
     return np.array(to_numpy(ops.matmul(x, ops.transpose(r))))
 
 
-def _on_device() -> bool:
+def on_device() -> bool:
     """Whether the backend computes elsewhere than on the processor."""
     tensor = ops.convert_to_tensor(np.zeros(1, np.float32))
     return "cpu" not in str(tensor.device).lower()
