@@ -65,7 +65,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple]:
             ("search", 60_000, 10**6, 2, Path("v.npy"), None, ("exact",), Path("x")),
         ),
         ("memory --backends torch --out x", ("memory", ("torch",), Path("x"))),
-        ("gpu --quick", ("gpu", True, options.RESULTS)),
+        ("gpu --seconds 9 --out x", ("gpu", False, 9.0, Path("x"))),
         (
             "hard-negatives --seeds 2 --first-seed 3 --icons f.ttf",
             ("hard-negatives", 6, 50, range(3, 5), Path("f.ttf"), options.RESULTS),

@@ -6,38 +6,59 @@ import keras
 import numpy as np
 import pytest
 
-from benchmarks import gpu, gpu_run
+from benchmarks import gpu, gpu_checks, gpu_report, gpu_run
 from kinfold.streaming.fused import kernel
 
 torch_only = pytest.mark.skipif(
     keras.backend.backend() != "torch" or not kernel.installed("triton"),
     reason="the kernels serve PyTorch; Triton is there on Linux",
 )
-
-
-def job(loss: str, name: str, **changes) -> dict:
-    what = {"loss": loss, "implementation": name, "batch": 64, "dim": 16, "dtype": "float32"}
-    return {**what, "precision": "highest", **changes}
+OURS = gpu.FUSED, gpu.STREAMED
 
 
 @torch_only
-def test_measures_here(monkeypatch) -> None:
-    monkeypatch.setattr(gpu, "COMPILED", "not here: it would take a compiler")
-    losses = [(loss, name) for loss in gpu.IMPLEMENTATIONS for name in gpu.IMPLEMENTATIONS[loss]]
-    rows = []
+def test_measures_here() -> None:
+    wanted = {
+        (job["loss"], job["implementation"], job["dtype"]): gpu_run.smaller(job)
+        for job in gpu.jobs()
+        if job["implementation"] in (*OURS, gpu.EAGER)
+    }
     with np.errstate(all="ignore"):
-        for loss, name in losses:
-            if name in (gpu.FUSED, gpu.STREAMED, gpu.EAGER):
-                rows.append(gpu_run.measured(job(loss, name), budget=0.0))
-    assert [row.get("error") for row in rows] == [None] * 5
+        rows = [gpu_run.measured(job, {}, budget=0.0) for job in wanted.values()]
+    assert len(rows) == 9
     for row in rows:
+        assert row.get("error") is None
         assert row["seconds"] > 0
-        assert row["share"] > 0
-        assert 0 < row["gradient_error"] < 1e-5
-    record = {"device": {"cpu": "a CPU"}, "rows": rows, "targets": gpu_run.targets(rows)}
-    report = gpu_run.report(json.loads(json.dumps(record)))
-    assert report.count("not measured") == 13
-    assert report.count("kinfold fused") == 2
+        assert row["evaluation_seconds"] > 0
+        if row["implementation"] in OURS:
+            assert 0 < row["gradient_error"] < (0.01 if row["dtype"] == gpu.HALF else 1e-5)
+    rates = {"bfloat16": 700.0, "float32": 50.0, "copy": 4.0}
+    record = {"device": {"cpu": "a CPU"}, "rows": rows, "rates": rates, "checks": []}
+    record["targets"] = gpu_report.targets(rows)
+    report = gpu_report.report(json.loads(json.dumps(record)))
+    assert report.count("not measured") == 18
+    assert report.count("kinfold fused") == 5
+
+
+@torch_only
+@pytest.mark.parametrize("name", ["Circle", "InfoNCE", "SigLIP"])
+def test_checks_against_float64(name: str) -> None:
+    shapes = (50, 20, None), (50, 20, 33)
+    with np.errstate(all="ignore"):
+        for shape in shapes:
+            for dtype in gpu_checks.DTYPES:
+                found = gpu_checks.checked(name, shape, dtype)
+                assert found["right"], found
+
+
+@torch_only
+def test_a_wrong_gradient_is_found(monkeypatch) -> None:
+    from kinfold.streaming.fused.triton import launch
+
+    right = launch.add_product
+    monkeypatch.setattr(launch, "add_product", lambda *a: right(*a[:3], 1.05 * a[3]))
+    with np.errstate(all="ignore"):
+        assert not gpu_checks.checked("Circle", (50, 20, None), "bfloat16")["right"]
 
 
 @torch_only
@@ -46,41 +67,52 @@ def test_says_that_it_needs_a_gpu(tmp_path, monkeypatch) -> None:
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(SystemExit, match="needs an NVIDIA GPU"):
-        gpu_run.run(True, tmp_path)
+        gpu_run.run(False, 1.0, tmp_path)
     assert not list(tmp_path.iterdir())
 
 
-def test_jobs() -> None:
-    everything = list(gpu.jobs(False, 141 * 2**30))
-    assert len(everything) == 6 * 3 * 2 * (5 + 3)
-    by_size = {(j["implementation"], j["batch"], j["dtype"]): j.get("skip") for j in everything}
-    assert by_size["keras eager", 16384, "float32"] is None
-    assert "GiB" in by_size["keras eager", 1048576, "bfloat16"]
-    assert by_size["kinfold fused", 1048576, "float32"] is None
-    assert by_size["kinfold streamed", 1048576, "float32"] == "would take many minutes"
-    assert len(list(gpu.jobs(True, 141 * 2**30))) == 3 * 2 * 8
+def test_what_is_worth_most_comes_first() -> None:
+    every = list(gpu.jobs())
+    assert every[0] == gpu.job(gpu.CIRCLE, gpu.FUSED, 131072)
+    assert len({tuple(job.items()) for job in every}) == len(every)
+    figures = {"seconds": 1.0, "tflops": 1.0, "peak_bytes": 1, "extra_bytes": 1}
+    targets = gpu_report.targets([{**job, **figures, "gradient_error": 1.0} for job in every])
+    missing = [t["of"] for t in targets if t["reached"] is None]
+    assert missing == ["Circle, 16384", "Circle, 131072"]  # which are those of JAX
 
 
 def test_targets() -> None:
-    def row(loss, name, batch, dtype, seconds, **more):
-        return {**job(loss, name, batch=batch, dim=512, dtype=dtype), "seconds": seconds, **more}
+    def row(loss, name, batch, seconds, dim=512, dtype=gpu.HALF, **more):
+        return {**gpu.job(loss, name, batch, dim, dtype), "seconds": seconds, **more}
 
     rows = [
-        row("circle", "kinfold fused", 131072, "bfloat16", 0.1, share=0.46),
-        row("circle", "kinfold fused", 1048576, "bfloat16", 19.0, peak_bytes=7 * 2**30),
+        row(gpu.CIRCLE, gpu.FUSED, 131072, 1.0, tflops=401.0),
+        row(gpu.CIRCLE, gpu.FUSED, 1048576, 19.0, peak_bytes=7 * 2**30),
+        row(gpu.CIRCLE, gpu.EAGER, 16384, 9.0, gradient_error=1e-2),
+        row(gpu.CIRCLE, gpu.FUSED_JAX, 131072, 1.4),
+        row(gpu.CIRCLE, gpu.FUSED_JAX, 16384, 1.4),
     ]
-    for dtype in gpu.DTYPES:
-        rows += [
-            row("circle", "kinfold fused", 16384, dtype, 1.0, gradient_error=1e-4),
-            row("circle", "keras compiled", 16384, dtype, 3.1),
-            row("circle", "keras eager", 16384, dtype, 10.1, gradient_error=1e-3),
-            row("info_nce", "kinfold fused", 4096, dtype, 1.0, gradient_error=1e-3),
-            row("info_nce", "inf-cl", 4096, dtype, 1.4, gradient_error=2e-3),
-        ]
-    assert [t["reached"] for t in gpu_run.targets(rows)] == [True] * 13
-    worse = [{**r, "seconds": 30.0, "share": 0.4, "peak_bytes": 9 * 2**30} for r in rows[:2]]
-    worse += [{**r, "seconds": 1.0, "gradient_error": 1.0 / r["seconds"]} for r in rows[2:]]
-    assert [t["reached"] for t in gpu_run.targets(worse)] == [False] * 13
+    for dtype in (gpu.HALF, gpu.FULL):
+        rows.append(row(gpu.CIRCLE, gpu.FUSED, 16384, 1.0, dtype=dtype, gradient_error=1e-3))
+        rows.append(row(gpu.CIRCLE, gpu.COMPILED, 16384, 3.1, dtype=dtype))
+    for dim in (512, 768):
+        rows.append(row(gpu.SIG_LIP, gpu.FUSED, 65536, 1.0, dim, extra_bytes=10))
+        rows.append(row(gpu.SIG_LIP, gpu.SIGLIP_KERNEL, 65536, 1.1, dim, extra_bytes=11))
+    for batch in (16384, 65536):
+        rows.append(row(gpu.INFO_NCE, gpu.FUSED, batch, 1.0, gradient_error=1e-3))
+        for name in (gpu.INF_CL, gpu.MEMEFF):
+            rows.append(row(gpu.INFO_NCE, name, batch, 1.4, gradient_error=2e-3))
+    assert [t["reached"] for t in gpu_report.targets(rows)] == [True] * 18
+    ours = gpu.FUSED, gpu.FUSED_JAX
+    slow = [
+        {key: 25 * value if type(value) is float else value for key, value in r.items()}
+        if r["implementation"] in ours
+        else r
+        for r in rows
+    ]
+    reached = {(t["of"], t["target"]): t["reached"] for t in gpu_report.targets(slow)}
+    assert reached["Circle, 1048576", "seconds a step"] is False
+    assert not any(done for (of, _), done in reached.items() if of.startswith("InfoNCE"))
     failed = [{**r, "error": "out of memory"} for r in rows]
-    assert [t["reached"] for t in gpu_run.targets(failed)] == [None] * 13
-    assert "out of memory" in gpu_run.line(failed[0])
+    assert [t["reached"] for t in gpu_report.targets(failed)] == [None] * 18
+    assert "out of memory" in gpu_report.line(failed[0])
