@@ -28,8 +28,9 @@ LOSSES = ("CircleLoss", "SupConLoss", "TripletLoss", "PairContrastiveLoss", "Inf
 STEPS = 3
 LIMIT = 3600  # seconds that a group of processes may take
 
-# What the model of many GPUs assumes; none of it was measured.
-PER_GPU, FLOPS, BANDWIDTH, LATENCY = 1024, 100e12, 25e9, 20e-6
+# Of the model of many GPUs. A GPU's rate comes from the kernels on an H200 in results/gpu.json
+# (sums 421, derivatives 277, products 640 TFLOP/s, of 2, 2 and 4 operations); the rest is assumed.
+PER_GPU, GPU_DIM, BYTES, FLOPS, BANDWIDTH, LATENCY = 1024, 512, 2, 330e12, 25e9, 20e-6
 
 Row = dict[str, Any]
 
@@ -228,16 +229,18 @@ def report(record: Row) -> str:
 
 
 def modelled() -> list[str]:
-    """The step of many GPUs: six operations per pair and dimension, at the rates assumed above."""
+    """The step of many GPUs: six operations per pair and dimension, at the rates above."""
     lines = [
-        f"A model, not a measurement: {PER_GPU} anchors a GPU, d = {DIM}, {FLOPS / 1e12:.0f} "
-        f"TFLOP/s, {BANDWIDTH / 1e9:.0f} GB/s between GPUs, {LATENCY * 1e6:.0f} us a message.",
+        f"A model, not a measurement: {PER_GPU} anchors a GPU, d = {GPU_DIM} in bfloat16, "
+        f"{FLOPS / 1e12:.0f} TFLOP/s, {BANDWIDTH / 1e9:.0f} GB/s between GPUs, "
+        f"{LATENCY * 1e6:.0f} us a message.",
         f"{'GPUs':>6}{'batch':>12}{'computes, ms':>14}{'sends, ms':>11}{'step, ms':>10}",
     ]
     for gpus in (1, 8, 64, 1024):
         n = PER_GPU * gpus
-        computes = 6 * PER_GPU * n * DIM / FLOPS
-        sends = (gpus - 1) / gpus * n * (2 * DIM + 2) * 4 / BANDWIDTH + LATENCY * (gpus > 1) * 4
+        computes = 6 * PER_GPU * n * GPU_DIM / FLOPS
+        bytes_ = n * (2 * GPU_DIM + 2) * BYTES
+        sends = (gpus - 1) / gpus * bytes_ / BANDWIDTH + LATENCY * (gpus > 1) * 4
         step = (computes + sends) * 1e3
         lines.append(f"{gpus:>6}{n:>12,}{computes * 1e3:>14.3f}{sends * 1e3:>11.3f}{step:>10.3f}")
     return lines
