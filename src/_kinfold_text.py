@@ -4,6 +4,7 @@ Nothing here imports Keras, so that the command line can use it before a backend
 """
 
 import difflib
+import os
 import types
 from collections.abc import Iterable
 from typing import Any, Union, get_args, get_origin
@@ -38,6 +39,20 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 def _plain(name: str) -> str:
     return name.lower().replace("-", "").replace("_", "")
+
+
+def shown(name: object) -> str:
+    r"""A name for a message on one line: what does not print is escaped, `\x1b` or `\u202e`."""
+    text = os.fsdecode(name) if isinstance(name, bytes | os.PathLike) else str(name)
+    return "".join(c if c.isprintable() else escaped(c) for c in text) or "''"
+
+
+def escaped(c: str) -> str:
+    """A character as Python would write it in text."""
+    code = ord(c)
+    if 0xDC80 <= code <= 0xDCFF:  # how Python holds a byte of a file name that is not UTF-8
+        return f"\\x{code - 0xDC00:02x}"
+    return c.encode("unicode_escape").decode("ascii")
 
 
 def printable(text: str) -> str:

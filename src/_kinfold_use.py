@@ -8,8 +8,10 @@ from typing import Annotated
 import typer
 
 from _kinfold_command import BackendOption, app, panel, progress, use_backend_of
+from _kinfold_found import as_json, as_text
 from _kinfold_messages import messages
 from _kinfold_text import DATA_FORMS
+from kinfold_bundle import Bundle, is_bundle
 
 # Nothing here imports Keras before `use_backend_of` has said which backend it is to use.
 
@@ -114,11 +116,15 @@ def search(
     The exit code is 0 if all have a known class, and 3 if one is unknown.
     """
     with messages(None):
-        use_backend_of(run, backend)
-        from kinfold import trained
+        if is_bundle(run):
+            if far is not None or html is not None:
+                raise ValueError("A bundle has one threshold, and writes no page: search the run.")
+            matches = Bundle(run).search(images, k)
+        else:
+            use_backend_of(run, backend)
+            from kinfold import trained
 
-        matches = trained.search(run, images, progress(), k=k, far=far, html=html)
-        print(trained.listing.as_json(images, matches) if json else
-              trained.listing.as_text(images, matches))  # fmt: skip
+            matches = trained.search(run, images, progress(), k=k, far=far, html=html)
+        print(as_json(images, matches) if json else as_text(images, matches))
     if not all(match.known for match in matches):
         raise typer.Exit(3)

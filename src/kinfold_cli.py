@@ -65,8 +65,8 @@ def _begin(
 ) -> None:
     if context.invoked_subcommand is None:
         context.fail(
-            "Name a command: train, evaluate, compare, embed, index, calibrate or search. For a "
-            "first run: kinfold train glyphs --out runs/glyphs."
+            "Name a command: train, evaluate, compare, embed, index, calibrate, search or export. "
+            "For a first run: kinfold train glyphs --out runs/glyphs."
         )
 
 
@@ -216,7 +216,11 @@ def compare(
         training.compare(first, second, data, progress=progress())
 
 
-import _kinfold_use  # noqa: E402, F401  its commands come after these
+# Their commands come after these.
+# isort: off
+import _kinfold_use  # noqa: E402, F401
+import _kinfold_ship  # noqa: E402, F401
+# isort: on
 
 
 def main() -> None:

@@ -5,16 +5,50 @@ import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import keras
 import numpy as np
+from PIL import Image
 
 from kinfold.core import files
 from kinfold.datasets import Splits
 from kinfold.training import evaluation, records, run_folder, sources
-from kinfold.training.commands import Settings
+from kinfold.training.checkpoints import Validation
+from kinfold.training.commands import Settings, train
 from kinfold.training.progress import Progress
 from kinfold.training.run_folder import RunFolder
+
+# Of the photos: classes, pictures of each, pixels a side.
+CLASSES, EACH, SIDE = 24, 6, 16
+# What the raw input and the start find, so that an epoch is kept: colours are found without it.
+NOTHING = {row: {"val_recall@1": 0.0, "val_map@r": 0.0} for row in ("raw", "start")}
+
+
+def write_photos(folder: Path) -> Path:
+    """A folder of classes that differ by colour and by where a stripe is."""
+    rng = np.random.default_rng(0)
+    for k in range(CLASSES):
+        colour, row = rng.uniform(30, 220, 3), rng.integers(2, SIDE - 4)
+        (folder / f"class {k}").mkdir(parents=True)
+        for n in range(EACH):
+            x = np.tile(colour, (SIDE, SIDE, 1)) + rng.normal(0, 18, (SIDE, SIDE, 3))
+            x[row : row + 3] = 255 - colour
+            pixels = np.clip(x, 0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(folder / f"class {k}" / f"{n}.png")
+    return folder
+
+
+def run_on_photos(photos: Path, out: Path) -> Path:
+    """A short run on the photos, whose network is kept."""
+    settings = Settings(
+        str(photos), image_size=SIDE, embedding_size=8, classes_per_batch=6, examples_per_class=4,
+        steps_per_epoch=10, epochs=3, seed=1,
+    )  # fmt: skip
+    with mock.patch.object(Validation, "baseline", return_value=NOTHING):
+        train(settings, out)
+    assert files.read_json(out / "metrics.json")["best"] == "trained"
+    return out
 
 
 def write_vectors(

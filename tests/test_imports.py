@@ -17,7 +17,7 @@ SRC = Path(kinfold.__file__).parent
 ROOMS = [
     "core", "distances", "distributed", "streaming", "losses", "memory", "model", "layers",
     "compat", "datasets", "metrics", "search", "thresholds", "batches", "callbacks", "encoders",
-    "training", "trained",
+    "training", "trained", "serving", "shipping",
 ]  # fmt: skip
 
 HEAVY = {"PIL", "matplotlib", "pyarrow", "rich", "sklearn", "typer", "jax", "torch", "tensorflow"}
@@ -115,6 +115,7 @@ def test_every_public_name_is_documented() -> None:
         losses,
         metrics,
         search,
+        shipping,
         thresholds,
         trained,
     )
@@ -122,7 +123,7 @@ def test_every_public_name_is_documented() -> None:
     from kinfold.compat.tensorflow_similarity import losses as tfsim
 
     ours = (losses, layers, distances, metrics, batches, callbacks, datasets, tfa, tfsim)
-    for module in (*ours, search, thresholds, trained):
+    for module in (*ours, search, thresholds, trained, shipping):
         names = [n for n, v in vars(module).items() if not n.startswith("_") and is_ours(v)]
         assert names, module
         for name in names:

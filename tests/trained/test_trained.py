@@ -20,13 +20,9 @@ from kinfold.core import files
 from kinfold.datasets import parts
 from kinfold.trained import embedding_file
 from kinfold.training import evaluation
-from kinfold.training.checkpoints import Validation
 from kinfold.training.commands import Settings, train
 from kinfold.training.progress import Progress
-
-CLASSES, EACH, SIDE = 24, 6, 16
-# What the raw input and the start find, so that an epoch is kept: colours are found without it.
-NOTHING = {row: {"val_recall@1": 0.0, "val_map@r": 0.0} for row in ("raw", "start")}
+from runs import CLASSES, EACH, SIDE, run_on_photos, write_photos
 
 
 class Told(Progress):
@@ -39,31 +35,13 @@ class Told(Progress):
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of classes that differ by colour and by where a stripe is."""
-    folder = tmp_path_factory.mktemp("data") / "photos"
-    rng = np.random.default_rng(0)
-    for k in range(CLASSES):
-        colour, row = rng.uniform(30, 220, 3), rng.integers(2, SIDE - 4)
-        (folder / f"class {k}").mkdir(parents=True)
-        for n in range(EACH):
-            x = np.tile(colour, (SIDE, SIDE, 1)) + rng.normal(0, 18, (SIDE, SIDE, 3))
-            x[row : row + 3] = 255 - colour
-            pixels = np.clip(x, 0, 255).astype(np.uint8)
-            Image.fromarray(pixels).save(folder / f"class {k}" / f"{n}.png")
-    return folder
+    return write_photos(tmp_path_factory.mktemp("data") / "photos")
 
 
 @pytest.fixture(scope="module")
 def run(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run on the photos, with an index of them."""
-    out = tmp_path_factory.mktemp("runs") / "run"
-    settings = Settings(
-        str(photos), image_size=SIDE, embedding_size=8, classes_per_batch=6, examples_per_class=4,
-        steps_per_epoch=10, epochs=3, seed=1,
-    )  # fmt: skip
-    with mock.patch.object(Validation, "baseline", return_value=NOTHING):
-        train(settings, out)
-    assert files.read_json(out / "metrics.json")["best"] == "trained"
+    out = run_on_photos(photos, tmp_path_factory.mktemp("runs") / "run")
     trained.index(out, str(photos))
     return out
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Sequence
+
+from _kinfold_text import escaped, shown
 
 _LONGEST = 80  # characters of a name in a message
 _LISTED = 10  # names in a message, before only counting
@@ -18,7 +19,7 @@ _SURROGATES = re.compile("[\ud800-\udfff]")
 
 def as_text(name: str) -> str:
     r"""A name that every encoder takes: bytes that are not UTF-8 become escapes such as `\xe9`."""
-    return _SURROGATES.sub(lambda found: _escaped(found[0]), name)
+    return _SURROGATES.sub(lambda found: escaped(found[0]), name)
 
 
 def as_class_names(names: Sequence[str], source: object) -> tuple[str, ...]:
@@ -31,12 +32,6 @@ def as_class_names(names: Sequence[str], source: object) -> tuple[str, ...]:
                 f"UTF-8 are written: {brief(name)}. Rename one of them."
             )
     return tuple(texts)
-
-
-def shown(name: object) -> str:
-    r"""A name for a message on one line: what does not print is escaped, `\x1b` or `\u202e`."""
-    text = os.fsdecode(name) if isinstance(name, bytes | os.PathLike) else str(name)
-    return "".join(c if c.isprintable() else _escaped(c) for c in text) or "''"
 
 
 def brief(name: object) -> str:
@@ -65,10 +60,3 @@ def either(names: Sequence[str]) -> str:
 def part_named(name: object) -> str | None:
     """The part that a folder, an array or a cell names: train, validation, test or None."""
     return _PARTS.get(str(name).strip().lower())
-
-
-def _escaped(c: str) -> str:
-    code = ord(c)
-    if 0xDC80 <= code <= 0xDCFF:  # how Python holds a byte of a file name that is not UTF-8
-        return f"\\x{code - 0xDC00:02x}"
-    return c.encode("unicode_escape").decode("ascii")

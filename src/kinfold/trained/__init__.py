@@ -1,6 +1,5 @@
 """What is done with a run once it is trained: embed, index, search, decide."""
 
-from kinfold.trained import listing as listing
 from kinfold.trained.commands import calibrate as calibrate
 from kinfold.trained.commands import embed as embed
 from kinfold.trained.commands import index as index

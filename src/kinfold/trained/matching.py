@@ -2,29 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from _kinfold_found import Match as Match
 from kinfold.search.found import Neighbours
 from kinfold.thresholds import Threshold
-
-
-@dataclass(frozen=True)
-class Match:
-    """The answer to a query.
-
-    Attributes:
-        label: of the nearest item; "unknown" where that is too far, None where it has no label.
-        known: whether the nearest item is near enough.
-        distance: of the nearest item.
-        neighbours: the evidence: ids, distances, labels and metadata of the k nearest, [k].
-        threshold: the distance that decided.
-    """
-
-    label: int | str | None
-    known: bool
-    distance: float
-    neighbours: Neighbours
-    threshold: float
 
 
 def decide(found: Neighbours, threshold: Threshold) -> list[Match]:

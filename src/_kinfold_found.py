@@ -1,15 +1,51 @@
-"""What a search found, as text for people and as JSON for programs."""
+"""What a search found, and how it is told; beside the package, so that it needs no Keras."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from _kinfold_text import printable
-from kinfold.datasets import shown
-from kinfold.trained.matching import Match
+import numpy as np
+
+from _kinfold_text import printable, shown
+
+
+class Neighbours(NamedTuple):
+    """What a search found, arrays [queries, k], nearest first; None or infinity where no more is.
+
+    Attributes:
+        ids: of the items, object.
+        distances: of the items from the query, float32, in the distance's own units.
+        labels: of the items, object.
+        metadata: of the items, object.
+    """
+
+    ids: np.ndarray
+    distances: np.ndarray
+    labels: np.ndarray
+    metadata: np.ndarray
+
+
+@dataclass(frozen=True)
+class Match:
+    """The answer to a query.
+
+    Attributes:
+        label: of the nearest item; "unknown" where that is too far, None where it has no label.
+        known: whether the nearest item is near enough.
+        distance: of the nearest item.
+        neighbours: the evidence: ids, distances, labels and metadata of the k nearest, [k].
+        threshold: the distance that decided.
+    """
+
+    label: int | str | None
+    known: bool
+    distance: float
+    neighbours: Neighbours
+    threshold: float
 
 
 def as_text(paths: Sequence[Path], matches: Sequence[Match]) -> str:
