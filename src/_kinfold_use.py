@@ -8,10 +8,8 @@ from typing import Annotated
 import typer
 
 from _kinfold_command import BackendOption, app, panel, progress, use_backend_of
-from _kinfold_found import as_json, as_text
 from _kinfold_messages import messages
 from _kinfold_text import DATA_FORMS
-from kinfold_bundle import Bundle, is_bundle
 
 # Nothing here imports Keras before `use_backend_of` has said which backend it is to use.
 
@@ -116,6 +114,9 @@ def search(
     The exit code is 0 if all have a known class, and 3 if one is unknown.
     """
     with messages(None):
+        from _kinfold_found import as_json, as_text
+        from kinfold_bundle import Bundle, is_bundle
+
         if is_bundle(run):
             if far is not None or html is not None:
                 raise ValueError("A bundle has one threshold, and writes no page: search the run.")
