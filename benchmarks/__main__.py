@@ -14,6 +14,7 @@ from benchmarks import (
     memory,
     recipe,
     search,
+    serving,
 )
 from benchmarks.quality import run as quality_run
 
@@ -30,6 +31,7 @@ COMMANDS = {
     "recipe": recipe,
     "kinds": kinds,
     "search": search,
+    "serve": serving,
 }
 
 

@@ -65,8 +65,8 @@ def _begin(
 ) -> None:
     if context.invoked_subcommand is None:
         context.fail(
-            "Name a command: train, evaluate, compare, embed, index, calibrate, search or export. "
-            "For a first run: kinfold train glyphs --out runs/glyphs."
+            "Name a command: train, evaluate, compare, embed, index, calibrate, search, serve or "
+            "export. For a first run: kinfold train glyphs --out runs/glyphs."
         )
 
 
@@ -220,6 +220,7 @@ def compare(
 # isort: off
 import _kinfold_use  # noqa: E402, F401
 import _kinfold_ship  # noqa: E402, F401
+import _kinfold_serve  # noqa: E402, F401
 # isort: on
 
 

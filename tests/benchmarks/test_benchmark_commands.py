@@ -49,6 +49,10 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple]:
         ),
         ("recipe --seeds 2 --out x", ("recipe", range(2), None, Path("x"))),
         (
+            "serve --run r --items 10 20 --out x",
+            ("serve", Path("r"), [10, 20], "exact", 200, 10, Path("x")),
+        ),
+        (
             "data --files 40 --backend torch --out x",
             ("data", 40, data.ROWS, data.KILLS, None, "torch", Path("x")),
         ),

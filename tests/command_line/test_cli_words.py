@@ -29,7 +29,7 @@ def kinfold(*arguments: object) -> Result:
     [
         (
             "",
-            "Name a command: train, evaluate, compare, embed, index, calibrate or search. For a ",
+            "Name a command: train, evaluate, compare, embed, index, calibrate, search, serve or ",
         ),
         ("trian", "There is no command 'trian'. Did you mean train? The commands are train, eval"),
         ("xyz", "There is no command 'xyz'. The commands are"),

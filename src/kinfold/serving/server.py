@@ -1,0 +1,138 @@
+"""A run served until it is told to stop."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+from urllib.parse import quote
+
+import uvicorn
+from fastapi import FastAPI
+
+from kinfold.datasets import shown
+from kinfold.serving.app import make_app
+from kinfold.serving.guard import is_loopback
+from kinfold.serving.protocol import Protocol
+from kinfold.serving.service import Service
+from kinfold.trained import load
+from kinfold.training.progress import Progress
+
+_LONGEST_STOP = 20  # seconds for what is being answered when it is told to stop
+
+
+def serve(
+    run: str | os.PathLike[str],
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    token: str | None = None,
+    progress: Progress | None = None,
+) -> None:
+    """Serve the page and the API of a run, until SIGINT or SIGTERM.
+
+    Args:
+        run: the run folder, which has an index.
+        host: the address to listen on. If others than this machine can reach it, a token is needed.
+        port: to listen on; 0 for any that is free.
+        token: that requests must send; None for none on this machine, and a new one elsewhere.
+        progress: hears where it is served; None for nobody.
+
+    Raises:
+        FileNotFoundError: there is no run, or it has no index.
+        ValueError: the index is damaged or of another model, or the address is none.
+        OSError: the port is taken.
+    """
+    progress = progress or Progress()
+    if not 0 <= port < 65536:
+        raise ValueError(f"A port is a number from 0 to 65535. Received: {port}.")
+    if token is not None and not (token.isascii() and token.isprintable() and token.strip()):
+        raise ValueError("A token must be of visible ASCII characters.")
+    local = is_loopback(host)
+    if token is None and not local:
+        token = secrets.token_urlsafe(24)
+    found = load(run)
+    with contextlib.closing(listening_on(host, port)) as listening:
+        service = Service(found)
+        service.searcher.warm_up()
+        port = listening.getsockname()[1]
+        names = {"localhost", "127.0.0.1", "::1", host} if token is None else None
+        app = make_app(service, token, names)
+        snapshot = service.snapshot
+        shown_host = f"[{host}]" if ":" in host else host
+        secret = "" if token is None else f"?token={quote(token, safe='')}"
+        lines = [
+            f"{shown(Path(run))} with {len(snapshot.index):,} items is served at "
+            f"http://{shown_host}:{port}/{secret}",
+            f"The API is described at http://{shown_host}:{port}/docs. Ctrl-C stops the server.",
+        ]
+        if snapshot.why:
+            lines.append(f"It gives no verdicts: {snapshot.why}")
+        if host in ("0.0.0.0", "::"):
+            lines.append("From another machine, put the name of this one in the place of the host.")
+        if not local:
+            lines.append("What is sent is not encrypted: put a proxy with TLS before it.")
+        progress.note("\n".join(lines))
+        Server(app).run([listening])
+    progress.note("Stopped.")
+
+
+class Server(uvicorn.Server):
+    """Serves an app; it ends without raising again the signal that has stopped it."""
+
+    def __init__(self, app: FastAPI) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app,
+                http=Protocol,
+                loop="asyncio",
+                ws="none",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                timeout_keep_alive=20,
+                timeout_graceful_shutdown=_LONGEST_STOP,
+            )
+        )
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def stop(number: int, frame: FrameType | None) -> None:
+            self.handle_exit(number, frame)
+
+        before = {one: signal.signal(one, stop) for one in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for one, handler in before.items():
+                signal.signal(one, handler)
+
+
+def listening_on(host: str, port: int) -> socket.socket:
+    """A socket that listens.
+
+    Raises:
+        ValueError: there is no such host.
+        OSError: the port is taken, or may not be used.
+    """
+    try:
+        family, _, _, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+    except socket.gaierror as error:
+        raise ValueError(f"There is no host {host!r} to listen on: {error.strerror}.") from None
+    try:
+        return socket.create_server(address[:2], family=family, backlog=2048)
+    except OSError as error:
+        raise OSError(
+            f"Could not listen on port {port} of {host}: {error.strerror}. Name another --port."
+        ) from None

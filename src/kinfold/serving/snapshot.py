@@ -1,0 +1,116 @@
+"""An index with its thresholds, as one value: a search has all of one or all of another."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+
+import numpy as np
+
+from kinfold.search import Index
+from kinfold.thresholds import Threshold
+from kinfold.trained import Trained
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What is searched in, until another takes its place.
+
+    Attributes:
+        number: how many there were before it.
+        index: that is searched.
+        query: the threshold per unknown query; None if the run cannot tell it.
+        pair: the threshold per pair; None if the run cannot tell it.
+        why: why there are no thresholds; "" if there are.
+    """
+
+    number: int
+    index: Index
+    query: Threshold | None
+    pair: Threshold | None
+    why: str
+
+    @classmethod
+    def take(cls, run: Trained, number: int) -> Snapshot:
+        """Read the index and the calibration of a run as they are now, and make both ready.
+
+        Raises:
+            FileNotFoundError: there is no index.
+            ValueError: it is empty, damaged, or of another model.
+        """
+        fresh = Trained(run.kept)
+        index = fresh.index
+        if not len(index):
+            raise ValueError(f"The index of {run.path} is empty, so there is nothing to search in.")
+        query = pair = None
+        why = ""
+        try:
+            pair = fresh.thresholds.pairs()
+            query = fresh.threshold()
+        except (FileNotFoundError, ValueError) as error:
+            why = str(error)
+        index.search(index.vectors(np.zeros(1, np.int64)), 1)  # builds what its engine needs
+        taken = cls(number, index, query, pair, why)
+        taken._prepare()
+        return taken
+
+    @functools.cached_property
+    def ids(self) -> np.ndarray:
+        """Of the items, object [n]."""
+        return self.index.ids
+
+    @functools.cached_property
+    def labels(self) -> list[str | None]:
+        """Of the items, as text."""
+        return [None if one is None else str(one) for one in self.index.labels.tolist()]
+
+    @functools.cached_property
+    def classes(self) -> dict[str | None, np.ndarray]:
+        """The rows of each class, in the order of their names; those without a label last."""
+        if not self.labels:
+            return {}
+        found: dict[str | None, list[int]] = {}
+        for row, label in enumerate(self.labels):
+            found.setdefault(label, []).append(row)
+        order = sorted(found, key=lambda label: (label is None, _natural(label or "")))
+        return {label: np.array(found[label]) for label in order}
+
+    def _prepare(self) -> None:
+        """Look at all items now: whoever asks first would hold up the others."""
+        for column in (self.ids, self.classes):
+            len(column)
+
+    def row_of(self, item: str) -> int | None:
+        """Where the item of an id is, which may be a number; None where there is none."""
+        known: list[int | str] = [item]
+        if item.isdecimal() and len(item) < 19:
+            known.append(int(item))
+        for one in known:
+            if self.index.metadata_of(one) is not None:
+                return self.index.rows([one])[0]
+        return None
+
+    def file_of(self, row: int) -> str | None:
+        """The file of an item; None where it is of a table."""
+        found = self.index.metadata_of(self.ids[row]) or {}
+        file = found.get("file")
+        return file if isinstance(file, str) else None
+
+
+def _natural(text: str) -> list[tuple[int, int, str]]:
+    """Numbers in a name count as numbers: class 2 comes before class 10."""
+    parts: list[tuple[int, int, str]] = []
+    for digits, run in _runs(text):
+        parts.append((0, int(run), "") if digits else (1, 0, run.lower()))
+    return parts
+
+
+def _runs(text: str) -> list[tuple[bool, str]]:
+    runs: list[tuple[bool, str]] = []
+    for one in text:
+        digit = one in "0123456789"
+        if runs and runs[-1][0] == digit and len(runs[-1][1]) < 18:
+            runs[-1] = digit, runs[-1][1] + one
+        else:
+            runs.append((digit, one))
+    return runs
