@@ -185,7 +185,7 @@ def test_the_command_stops_cleanly(run: Path, photos: Path, signal_: signal.Sign
     finally:
         process.kill()
     assert process.returncode == 0, err
-    assert err == ""
+    assert_no_complaint(err)
     assert out.splitlines()[-1] == "Stopped."
 
 
@@ -202,9 +202,19 @@ def test_other_machines_need_a_token(run: Path) -> None:
         assert httpx.get(f"{root}api/v1/about", headers=bearer).json()["items"] == 144
         process.send_signal(signal.SIGTERM)
         _, err = process.communicate(timeout=30)
-        assert (process.returncode, err) == (0, "")
+        assert process.returncode == 0, err
+        assert_no_complaint(err)
     finally:
         process.kill()
+
+
+def assert_no_complaint(err: str) -> None:
+    """TensorFlow has lines of its own to say when it is imported; nobody else has any."""
+    if keras.backend.backend() == "tensorflow":
+        assert "Traceback" not in err
+        assert "rror" not in err.replace("round-off errors", "")
+    else:
+        assert err == ""
 
 
 def refused(*arguments: object) -> tuple[int, str]:
