@@ -74,15 +74,7 @@ class Bundle:
 
     @functools.cached_property
     def _session(self) -> Any:
-        try:
-            import onnxruntime
-        except ImportError:
-            raise ImportError("A bundle needs onnxruntime: pip install onnxruntime") from None
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
-        return onnxruntime.InferenceSession(
-            self.path / self.about["model"], options, providers=["CPUExecutionProvider"]
-        )
+        return session(self.path / self.about["model"])
 
     def embed(self, examples: Any) -> np.ndarray:
         """Embed examples as the run that was exported does.
@@ -189,6 +181,17 @@ class Bundle:
             evidence = Neighbours(ids, row, labels, metadata)
             found.append(Match(label, known, nearest, evidence, limit))
         return found
+
+
+def session(model: Path) -> Any:
+    """What runs an ONNX model, on the processor and without words of its own."""
+    try:
+        import onnxruntime
+    except ImportError:
+        raise ImportError("A bundle needs onnxruntime: pip install onnxruntime") from None
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
 def _nearest(x: np.ndarray, vectors: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 import kinfold
 import kinfold_cli
 from kinfold import trained
-from kinfold.shipping import FORMATS, export, exporting, formats, parity
+from kinfold.shipping import FORMATS, export, formats, parity
 from kinfold_bundle import Bundle
 from runs import SIDE, run_on_photos, write_photos, write_vectors
 
@@ -213,10 +213,3 @@ def test_parity_counts_by_hand() -> None:
     same = parity.compare(ours, ours, labels, None)
     assert same.fault("float32") is None
     assert same.far is None
-
-
-def test_the_formats_of_the_two_versions_agree() -> None:
-    import kinfold_bundle
-
-    assert exporting.FORMAT == kinfold_bundle.FORMAT
-    assert exporting.HEAD == kinfold_bundle.HEAD

@@ -52,7 +52,8 @@ class Decoding:
         """An image as the model takes it, uint8 [height, width, channels].
 
         Args:
-            read: gives the file; called once a process is free, so that few files are in memory.
+            read: gives the file. It is not called before a process is free, so few files are held
+                in memory at once.
             shape: height, width and channels.
 
         Raises:

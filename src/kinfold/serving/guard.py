@@ -54,9 +54,8 @@ class Guard:
                 headers = MutableHeaders(scope=message)
                 for name, value in _HEADERS.items():
                     headers.setdefault(name, value)
-                kept = scope["path"].startswith(
-                    "/static/"
-                )  # by the browser, which asks if it is new
+                # A browser keeps these, and asks whether they are new.
+                kept = scope["path"].startswith("/static/")
                 headers.setdefault("Cache-Control", "no-cache" if kept else "no-store")
             await send(message)
 

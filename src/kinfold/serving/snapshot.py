@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +11,8 @@ import numpy as np
 from kinfold.search import Index
 from kinfold.thresholds import Threshold
 from kinfold.trained import Trained
+
+_DIGITS = frozenset("0123456789")
 
 
 @dataclass(frozen=True)
@@ -99,18 +102,5 @@ class Snapshot:
 
 def _natural(text: str) -> list[tuple[int, int, str]]:
     """Numbers in a name count as numbers: class 2 comes before class 10."""
-    parts: list[tuple[int, int, str]] = []
-    for digits, run in _runs(text):
-        parts.append((0, int(run), "") if digits else (1, 0, run.lower()))
-    return parts
-
-
-def _runs(text: str) -> list[tuple[bool, str]]:
-    runs: list[tuple[bool, str]] = []
-    for one in text:
-        digit = one in "0123456789"
-        if runs and runs[-1][0] == digit and len(runs[-1][1]) < 18:
-            runs[-1] = digit, runs[-1][1] + one
-        else:
-            runs.append((digit, one))
-    return runs
+    runs = re.findall(r"[0-9]{1,18}|[^0-9]+", text)
+    return [(0, int(run), "") if run[0] in _DIGITS else (1, 0, run.lower()) for run in runs]

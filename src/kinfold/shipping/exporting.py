@@ -19,8 +19,8 @@ from kinfold.shipping.formats import FORMATS
 from kinfold.shipping.parity import Parity
 from kinfold.trained.model import Trained, load
 from kinfold.training.progress import Progress
+from kinfold_bundle import FORMAT, HEAD
 
-HEAD, FORMAT = "bundle.json", 1
 SAMPLE = 200  # validation examples that int8 takes its ranges from
 
 
@@ -148,7 +148,7 @@ def _sample(count: int, most: int) -> np.ndarray:
 
 def _taken(x: Any, rows: np.ndarray, dtype: str, unit: bool) -> np.ndarray:
     """Examples as the exported model takes them."""
-    some = np.concatenate([np.asarray(x[int(row) : int(row) + 1]) for row in rows])
+    some = np.asarray(x[rows])
     if dtype == "uint8" and some.dtype != np.uint8:
         some = np.clip(np.rint(some * (255.0 if unit else 1.0)), 0, 255)
     return np.ascontiguousarray(some, dtype=dtype)

@@ -12,6 +12,7 @@ import keras
 import numpy as np
 
 from kinfold.encoders.pretrained import first_line
+from kinfold_bundle import session
 
 Embeds = Callable[[np.ndarray], np.ndarray]
 Writes = Callable[[keras.Model, Path], None]
@@ -111,13 +112,9 @@ def refusal(kind: str) -> str | None:
 
 
 def _onnx(path: Path) -> Embeds:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    name = session.get_inputs()[0].name
-    return lambda x: session.run(None, {name: x})[0]
+    runs = session(path)
+    name = runs.get_inputs()[0].name
+    return lambda x: runs.run(None, {name: x})[0]
 
 
 def _saved_model(path: Path) -> Embeds:

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from kinfold_bundle import session
+
 
 def quantize(path: Path, examples: np.ndarray) -> None:
     """Put a quantized model in the place of an ONNX model.
@@ -16,11 +18,9 @@ def quantize(path: Path, examples: np.ndarray) -> None:
         path: of the model.
         examples: that the ranges of activations are taken from, as the model takes them.
     """
-    import onnxruntime
     from onnxruntime import quantization
 
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    name = session.get_inputs()[0].name
+    name = session(path).get_inputs()[0].name
 
     class Reader(quantization.CalibrationDataReader):
         def __init__(self) -> None:
