@@ -50,7 +50,7 @@ def of_small_blocks(monkeypatch):
 
     right = launch.tiles_of
     monkeypatch.setattr(launch, "tiles_of", lambda x: right(x)._replace(block=128))
-    monkeypatch.setattr(launch, "_parts", lambda *_: 3)
+    monkeypatch.setattr(launch.sizes, "parts", lambda *_: 3)
 
 
 @pytest.mark.parametrize("loss", CASES[::2] + CASES[3:4], ids=lambda loss: loss.name)

@@ -16,6 +16,19 @@ class Counts(NamedTuple):
     valid: Tensor  # boolean [n], anchors of both kinds of pairs
 
 
+def merged(xp: Any, parts: Any, power: Any) -> Any:
+    """Of sums [parts, 4, n] over parts of the references, those over all, [4, n].
+
+    Args:
+        parts: largest logit and total of positives, and of negatives.
+        power: exp, or 2 to the power of, as the logits are.
+    """
+    largest = xp.amax(parts[:, 0::2], 0)
+    shift = xp.where(largest == -float("inf"), 0.0, largest)
+    total = (parts[:, 1::2] * power(parts[:, 0::2] - shift)).sum(0)
+    return xp.stack([largest[0], total[0], largest[1], total[1]])
+
+
 def values(xp: Any, stats: Any, counts: Counts, extra: str, unit: float) -> list[Tensor]:
     """Both log-sum-exps and the extra statistic, [n] each; 0 for an invalid anchor."""
     p_largest, p_total, n_largest, n_total, more, _ = stats

@@ -25,6 +25,20 @@ class Tiles(NamedTuple):
 HOPPER = 227 * 1024  # bytes of shared memory that a program may have
 
 
+# As many programs as keep all of a large GPU at work.
+PROGRAMS = 264
+
+
+def parts(programs: int, columns: int) -> int:
+    """How many programs share the references of some anchors, where anchors are few.
+
+    Args:
+        programs: that the anchors are for.
+        columns: tiles of references.
+    """
+    return max(1, min(-(-PROGRAMS // programs), columns // 4))
+
+
 def tiles(d: int, dtype: Any, shared: int = HOPPER) -> Tiles:
     """Tiles for rows of `d` numbers.
 

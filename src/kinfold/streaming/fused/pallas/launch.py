@@ -14,10 +14,8 @@ from kinfold.streaming.fused import tiles as sizes
 from kinfold.streaming.fused.kernel import PAIRS
 from kinfold.streaming.fused.pallas import kernels
 from kinfold.streaming.fused.pallas.kernels import INF, PAD, Logits, Plan, Refs
+from kinfold.streaming.fused.statistics import merged
 from kinfold.streaming.fused.tiles import Tile, Tiles
-
-# As many as keep all of a large GPU at work; a few anchors have their references in parts.
-PROGRAMS = 264
 
 # Compute capabilities of the GPUs that have the shared memory of a Hopper.
 LARGE = (9.0, 12.0)
@@ -114,7 +112,7 @@ def _sums(setup: Setup, sides: tuple[Side, Side], scale: Any) -> Any:
     def launched(own: Side, other: Side, m: int, bands: Any, dots: Any) -> Any:
         n = len(own.x)
         programs = n // rows
-        parts = _parts(programs, m // columns)
+        parts = sizes.parts(programs, m // columns)
         found = pl.pallas_call(
             partial(kernels.sums, plan, m, parts),
             grid=(programs, parts),
@@ -126,7 +124,7 @@ def _sums(setup: Setup, sides: tuple[Side, Side], scale: Any) -> Any:
 
     if not setup.tiles.given:
         bands = _bands(own, other, plan.tile)
-        return merged(launched(own, other, len(other.order), bands, None))
+        return merged(jnp, launched(own, other, len(other.order), bands, None), jnp.exp)
 
     def add(i: Any, j: Any, before: Any) -> Any:
         a, b = own.cut(i), other.cut(j)
@@ -134,24 +132,11 @@ def _sums(setup: Setup, sides: tuple[Side, Side], scale: Any) -> Any:
         bands = jnp.tile(jnp.int32([0, other.block // columns]), (own.block // rows, 1))
         found = launched(a, b, other.block, bands, dot(setup, a.x, b.x.T))
         last = jax.lax.dynamic_slice_in_dim(before, i, own.block, axis=1)
-        found = merged(jnp.concatenate([last[None], found]))
+        found = merged(jnp, jnp.concatenate([last[None], found]), jnp.exp)
         return jax.lax.dynamic_update_slice_in_dim(before, found, i, axis=1)
 
     empty = jnp.tile(jnp.float32([[-INF], [0.0], [-INF], [0.0]]), (1, len(own.x)))
     return over([(i, j) for i in own.starts() for j in other.starts()], add, empty)
-
-
-def _parts(programs: int, columns: int) -> int:
-    """How many programs share the references of some anchors."""
-    return max(1, min(-(-PROGRAMS // programs), columns // 4))
-
-
-def merged(parts: Any) -> Any:
-    """Of the sums [parts, 4, n] over parts of the references, those over all."""
-    largest = jnp.max(parts[:, 0::2], axis=0)
-    shift = jnp.where(largest == -INF, 0.0, largest)
-    total = jnp.sum(parts[:, 1::2] * jnp.exp(parts[:, 0::2] - shift), axis=0)
-    return jnp.stack([largest[0], total[0], largest[1], total[1]])
 
 
 def _extras(setup: Setup, sides: tuple[Side, Side], scale: Any, found: Any) -> list[Any]:

@@ -84,7 +84,7 @@ def distances(
 
 @triton.jit
 def _tile(
-    x, r, held, dots, row, at, ref_at, square, ref_squares, scale, m,
+    x, r, held, dots, at, ref_at, square, ref_squares, scale, m,
     DISTANCE: tl.constexpr, SCALED: tl.constexpr, GIVEN: tl.constexpr,
     D: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, WIDEN: tl.constexpr,
 ):  # fmt: skip
@@ -187,14 +187,14 @@ def sums(
     for i in range(part * clean // parts, (part + 1) * clean // parts):
         ref_at = clean_columns(i, start, stop, BN)
         d = _tile(
-            *(x, r, held, dots, row, at, ref_at, square, ref_squares, times, m),
+            *(x, r, held, dots, at, ref_at, square, ref_squares, times, m),
             *(DISTANCE, SCALED, GIVEN, D, BM, BN, BK, WIDEN),
         )
         n_largest, n_total = _more(N(d, n0, n1), n_largest, n_total)
     for j in range(start + part * mixed // parts, start + (part + 1) * mixed // parts):
         ref_at, real = band_columns(j, stop, m, BN)
         d = _tile(
-            *(x, r, held, dots, row, at, ref_at, square, ref_squares, times, m),
+            *(x, r, held, dots, at, ref_at, square, ref_squares, times, m),
             *(DISTANCE, SCALED, GIVEN, D, BM, BN, BK, WIDEN),
         )
         positive, negative = pairs(
@@ -243,7 +243,7 @@ def extras(
     for j in range(start, rest):
         ref_at, real = band_columns(j, stop, m, BN)
         d = _tile(
-            *(x, r, held, x, row, at, ref_at, square, ref_squares, times, m),
+            *(x, r, held, x, at, ref_at, square, ref_squares, times, m),
             *(DISTANCE, SCALED, False, D, BM, BN, BK, WIDEN),
         )
         positive, _ = pairs(cls, ref_classes, position, ref_positions, ref_at, real, DIAGONAL)

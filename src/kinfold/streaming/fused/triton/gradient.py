@@ -68,6 +68,22 @@ def _of_positives(
 
 
 @triton.jit
+def block_products(
+    x, r, at, ref_at, place,
+    GIVEN: tl.constexpr,
+    D: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, WIDEN: tl.constexpr,
+):  # fmt: skip
+    """Dot products of a tile of a block; those at `place` in the block, where they are GIVEN."""
+    if GIVEN:
+        dot = tl.load(place)
+    else:
+        held = rows_of(x, at, 0, D, BK, WIDEN)
+        ref_held = rows_of(r, ref_at, 0, D, BK, WIDEN)
+        dot = products(x, r, held, ref_held, at, ref_at, D, BM, BN, BK, WIDEN)
+    return dot
+
+
+@triton.jit
 def _of_dots(g, d, DISTANCE: tl.constexpr, DTYPE: tl.constexpr):
     """From distances to dot products, or to squared distances, in the dtype of the product."""
     if DISTANCE == "cosine":
@@ -102,12 +118,7 @@ def derivatives(
     at = tl.minimum(row, n - 1)
     ref_at = tl.minimum(column, m - 1)
     place = out + row[:, None] * stride + column[None, :]
-    if GIVEN:
-        dot = tl.load(place)
-    else:
-        held = rows_of(x, at, 0, D, BK, WIDEN)
-        ref_held = rows_of(r, ref_at, 0, D, BK, WIDEN)
-        dot = products(x, r, held, ref_held, at, ref_at, D, BM, BN, BK, WIDEN)
+    dot = block_products(x, r, at, ref_at, place, GIVEN, D, BM, BN, BK, WIDEN)
     square = tl.load(squares + at)
     d = distances(dot, square, ref_squares, ref_at, tl.load(scale), DISTANCE, SCALED)
     # Classes ascend: where the first of one side comes after the last of the other, none is equal.

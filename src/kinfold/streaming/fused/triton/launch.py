@@ -9,13 +9,12 @@ from typing import Any, NamedTuple
 import torch
 
 from kinfold.streaming.family import Family
+from kinfold.streaming.fused.statistics import merged
 from kinfold.streaming.fused.tiles import HOPPER, Tile, Tiles
+from kinfold.streaming.fused.tiles import parts as parts_of
 from kinfold.streaming.fused.triton.sides import Side, cuts
 
 LN2 = math.log(2.0)
-
-# As many as keep all of a large GPU at work; a few anchors have their references in parts.
-PROGRAMS = 264
 
 
 class Plan(NamedTuple):
@@ -39,7 +38,7 @@ def forward(plan: Plan, scale: torch.Tensor, anchors: Side, references: Side) ->
     def launched(own: Side, other: Side, bands: torch.Tensor, dots: torch.Tensor) -> torch.Tensor:
         n, m = len(own.x), len(other.x)
         programs = -(-n // tile.rows)
-        parts = max(1, min(-(-PROGRAMS // programs), m // tile.columns // 4))
+        parts = parts_of(programs, m // tile.columns)
         out = torch.empty(parts, 4, n, dtype=torch.float32, device=own.x.device)
         with on_device(own.x):
             kernels.sums[(programs, parts)](
@@ -54,7 +53,7 @@ def forward(plan: Plan, scale: torch.Tensor, anchors: Side, references: Side) ->
                 **_constants(plan, tile),
                 GIVEN=plan.tiles.given,
             )
-        return merged(out)
+        return merged(torch, out, torch.exp2)
 
     if not plan.tiles.given:
         bands = anchors.bands(references, tile.rows, tile.columns)
@@ -69,18 +68,28 @@ def forward(plan: Plan, scale: torch.Tensor, anchors: Side, references: Side) ->
             bands = torch.zeros(programs, 2, dtype=torch.int32, device=own.x.device)
             bands[:, 1] = len(other.x) // tile.columns
             every.append(launched(own, other, bands, torch.mm(own.x, other.x.T)))
-        found.append(merged(torch.stack(every)))
+        found.append(merged(torch, torch.stack(every), torch.exp2))
     return torch.cat(found, 1)
 
 
-def merged(parts: torch.Tensor) -> torch.Tensor:
-    """Of the sums [parts, 4, n] over parts of the references, those over all."""
-    if len(parts) == 1:
-        return parts[0]
-    largest = parts[:, 0::2].amax(0)
-    shift = largest.masked_fill(largest == -math.inf, 0.0)
-    total = (parts[:, 1::2] * torch.exp2(parts[:, 0::2] - shift)).sum(0)
-    return torch.stack([largest, total], 1).flatten(0, 1)
+def programs_of(own: torch.Tensor, other: torch.Tensor, tile: Tile) -> tuple[int, int]:
+    """How many programs write a block, one a tile."""
+    return -(-len(own) // tile.rows), -(-len(other) // tile.columns)
+
+
+def written(
+    own: torch.Tensor, other: torch.Tensor, tile: Tile, given: bool
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """A block of whole tiles for programs to write, and the part of it that is [n, m].
+
+    Where products are `given`, they are in it.
+    """
+    rows, columns = programs_of(own, other, tile)
+    whole = own.new_empty(rows * tile.rows, columns * tile.columns)
+    block = whole[: len(own), : len(other)]
+    if given:
+        torch.mm(own, other.T, out=block)
+    return whole, block
 
 
 def extras(
@@ -159,13 +168,9 @@ def _derivatives(
     own, other = (side.cut(cut) for side, cut in zip(sides, at, strict=True))
     own_terms, other_terms = (t[:, cut] for t, cut in zip(terms, at, strict=True))
     n, m = len(own.x), len(other.x)
-    programs = -(-n // tile.rows), -(-m // tile.columns)
-    whole = own.x.new_empty(programs[0] * tile.rows, programs[1] * tile.columns)
-    out = whole[:n, :m]
-    if plan.tiles.given:
-        torch.mm(own.x, other.x.T, out=out)
+    whole, out = written(own.x, other.x, tile, plan.tiles.given)
     with on_device(own.x):
-        kernels.derivatives[programs](
+        kernels.derivatives[programs_of(own.x, other.x, tile)](
             *_sides(own, other),
             scale,
             own_terms,
@@ -208,6 +213,12 @@ def add_product(total: torch.Tensor, a: torch.Tensor, b: torch.Tensor, times: fl
         total.addmm_(a.float(), b.float(), alpha=times)
     else:
         torch.addmm(total, a, b, out_dtype=torch.float32, alpha=times, out=total)
+
+
+def inner(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """Sum of the products of all their numbers, in float64 without a copy of all in it."""
+    parts = zip(a.split(2**16), b.split(2**16), strict=True)
+    return torch.stack([(x.double() * y.double()).sum() for x, y in parts]).sum()
 
 
 def _sides(anchors: Side, references: Side) -> tuple[torch.Tensor, ...]:

@@ -20,9 +20,6 @@ from kinfold.streaming.fused.triton import launch
 from kinfold.streaming.fused.triton.launch import LN2, Plan
 from kinfold.streaming.fused.triton.sides import Side, classes_of, cuts, side_of
 
-# torch.set_float32_matmul_precision says how float32 is multiplied, as for torch.matmul.
-PRECISIONS = {"highest": "ieee", "high": "tf32x3", "medium": "tf32"}
-
 # Older ones end the process on the kernels in float32, or take no functions as constants.
 TRITON = (3, 4)
 
@@ -32,14 +29,13 @@ HOPPER = 9
 
 
 def precision_of(dtype: torch.dtype) -> str:
-    """How products are taken, in Triton's words."""
+    """How PyTorch multiplies float32; of other dtypes there is but one way."""
     if dtype != torch.float32:
-        return "ieee"
+        return ""
     try:
-        return PRECISIONS[torch.get_float32_matmul_precision()]
+        return torch.get_float32_matmul_precision()
     except RuntimeError:  # told by the newer switch, which the older one does not know
-        switch = torch.backends.cuda.matmul.fp32_precision
-        return "tf32" if switch == "tf32" else "ieee"
+        return torch.backends.cuda.matmul.fp32_precision
 
 
 def refusal(x: torch.Tensor) -> str | None:
@@ -229,8 +225,7 @@ class _Statistics(torch.autograd.Function):
         )
         ds = None
         if of_scale and found[0] is not None:
-            parts = zip(found[0].split(2**16), ctx.anchors.x.split(2**16), strict=True)
-            ds = sum((a.double() * b.double()).sum() for a, b in parts) / ctx.scale.double()
+            ds = launch.inner(found[0], ctx.anchors.x) / ctx.scale.double()
             ds = ds.reshape(scale.shape).to(scale.dtype)
         return None, dx if of_x else None, dr, ds
 

@@ -6,7 +6,8 @@ A sum of softplus terms has no sums to wait for, as the losses of `forward` have
 import triton
 import triton.language as tl
 
-from kinfold.streaming.fused.triton.forward import log_of_one_and, products, rows_of
+from kinfold.streaming.fused.triton.forward import log_of_one_and
+from kinfold.streaming.fused.triton.gradient import block_products
 
 
 @triton.jit
@@ -39,12 +40,7 @@ def sigmoids(
     at = tl.minimum(row, n - 1)
     ref_at = tl.minimum(column, m - 1)
     place = out + row[:, None] * stride + column[None, :]
-    if GIVEN:
-        dot = tl.load(place)
-    else:
-        held = rows_of(x, at, 0, D, BK, WIDEN)
-        ref_held = rows_of(r, ref_at, 0, D, BK, WIDEN)
-        dot = products(x, r, held, ref_held, at, ref_at, D, BM, BN, BK, WIDEN)
+    dot = block_products(x, r, at, ref_at, place, GIVEN, D, BM, BN, BK, WIDEN)
     logit = dot * tl.load(numbers) + tl.load(numbers + 1)
     partners = (first + ahead < ref_first + BN) & (ref_first < first + ahead + BM)
     weight = tl.load(weights + at)[:, None]

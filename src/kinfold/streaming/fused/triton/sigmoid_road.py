@@ -33,31 +33,29 @@ def rows_and_gradients(
     wide = [padded(side, chosen.width) for side in (x, r)]
     numbers = torch.stack([scale.reshape(()), bias.reshape(())]).float()
     rows = torch.zeros(n, dtype=torch.float32, device=x.device)
-    if weights is None:
-        for i in cuts(n, chosen.block):
-            for j in cuts(n, chosen.block):
-                rows[i] += _block(wide, (i, j), None, numbers, chosen)[1]
-        return rows, ()
     factor = torch.ones((), device=x.device)
-    if x.dtype in LARGEST:
-        largest = weights.abs().max().float()
-        factor = torch.where(largest > 0, largest / LARGEST[x.dtype], 1.0)
-    weights = weights.float() / factor
-    totals = [torch.zeros_like(side, dtype=torch.float32) for side in wide]
-    pull = torch.zeros((), dtype=torch.float64, device=x.device)
+    totals, pull = [], torch.zeros((), dtype=torch.float64, device=x.device)
+    if weights is not None:
+        if x.dtype in LARGEST:
+            largest = weights.abs().max().float()
+            factor = torch.where(largest > 0, largest / LARGEST[x.dtype], 1.0)
+        weights = weights.float() / factor
+        totals = [torch.zeros_like(side, dtype=torch.float32) for side in wide]
     for i in cuts(n, chosen.block):
         for j in cuts(n, chosen.block):
             block, losses, pulls = _block(wide, (i, j), weights, numbers, chosen)
             rows[i] += losses
-            pull += pulls
-            launch.add_product(totals[0][i], block, wide[1][j], 1.0)
-            launch.add_product(totals[1][j], block.T, wide[0][i], 1.0)
-    parts = zip(totals[0].split(2**16), wide[0].split(2**16), strict=True)
-    slope = sum((a.double() * b.double()).sum() for a, b in parts) * factor
+            if totals:
+                pull += pulls
+                launch.add_product(totals[0][i], block, wide[1][j], 1.0)
+                launch.add_product(totals[1][j], block.T, wide[0][i], 1.0)
+    if not totals:
+        return rows, ()
+    slope = launch.inner(totals[0], wide[0]) * factor
     del block
     dr = totals.pop().mul_(numbers[0] * factor)[:, :d].to(x.dtype)
     dx = totals.pop().mul_(numbers[0] * factor)[:, :d].to(x.dtype)
-    return rows, (dx, dr, slope.to(scale.dtype).reshape(scale.shape), _like(pull * factor, bias))
+    return rows, (dx, dr, _like(slope, scale), _like(pull * factor, bias))
 
 
 def _like(number: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
@@ -72,14 +70,12 @@ def _block(
 
     (x, r), tile = (side[cut] for side, cut in zip(sides, at, strict=True)), chosen.backward
     n, m = len(x), len(r)
-    programs = -(-n // tile.rows), -(-m // tile.columns)
     wanted = weights is not None
+    programs = launch.programs_of(x, r, tile)
     if wanted or chosen.given:
-        whole = x.new_empty(programs[0] * tile.rows, programs[1] * tile.columns)
-    else:
-        whole = x.new_empty(1, 1)
-    if chosen.given:
-        torch.mm(x, r.T, out=whole[:n, :m])
+        whole, block = launch.written(x, r, tile, chosen.given)
+    else:  # nothing is written
+        whole = block = x.new_empty(1, 1)
     losses = torch.empty(programs[1], n, dtype=torch.float32, device=x.device)
     pulls = torch.empty_like(losses) if wanted else losses
     with launch.on_device(x):
@@ -90,7 +86,7 @@ def _block(
             GRADIENT=wanted,
             **launch.sizes(chosen, tile),
         )
-    return whole[:n, :m], losses.sum(0), pulls.sum(dtype=torch.float64) if wanted else None
+    return block, losses.sum(0), pulls.sum(dtype=torch.float64) if wanted else None
 
 
 class Rows(torch.autograd.Function):
