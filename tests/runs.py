@@ -11,6 +11,7 @@ import keras
 import numpy as np
 from PIL import Image
 
+from kinfold import trained
 from kinfold.core import files
 from kinfold.datasets import Splits
 from kinfold.training import evaluation, records, run_folder, sources
@@ -49,6 +50,27 @@ def run_on_photos(photos: Path, out: Path) -> Path:
         train(settings, out)
     assert files.read_json(out / "metrics.json")["best"] == "trained"
     return out
+
+
+def indexed_run(photos: Path, out: Path) -> Path:
+    """A run on the photos, with an index of them."""
+    run_on_photos(photos, out)
+    trained.index(out, str(photos))
+    return out
+
+
+def run_on_vectors(data: Path, out: Path) -> tuple[np.ndarray, np.ndarray]:
+    """A short run on vectors of 20 classes, which are written to `data`; their x and y."""
+    rng = np.random.default_rng(0)
+    y = np.repeat(np.arange(20), 6)
+    x = (rng.normal(size=(20, 8))[y] + 0.3 * rng.normal(size=(120, 8))).astype("float32")
+    np.savez(data, x=x, y=y)
+    settings = Settings(
+        str(data), embedding_size=4, classes_per_batch=4, examples_per_class=3,
+        steps_per_epoch=5, epochs=1,
+    )  # fmt: skip
+    train(settings, out)
+    return x, y
 
 
 def write_vectors(

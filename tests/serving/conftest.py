@@ -14,11 +14,10 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 import kinfold
-from kinfold import trained
 from kinfold.serving.app import make_app
 from kinfold.serving.server import Server, listening_on
 from kinfold.serving.service import Service
-from runs import run_on_photos, write_photos
+from runs import indexed_run, write_photos
 
 EVIL = "<img src=x onerror=alert(1)>"
 
@@ -34,9 +33,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def run(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run on the photos, with an index of them."""
-    out = run_on_photos(photos, tmp_path_factory.mktemp("runs") / "run")
-    trained.index(out, str(photos))
-    return out
+    return indexed_run(photos, tmp_path_factory.mktemp("runs") / "run")
 
 
 @pytest.fixture(scope="module")

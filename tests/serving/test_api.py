@@ -14,8 +14,7 @@ from kinfold import trained
 from kinfold.serving.app import make_app
 from kinfold.serving.guard import is_loopback
 from kinfold.serving.service import Service
-from kinfold.training.commands import Settings, train
-from runs import CLASSES, EACH
+from runs import CLASSES, EACH, run_on_vectors
 
 from .conftest import EVIL
 
@@ -82,15 +81,7 @@ def test_vectors_and_what_is_wrong_with_them(client: TestClient, run: Path) -> N
 
 
 def test_a_run_of_vectors_is_served_too(tmp_path: Path) -> None:
-    rng = np.random.default_rng(0)
-    y = np.repeat(np.arange(20), 6)
-    x = (rng.normal(size=(20, 8))[y] + 0.3 * rng.normal(size=(120, 8))).astype("float32")
-    np.savez(tmp_path / "v.npz", x=x, y=y)
-    settings = Settings(
-        str(tmp_path / "v.npz"), embedding_size=4, classes_per_batch=4, examples_per_class=3,
-        steps_per_epoch=5, epochs=1,
-    )  # fmt: skip
-    train(settings, tmp_path / "run")
+    x, _ = run_on_vectors(tmp_path / "v.npz", tmp_path / "run")
     trained.index(tmp_path / "run", str(tmp_path / "v.npz"))
     with TestClient(make_app(Service(kinfold.load(tmp_path / "run")))) as client:
         answer = client.post(f"{API}/search/vectors", json={"inputs": x[:2].tolist()})

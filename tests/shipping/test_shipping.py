@@ -14,10 +14,9 @@ from typer.testing import CliRunner
 
 import kinfold
 import kinfold_cli
-from kinfold import trained
 from kinfold.shipping import FORMATS, export, formats, parity
 from kinfold_bundle import Bundle
-from runs import SIDE, run_on_photos, write_photos, write_vectors
+from runs import SIDE, indexed_run, write_photos, write_vectors
 
 BACKEND = keras.backend.backend()
 OURS = [kind for kind, form in FORMATS.items() if form.backend == BACKEND]
@@ -31,9 +30,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def run(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = run_on_photos(photos, tmp_path_factory.mktemp("runs") / "run")
-    trained.index(out, str(photos))
-    return out
+    return indexed_run(photos, tmp_path_factory.mktemp("runs") / "run")
 
 
 @pytest.fixture(scope="module")

@@ -20,9 +20,8 @@ from kinfold.core import files
 from kinfold.datasets import parts
 from kinfold.trained import embedding_file
 from kinfold.training import evaluation
-from kinfold.training.commands import Settings, train
 from kinfold.training.progress import Progress
-from runs import CLASSES, EACH, SIDE, run_on_photos, write_photos
+from runs import CLASSES, EACH, SIDE, indexed_run, run_on_vectors, write_photos
 
 
 class Told(Progress):
@@ -41,9 +40,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def run(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run on the photos, with an index of them."""
-    out = run_on_photos(photos, tmp_path_factory.mktemp("runs") / "run")
-    trained.index(out, str(photos))
-    return out
+    return indexed_run(photos, tmp_path_factory.mktemp("runs") / "run")
 
 
 def kinfold_command(*arguments: Any) -> Any:
@@ -258,15 +255,7 @@ def test_an_index_of_another_model_is_refused(run: Path, photos: Path, tmp_path:
 
 
 def test_a_run_of_vectors(tmp_path: Path) -> None:
-    rng = np.random.default_rng(0)
-    y = np.repeat(np.arange(20), 6)
-    x = (rng.normal(size=(20, 8))[y] + 0.3 * rng.normal(size=(120, 8))).astype("float32")
-    np.savez(tmp_path / "v.npz", x=x, y=y)
-    settings = Settings(
-        str(tmp_path / "v.npz"), embedding_size=4, classes_per_batch=4, examples_per_class=3,
-        steps_per_epoch=5, epochs=1,
-    )  # fmt: skip
-    train(settings, tmp_path / "run")
+    x, y = run_on_vectors(tmp_path / "v.npz", tmp_path / "run")
     found = trained.index(tmp_path / "run", str(tmp_path / "v.npz"))
     assert len(found) == 120
     used = kinfold.load(tmp_path / "run")
