@@ -119,6 +119,7 @@ def measured(job: Row, rates: Row, budget: float = BUDGET) -> Row:
     import torch
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
+    before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision(gpu.PRECISION[job["loss"]])
     row = dict(job)
     try:
@@ -144,6 +145,8 @@ def measured(job: Row, rates: Row, budget: float = BUDGET) -> Row:
             row["gradient_error"] = float((got - expected).norm() / expected.norm())
     except Exception as error:
         row["error"] = measure.reason(error)
+    finally:
+        torch.set_float32_matmul_precision(before)
     gc.collect()
     if device == "cuda":
         torch.cuda.empty_cache()

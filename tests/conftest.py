@@ -41,6 +41,30 @@ def seeded() -> None:
     keras.utils.set_random_seed(7)
 
 
+@pytest.fixture(autouse=True)
+def settings_stay() -> Iterator[None]:
+    """No test may leave a setting behind that changes the digits of those after it."""
+    before = _settings()
+    yield
+    assert _settings() == before
+
+
+def _settings() -> dict[str, object]:
+    found = {"floatx": keras.config.floatx(), "policy": keras.config.dtype_policy().name}
+    if keras.backend.backend() == "jax":
+        import jax
+
+        found["products"] = jax.config.jax_default_matmul_precision
+        found["64 bits"] = jax.config.jax_enable_x64
+    elif keras.backend.backend() == "torch":
+        import torch
+
+        found["products"] = torch.get_float32_matmul_precision()
+        found["threads"] = torch.get_num_threads()
+        found["dtype"] = torch.get_default_dtype()
+    return found
+
+
 @pytest.fixture(scope="module", autouse=True)
 def forget_what_was_compiled() -> Iterator[None]:
     """Bound the memory of a run: no module needs what another one compiled."""
