@@ -1,6 +1,7 @@
 # make demo   an environment, the package with one backend, a model trained on real images, its report
 # make test   an environment with the three backends, lint, types, tests of what is computed
 # make test-runs  the tests of whole runs: training, the command line, several processes, benchmarks
+# make test-pages  the served page and the report, in a browser
 # make test-r the R package: its check, its tests and its example, in an environment of its own
 # make bench  an environment with the peers too, then the loss benchmark (about a quarter of an hour)
 
@@ -10,7 +11,7 @@ RUN ?= runs/glyphs
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test test-runs test-r bench clean
+.PHONY: demo test test-runs test-pages test-r bench clean
 
 demo: $(VENV)/.demo
 	@if [ -e "$(RUN)/config.json" ]; then $(BIN)/kinfold train --resume "$(RUN)"; \
@@ -22,6 +23,9 @@ test: $(VENV)/.test
 
 test-runs: $(VENV)/.test
 	$(BIN)/python tools/check.py runs
+
+test-pages: $(VENV)/.test
+	@PYTHON=$(BIN)/python tools/check_pages.sh
 
 test-r:
 	@VENV_R=$(VENV)-r PYTHON=$(PYTHON) tools/check_r.sh

@@ -1,35 +1,27 @@
 """The page in a browser: search, slider, classes, map; by keyboard, on a phone, in the dark."""
 
-import os
 import re
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
+from browser import SCREENS, assert_accessible, assert_fits, looks_at_pages, opened, started
+
 from .conftest import EVIL
 
-NAMES = ("chromium", "chromium-browser", "google-chrome")
-BROWSER = next((found for name in NAMES if (found := shutil.which(name))), None)
-try:
-    from playwright.sync_api import Browser, Page, expect, sync_playwright
-except ImportError:
-    BROWSER = None
+expect = pytest.importorskip("playwright.sync_api").expect
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
 
-pytestmark = [
-    pytest.mark.once,
-    pytest.mark.skipif(BROWSER is None, reason="no Chromium, or no playwright, is installed"),
-]
+pytestmark = looks_at_pages
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator["Browser"]:
-    with sync_playwright() as playwright:
-        sandbox = [] if hasattr(os, "geteuid") and os.geteuid() else ["--no-sandbox"]
-        found = playwright.chromium.launch(executable_path=BROWSER, args=sandbox)
+    with started() as found:
         yield found
-        found.close()
 
 
 @pytest.fixture
@@ -38,7 +30,7 @@ def wrong() -> list[str]:
     return []
 
 
-@pytest.fixture(params=["laptop", "phone", "dark"])
+@pytest.fixture(params=SCREENS)
 def page(
     request: pytest.FixtureRequest,
     browser: "Browser",
@@ -46,27 +38,20 @@ def page(
     wrong: list[str],
 ) -> Iterator["Page"]:
     """The page as it has begun; nothing may go wrong in it, and nothing be asked of others."""
-    narrow, dark = request.param == "phone", request.param == "dark"
-    context = browser.new_context(
-        viewport={"width": 390 if narrow else 1280, "height": 844},
-        color_scheme="dark" if dark else "light",
-        has_touch=narrow,
-    )
-    context.set_default_timeout(20_000)
-    found, asked = context.new_page(), set()
-    found.on("pageerror", lambda error: wrong.append(str(error)))
-    found.on("console", lambda line: wrong.append(line.text) if line.type == "error" else None)
-    found.on("dialog", lambda dialog: (wrong.append(dialog.message), dialog.dismiss()))
+    asked = set()
     server = re.compile(r"^(blob:)?(\w+://[^/]*|data:).*", re.S)
-    found.on("request", lambda one: asked.add(server.sub(r"\2", one.url)))
     root = f"http://{address[0]}:{address[1]}"
-    found.goto(root)
-    found.wait_for_selector("body[data-ready]")
-    yield found
-    assert found.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
-    colour = found.evaluate("getComputedStyle(document.body).backgroundColor")
-    assert (colour == "rgb(22, 22, 22)") == dark
-    context.close()
+    with opened(browser, request.param) as found:
+        found.on("pageerror", lambda error: wrong.append(str(error)))
+        found.on("console", lambda line: wrong.append(line.text) if line.type == "error" else None)
+        found.on("dialog", lambda dialog: (wrong.append(dialog.message), dialog.dismiss()))
+        found.on("request", lambda one: asked.add(server.sub(r"\2", one.url)))
+        found.goto(root)
+        found.wait_for_selector("body[data-ready]")
+        yield found
+        assert_fits(found)
+        colour = found.evaluate("getComputedStyle(document.body).backgroundColor")
+        assert (colour == "rgb(22, 22, 22)") == (request.param == "dark")
     assert wrong == []
     assert asked <= {root, "data:"}
 
@@ -195,3 +180,25 @@ def test_by_keyboard_alone(page: "Page", photos: Path) -> None:
     page.keyboard.press("Enter")
     expect(page.locator("#map-item p a")).not_to_have_text(chosen)
     assert first
+
+
+def test_who_cannot_see_it_is_not_left_out(page: "Page", photos: Path) -> None:
+    assert_accessible(page)
+    page.set_input_files("#file", str(photos / "class 2" / "1.png"))
+    expect(page.locator(".verdict")).to_have_text("Known: class 2")
+    assert_accessible(page)
+    page.get_by_role("link", name="Classes").click()
+    expect(page.locator("#class-grid .card")).to_have_count(24)
+    assert_accessible(page)
+    page.locator("#class-grid .card").nth(3).click()
+    expect(page.locator("#member-grid .card")).to_have_count(6)
+    assert_accessible(page)
+    page.locator("#member-grid .card").first.click()
+    expect(page.locator("#item .grid .card")).to_have_count(12)
+    assert_accessible(page)
+    page.get_by_role("link", name="show on the map").click()
+    expect(page.locator("#map-neighbours .card")).to_have_count(9)
+    assert_accessible(page)
+    page.evaluate("document.body.append(new Image())")  # without words
+    with pytest.raises(AssertionError, match="alternative text"):
+        assert_accessible(page)

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from browser import SCREENS, assert_accessible, assert_fits, opened, started
 from kinfold.datasets import Split
 from kinfold.training.evaluation import gain_text
 from kinfold.training.report import Report, measures, page, write_report
@@ -385,6 +386,19 @@ def test_the_page_can_be_read(planted_page: tuple[Report, str]) -> None:
         for name in ("ink", "muted", "first", "second", "third", "fourth", "bad"):
             for ground in ("paper", "panel"):
                 assert contrast(colours[name], colours[ground]) >= 4.5, (name, ground)
+
+
+@pytest.mark.pages
+def test_the_page_in_a_browser(tmp_path: Path, planted_page: tuple[Report, str]) -> None:
+    pages = {"images": planted_page[1], "vectors": page.render(some(shape=(6,)))}
+    with started() as browser:
+        for kind, source in pages.items():
+            (tmp_path / f"{kind}.html").write_text(source, "utf-8")
+            for screen in SCREENS:
+                with opened(browser, screen) as shown:
+                    shown.goto((tmp_path / f"{kind}.html").as_uri())
+                    assert_fits(shown)
+                    assert_accessible(shown)
 
 
 def contrast(first: str, second: str) -> float:

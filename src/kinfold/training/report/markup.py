@@ -45,10 +45,16 @@ def table(
     body = "".join(
         f'<tr><th scope="row">{text(name)}</th>{"".join(cells)}</tr>\n' for name, cells in rows
     )
-    return (
-        f'<div class="scroll" role="region" aria-label="{text(label)}" tabindex="0"><table>\n'
-        f"<thead><tr>{first}{head}</tr></thead>\n<tbody>\n{body}</tbody>\n</table></div>\n"
+    return scrolled(
+        label,
+        f"<table>\n<thead><tr>{first}{head}</tr></thead>\n<tbody>\n{body}</tbody>\n</table>",
     )
+
+
+def scrolled(label: str, content: str) -> str:
+    """A box that scrolls by itself; its name is not that of the section that it stands in."""
+    name = f"{text(label)}: table"
+    return f'<div class="scroll" role="region" aria-label="{name}" tabindex="0">{content}</div>\n'
 
 
 def definitions(title: str, items: dict[str, str]) -> str:

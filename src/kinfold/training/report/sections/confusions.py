@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from kinfold.training.report import measures
 from kinfold.training.report.context import ReportContext
-from kinfold.training.report.markup import empty, note, section
+from kinfold.training.report.markup import empty, note, scrolled, section
 from kinfold.training.report.tiles import tile
 
 
@@ -35,11 +35,13 @@ def confusions(context: ReportContext) -> str:
         "confusions",
         title,
         note(said),
-        f'<div class="scroll" role="region" aria-label="{title}" tabindex="0">'
-        f'<table class="{shape}">\n<thead><tr><th scope="col">First class</th>'
-        '<th scope="col">Second class</th><th scope="col">First taken for second</th>'
-        f'<th scope="col">Second taken for first</th></tr></thead>\n<tbody>\n{rows}</tbody>\n'
-        "</table></div>\n",
+        scrolled(
+            title,
+            f'<table class="{shape}">\n<thead><tr><th scope="col">First class</th>'
+            '<th scope="col">Second class</th><th scope="col">First taken for second</th>'
+            f'<th scope="col">Second taken for first</th></tr></thead>\n<tbody>\n{rows}</tbody>\n'
+            "</table>",
+        ),
     )
 
 
