@@ -6,9 +6,11 @@ import importlib.util
 import os
 from typing import Annotated
 
-from _kinfold_command import BackendOption, app, panel, progress, use_backend_of
+from _kinfold_command import BackendOption, app, panel, use_backend_of
 from _kinfold_messages import messages
+from _kinfold_text import printable
 from _kinfold_use import RunArgument
+from kinfold_bundle import is_bundle
 
 # Nothing here imports Keras before `use_backend_of` has said which backend it is to use.
 
@@ -45,13 +47,19 @@ def serve(
     """Serve a page to search in the index of RUN, and an API; Ctrl-C or SIGTERM stops it.
 
     The page shows the nearest items of an image, the threshold on a slider, the classes and a map.
+    RUN may be a folder that export --format onnx has written, which is served without Keras.
     """
     with messages(None):
         missing = [one for one in _NEEDED if importlib.util.find_spec(one) is None]
         if missing:
             raise ImportError(f"Serving needs {missing[0]}: pip install 'kinfold[serve]'")
-        use_backend_of(run, backend)
-        from kinfold import serving
+        if not is_bundle(run):
+            use_backend_of(run, backend)
+        import kinfold_serving
 
         token = token or os.environ.get("KINFOLD_TOKEN") or None
-        serving.serve(run, host, port, token, progress())
+        kinfold_serving.serve(run, host, port, token, _tell)
+
+
+def _tell(text: str) -> None:
+    print(printable(text), flush=True)

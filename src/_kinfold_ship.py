@@ -34,7 +34,13 @@ def export(
         ),
     ] = "onnx",
     precision: Annotated[
-        str, panel("Run", "float32, or int8 for ONNX (default float32).", "NAME", "--precision")
+        str,
+        panel(
+            "Run",
+            "float32, float16 or int8; saved_model and torch in float32 alone (default float32).",
+            "NAME",
+            "--precision",
+        ),
     ] = "float32",
     backend: Annotated[str | None, BackendOption] = None,
 ) -> None:

@@ -1,6 +1,6 @@
 """Decodes images that strangers have sent, in a process of its own (see `main`).
 
-It lies beside the package, so that such a program starts without Keras. `kinfold.serving.decoding`
+It lies beside the package, so that such a program starts without Keras. `kinfold_serving.decoding`
 starts it, and ends it where an image takes too long.
 """
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import json
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +16,13 @@ import numpy as np
 
 from _kinfold_decode import decode, fitted
 from _kinfold_found import Match, Neighbours
+from _kinfold_items import Items
+from _kinfold_threshold import Calibration
 
 HEAD = "bundle.json"
-FORMAT = 1
+THRESHOLDS = "thresholds.json"
+FORMAT = 2
 _BLOCK = 64  # examples that the model is given at once
-_ROWS = 1 << 16  # vectors of the index that are compared at once
 
 Path_ = str | os.PathLike[str]
 
@@ -132,24 +133,19 @@ class Bundle:
         return np.concatenate(parts).astype(np.float32, copy=False)
 
     @functools.cached_property
-    def _index(self) -> tuple[np.ndarray, dict[str, list[Any]]]:
-        """Vectors of unit norm, float32 [m, d], and the columns of their items."""
-        folder = self.path / "index"
-        try:
-            head = json.loads((folder / "index.json").read_text("utf-8"))
-        except FileNotFoundError:
-            raise FileNotFoundError(
-                f"There is no index in {self.path}: the run had none. Write it with kinfold index, "
-                "and export anew."
-            ) from None
-        import pyarrow.parquet
+    def index(self) -> Items:
+        """What is searched in.
 
-        vectors = np.load(folder / head["files"]["vectors"])
-        norms = np.linalg.norm(vectors, axis=1, keepdims=True)
-        table = pyarrow.parquet.read_table(folder / head["files"]["items"])
-        columns = {name: table[name].to_pylist() for name in ("id", "label", "metadata")}
-        columns["metadata"] = [one and json.loads(one) for one in columns["metadata"]]
-        return vectors / np.maximum(norms, 1e-12), columns
+        Raises:
+            FileNotFoundError: the run had no index.
+            ValueError: it is empty, or compares in another way than runs do.
+        """
+        return Items.load(self.path / "index")
+
+    @functools.cached_property
+    def calibration(self) -> Calibration:
+        """The calibration of the run that was exported."""
+        return Calibration.from_dict(json.loads((self.path / THRESHOLDS).read_text("utf-8")))
 
     def search(self, examples: Any, k: int = 5) -> list[Match]:
         """Find the class of each example, or "unknown", and its nearest items.
@@ -162,25 +158,19 @@ class Bundle:
             ValueError: as `embed`; or the run was not calibrated.
             FileNotFoundError: the bundle has no index.
         """
-        vectors, columns = self._index
-        if self.about["threshold"] is None:
+        index, threshold = self.index, self.calibration.query
+        if threshold is None:
             raise ValueError(
-                f"{self.path} has no threshold: the run was not calibrated. Do it with kinfold "
-                "calibrate, and export anew."
+                f"{self.path} has no threshold. {self.calibration.why} Then export anew."
             )
-        x = self.embed(examples)
-        x /= np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
-        distances, items = _nearest(x, vectors, min(k, len(vectors)))
-        limit = float(self.about["threshold"]["distance"])
-        found = []
-        for row, at in zip(distances, items, strict=True):
-            ids, labels, metadata = (_taken(columns[name], at) for name in columns)
-            known = bool(len(row)) and bool(row[0] <= limit)
-            label = labels[0] if known else "unknown"
-            nearest = float(row[0]) if len(row) else float("inf")
-            evidence = Neighbours(ids, row, labels, metadata)
-            found.append(Match(label, known, nearest, evidence, limit))
-        return found
+        found = index.search(self.embed(examples), k)
+        matches = []
+        for evidence in map(Neighbours, *found):
+            nearest = float(evidence.distances[0])
+            known = bool(threshold.accepts(evidence.distances[:1]))
+            label = evidence.labels[0] if known else "unknown"
+            matches.append(Match(label, known, nearest, evidence, threshold.distance))
+        return matches
 
 
 def session(model: Path) -> Any:
@@ -192,24 +182,3 @@ def session(model: Path) -> Any:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-
-
-def _nearest(x: np.ndarray, vectors: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """Cosine distances and rows of the k nearest of unit vectors, [n, k], equal ones by row."""
-    nearest, items = np.empty((len(x), 0), np.float32), np.empty((len(x), 0), np.int64)
-    for start in range(0, len(vectors), _ROWS):
-        d = np.maximum(1.0 - x @ vectors[start : start + _ROWS].T, 0.0)
-        at = np.broadcast_to(np.arange(start, start + d.shape[1]), d.shape)
-        nearest, items = np.hstack([nearest, d]), np.hstack([items, at])
-        few = np.argpartition(nearest, min(k, nearest.shape[1] - 1), axis=1)[:, :k]
-        few.sort(axis=1)
-        nearest = np.take_along_axis(nearest, few, axis=1)
-        items = np.take_along_axis(items, few, axis=1)
-    order = np.argsort(nearest, axis=1, kind="stable")
-    return np.take_along_axis(nearest, order, axis=1), np.take_along_axis(items, order, axis=1)
-
-
-def _taken(column: Sequence[Any], at: np.ndarray) -> np.ndarray:
-    out = np.empty(len(at), object)
-    out[:] = [column[row] for row in at]
-    return out

@@ -9,6 +9,20 @@ import kinfold
 
 BACKENDS = ("jax", "tensorflow", "torch")
 
+# Runs the command line where Keras and its backends cannot be imported.
+WITHOUT_KERAS = """
+import sys
+
+class Refuses:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("keras", "torch", "jax", "tensorflow", "kinfold"):
+            raise ImportError(name)
+
+sys.meta_path.insert(0, Refuses())
+import kinfold_cli
+kinfold_cli.main()
+"""
+
 # Python imports a module of this name at its start.
 _HIDE = """
 import sys

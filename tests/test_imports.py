@@ -17,7 +17,7 @@ SRC = Path(kinfold.__file__).parent
 ROOMS = [
     "core", "distances", "distributed", "streaming", "losses", "memory", "model", "layers",
     "compat", "datasets", "metrics", "search", "thresholds", "batches", "callbacks", "encoders",
-    "training", "trained", "serving", "shipping",
+    "training", "trained", "shipping",
 ]  # fmt: skip
 
 HEAVY = {"PIL", "matplotlib", "pyarrow", "rich", "sklearn", "typer", "jax", "torch", "tensorflow"}

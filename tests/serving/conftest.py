@@ -14,9 +14,10 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 import kinfold
-from kinfold.serving.app import make_app
-from kinfold.serving.server import Server, listening_on
-from kinfold.serving.service import Service
+from kinfold_serving.app import make_app
+from kinfold_serving.served import ServedRun
+from kinfold_serving.server import Server, listening_on
+from kinfold_serving.service import Service
 from runs import indexed_run, write_photos
 
 EVIL = "<img src=x onerror=alert(1)>"
@@ -39,7 +40,7 @@ def run(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def service(run: Path) -> Service:
     """The run as it is served; whoever stops it takes `Service` itself."""
-    return Service(kinfold.load(run))
+    return Service(ServedRun(kinfold.load(run)))
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +54,9 @@ def client(service: Service) -> Iterator[TestClient]:
 def address(run: Path) -> Iterator[tuple[str, int]]:
     """Where a server of the run listens."""
     listening = listening_on("127.0.0.1", 0)
-    server = Server(make_app(Service(kinfold.load(run)), None, ["127.0.0.1"], seconds=3.0))
+    server = Server(
+        make_app(Service(ServedRun(kinfold.load(run))), None, ["127.0.0.1"], seconds=3.0)
+    )
     thread = threading.Thread(target=server.run, args=([listening],))
     thread.start()
     while not server.started:

@@ -11,9 +11,10 @@ from starlette.testclient import TestClient
 
 import kinfold
 from kinfold import trained
-from kinfold.serving.app import make_app
-from kinfold.serving.guard import is_loopback
-from kinfold.serving.service import Service
+from kinfold_serving.app import make_app
+from kinfold_serving.guard import is_loopback
+from kinfold_serving.served import ServedRun
+from kinfold_serving.service import Service
 from runs import CLASSES, EACH, run_on_vectors
 
 from .conftest import EVIL
@@ -83,7 +84,7 @@ def test_vectors_and_what_is_wrong_with_them(client: TestClient, run: Path) -> N
 def test_a_run_of_vectors_is_served_too(tmp_path: Path) -> None:
     x, _ = run_on_vectors(tmp_path / "v.npz", tmp_path / "run")
     trained.index(tmp_path / "run", str(tmp_path / "v.npz"))
-    with TestClient(make_app(Service(kinfold.load(tmp_path / "run")))) as client:
+    with TestClient(make_app(Service(ServedRun(kinfold.load(tmp_path / "run"))))) as client:
         answer = client.post(f"{API}/search/vectors", json={"inputs": x[:2].tolist()})
         nearest = [one["neighbours"][0] for one in answer.json()["results"]]
         assert [one["id"] for one in nearest] == ["v.npz#0", "v.npz#1"]
@@ -241,7 +242,7 @@ def test_a_run_that_is_not_calibrated_gives_no_verdicts(run: Path, tmp_path: Pat
     copy = tmp_path / "run"
     shutil.copytree(run, copy)
     (copy / "calibration.npz").unlink()
-    service = Service(kinfold.load(copy))
+    service = Service(ServedRun(kinfold.load(copy)))
     with TestClient(make_app(service)) as client:
         answer = client.get(f"{API}/threshold").json()
         assert answer["query"] is None

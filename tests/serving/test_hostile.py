@@ -18,11 +18,12 @@ from starlette.testclient import TestClient
 import _kinfold_upload
 import kinfold
 from kinfold import trained
-from kinfold.serving.app import make_app
-from kinfold.serving.decoding import BadImageError, Decoding
-from kinfold.serving.limits import Limits
-from kinfold.serving.protocol import Protocol
-from kinfold.serving.service import Service
+from kinfold_serving.app import make_app
+from kinfold_serving.decoding import BadImageError, Decoding
+from kinfold_serving.limits import Limits
+from kinfold_serving.protocol import Protocol
+from kinfold_serving.served import ServedRun
+from kinfold_serving.service import Service
 
 from .conftest import EVIL, png
 
@@ -197,7 +198,7 @@ def test_a_file_that_is_no_image_any_more_is_not_read_out(
     (data / "b.png").unlink()
     (data / "b.png").symlink_to(secret)
     (data / "c.png").unlink()
-    with TestClient(make_app(Service(kinfold.load(copy)))) as client:
+    with TestClient(make_app(Service(ServedRun(kinfold.load(copy))))) as client:
         for name, status in (("a", 415), ("b", 415), ("c", 404), ("d", 200)):
             answer = client.get(f"{API}/items/image", params={"id": f"one/{name}.png"})
             assert answer.status_code == status, answer.text

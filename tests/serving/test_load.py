@@ -20,11 +20,12 @@ import pytest
 
 import kinfold
 from kinfold import trained
-from kinfold.serving.app import make_app
-from kinfold.serving.searcher import BusyError, Searcher
-from kinfold.serving.server import Server, listening_on
-from kinfold.serving.service import Service
-from kinfold.serving.snapshot import Snapshot
+from kinfold_serving.app import make_app
+from kinfold_serving.searcher import BusyError, Searcher
+from kinfold_serving.served import ServedRun
+from kinfold_serving.server import Server, listening_on
+from kinfold_serving.service import Service
+from kinfold_serving.snapshot import Snapshot
 
 API = "/api/v1"
 
@@ -87,7 +88,7 @@ def test_a_reload_loses_no_request(run: Path, photos: Path, tmp_path: Path) -> N
     shutil.copytree(photos / "class 1", few / "class 1")
     path = photos / "class 0" / "3.png"
     listening = listening_on("127.0.0.1", 0)
-    server = Server(make_app(Service(kinfold.load(copy))))
+    server = Server(make_app(Service(ServedRun(kinfold.load(copy)))))
     thread = threading.Thread(target=server.run, args=([listening],))
     thread.start()
 
@@ -131,11 +132,11 @@ def test_a_reload_loses_no_request(run: Path, photos: Path, tmp_path: Path) -> N
 
 
 def test_one_search_that_fails_spoils_no_other(run: Path) -> None:
-    used = kinfold.load(run)
+    used = ServedRun(kinfold.load(run))
 
     async def asked() -> list[Any]:
         searcher = Searcher(used, Snapshot.take(used, 0))
-        good = used.index.vectors(np.arange(3))
+        good = used.run.index.vectors(np.arange(3))
         bad = np.zeros((1, 5), np.float32)
         try:
             with pytest.raises(BusyError):

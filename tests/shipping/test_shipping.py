@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 import kinfold
 import kinfold_cli
+from alone import WITHOUT_KERAS
 from kinfold.shipping import FORMATS, export, formats, parity
 from kinfold_bundle import Bundle
 from runs import SIDE, indexed_run, write_photos, write_vectors
@@ -57,13 +58,33 @@ def test_finds_the_same_in_batches_of_any_size(kind: str, run: Path, tmp_path: P
     assert about["dtype"] == "uint8"
 
 
-@torch_only
-def test_int8_is_smaller_and_says_what_it_loses(run: Path, bundle: Path, tmp_path: Path) -> None:
-    found = export(run, tmp_path / "int8", precision="int8")
-    assert 0.9 < found.cosine[1] < 1.0
-    sizes = [(one / "model.onnx").stat().st_size for one in (tmp_path / "int8", bundle)]
-    assert sizes[0] < 0.6 * sizes[1]
-    assert json.loads((tmp_path / "int8" / "parity.json").read_text())["cosine"][1] < 1.0
+NARROW = [
+    (kind, precision)
+    for kind in OURS
+    for precision in FORMATS[kind].precisions
+    if precision != "float32"
+]
+
+
+def weights_of(bundle: Path) -> int:
+    """Bytes of the file that holds the weights."""
+    return max(one.stat().st_size for one in bundle.glob("model.*"))
+
+
+@pytest.mark.skipif(not NARROW, reason="this backend writes no smaller formats")
+def test_fewer_bits_are_smaller_and_say_what_they_lose(run: Path, tmp_path: Path) -> None:
+    for kind, precision in NARROW:
+        whole, out = tmp_path / kind, tmp_path / f"{kind} {precision}"
+        if not whole.exists():
+            export(run, whole, kind)
+        found = export(run, out, kind, precision)
+        assert parity.COSINE[precision] < found.cosine[1] < 1.0
+        assert weights_of(out) < (0.6 if precision == "float16" else 0.4) * weights_of(whole)
+        assert json.loads((out / "parity.json").read_text())["cosine"][1] == found.cosine[1]
+        embeds = FORMATS[kind].opened(out / FORMATS[kind].file)
+        x = np.random.default_rng(0).integers(0, 256, (7, SIDE, SIDE, 3), dtype=np.uint8)
+        assert embeds(x).dtype == np.float32
+        np.testing.assert_allclose(embeds(x[:3]), embeds(x)[:3], atol=1e-2)
 
 
 @torch_only
@@ -84,17 +105,7 @@ def test_answers_as_the_run(run: Path, bundle: Path, photos: Path) -> None:
 
 @torch_only
 def test_the_command_needs_no_keras(bundle: Path, photos: Path) -> None:
-    program = (
-        "import sys\n"
-        "class Refuses:\n"
-        "    def find_spec(self, name, path=None, target=None):\n"
-        "        if name.split('.')[0] in ('keras', 'torch', 'jax', 'tensorflow', 'kinfold'):\n"
-        "            raise ImportError(name)\n"
-        "sys.meta_path.insert(0, Refuses())\n"
-        "import kinfold_cli\n"
-        "kinfold_cli.main()\n"
-    )
-    command = [sys.executable, "-c", program, "search", str(bundle)]
+    command = [sys.executable, "-c", WITHOUT_KERAS, "search", str(bundle)]
     done = subprocess.run(
         [*command, str(photos / "class 3" / "1.png"), "--json"], capture_output=True, text=True
     )
@@ -117,7 +128,7 @@ def test_the_command_writes_a_bundle(run: Path, tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     assert "recall@1" in done.output
     assert sorted(one.name for one in out.iterdir()) == [
-        "bundle.json", "index", "model.onnx", "parity.json",
+        "bundle.json", "index", "model.onnx", "parity.json", "thresholds.json",
     ]  # fmt: skip
     again = command("export", run, "--out", out, "--backend", "torch")
     assert again.exit_code == 2
@@ -141,8 +152,8 @@ def test_what_is_too_far_off_is_not_kept(run: Path, tmp_path: Path, monkeypatch)
 def test_refused(run: Path, tmp_path: Path, monkeypatch) -> None:
     with pytest.raises(ValueError, match="The formats are onnx, saved_model"):
         export(run, tmp_path / "bundle", "onyx")
-    with pytest.raises(ValueError, match=r"litert is written in float32\. Received: 'int8'"):
-        export(run, tmp_path / "bundle", "litert", "int8")
+    with pytest.raises(ValueError, match=r"torch is written in float32\. Received: 'int8'"):
+        export(run, tmp_path / "bundle", "torch", "int8")
     other = "torch" if BACKEND == "tensorflow" else "saved_model"
     with pytest.raises(ValueError, match=r"is written by .*: add --backend"):
         export(run, tmp_path / "bundle", other)
@@ -157,10 +168,10 @@ def test_refused(run: Path, tmp_path: Path, monkeypatch) -> None:
 
 @torch_only
 def test_a_layer_without_a_form_is_told_in_a_sentence(run: Path, tmp_path: Path, monkeypatch):
-    def fails(model: keras.Model, path: Path) -> None:
+    def fails(model: keras.Model, path: Path, examples: np.ndarray) -> None:
         raise RuntimeError("no rule for Oddity\nand more")
 
-    monkeypatch.setitem(FORMATS, "onnx", FORMATS["onnx"]._replace(write=fails))
+    monkeypatch.setitem(FORMATS, "onnx", FORMATS["onnx"]._replace(precisions={"float32": fails}))
     with pytest.raises(ValueError, match="could not be written as onnx: no rule for Oddity"):
         export(run, tmp_path / "bundle")
     assert not list(tmp_path.iterdir())
@@ -188,7 +199,7 @@ def test_a_bundle_that_is_none(tmp_path: Path) -> None:
     for text, message in (
         ("{", "is damaged"),
         ('{"format": 9, "shape": [1], "kind": "onnx"}', "format is 9"),
-        ('{"format": 1, "shape": [1], "kind": "torch"}', "in the format 'torch'"),
+        ('{"format": 2, "shape": [1], "kind": "torch"}', "in the format 'torch'"),
     ):
         (tmp_path / "bundle.json").write_text(text)
         with pytest.raises(ValueError, match=message):

@@ -14,12 +14,12 @@ import numpy as np
 
 from kinfold import __version__
 from kinfold.core import files
-from kinfold.shipping import formats, int8, parity
+from kinfold.shipping import formats, parity
 from kinfold.shipping.formats import FORMATS
 from kinfold.shipping.parity import Parity
 from kinfold.trained.model import Trained, load
 from kinfold.training.progress import Progress
-from kinfold_bundle import FORMAT, HEAD
+from kinfold_bundle import FORMAT, HEAD, THRESHOLDS
 
 SAMPLE = 200  # validation examples that int8 takes its ranges from
 
@@ -41,7 +41,7 @@ def export(
         run: the run folder.
         out: the folder to write, which must not be there.
         kind: "onnx", "saved_model", "litert", "openvino" or "torch".
-        precision: "float32"; "int8" for ONNX.
+        precision: "float32", "float16" or "int8", of those that the format has.
         progress: hears what goes on; None for nobody.
 
     Returns:
@@ -87,19 +87,20 @@ def _write(trained: Trained, folder: Path, kind: str, precision: str, progress: 
     dtype = "uint8" if pixels else "float32"
     model = formats.with_input(trained.model, embedder.shape, dtype, scaling == "unit")
     path = folder / form.file
-    progress.note(f"Writing {kind}.")
-    with _quiet():
-        formats.write(model, kind, path)
-    test = trained.kept.own_test()
+    own = trained.kept.own_data()
+    test, some = own.test, _sample(len(own.validation.y), SAMPLE)
     rows = _sample(len(test.y), parity.MOST)
     x = _taken(test.x, rows, dtype, scaling == "unit")
-    if precision == "int8":
-        progress.note("Quantizing to int8.")
-        int8.quantize(path, x[: min(SAMPLE, len(x))])
+    others = _taken(own.validation.x, some, dtype, scaling == "unit")
+    progress.note(f"Writing {kind} in {precision}.")
+    with _quiet():
+        formats.write(model, kind, precision, path, others)
     progress.note("Comparing it with the run's own model on its test classes.")
     ours = _embedded(lambda block: keras.ops.convert_to_numpy(model(block)), x)
     theirs = _embedded(form.opened(path), x)
-    found = parity.compare(ours, theirs, np.asarray(test.y)[rows], _of_pairs(trained))
+    calibration = trained.calibration()
+    limit = None if calibration.pair is None else float(calibration.pair.distance)
+    found = parity.compare(ours, theirs, np.asarray(test.y)[rows], limit)
     if (trained.path / "index" / "index.json").exists():
         trained.index.save(folder / "index")
     about = {
@@ -112,32 +113,11 @@ def _write(trained: Trained, folder: Path, kind: str, precision: str, progress: 
         "dtype": dtype,
         "dimension": int(ours.shape[1]),
         "identity": trained.identity,
-        "threshold": _threshold(trained),
     }
     files.write_json(folder / "parity.json", found.as_dict())
+    files.write_json(folder / THRESHOLDS, calibration.as_dict())
     files.write_json(folder / HEAD, about)
     return found
-
-
-def _of_pairs(trained: Trained) -> float | None:
-    """Up to which distance two examples are of one class; None where the run cannot tell."""
-    try:
-        held_out = trained.thresholds
-    except FileNotFoundError:
-        return None
-    try:
-        return float(held_out.pairs().distance)
-    except ValueError:  # of too few pairs
-        return None
-
-
-def _threshold(trained: Trained) -> dict[str, Any] | None:
-    """Where a nearest item is too far, at the size of the run's index; None where none is known."""
-    try:
-        found = trained.threshold()
-    except FileNotFoundError:
-        return None
-    return {"distance": float(found.distance), "far": found.far}
 
 
 def _sample(count: int, most: int) -> np.ndarray:

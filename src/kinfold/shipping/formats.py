@@ -12,10 +12,12 @@ import keras
 import numpy as np
 
 from kinfold.encoders.pretrained import first_line
+from kinfold.shipping import narrowing
 from kinfold_bundle import session
 
 Embeds = Callable[[np.ndarray], np.ndarray]
-Writes = Callable[[keras.Model, Path], None]
+# Writes a model to a path; the examples are those that ranges of values are taken from.
+Writes = Callable[[keras.Model, Path, np.ndarray], None]
 
 
 class Format(NamedTuple):
@@ -25,17 +27,15 @@ class Format(NamedTuple):
         file: name of the file or folder in the bundle.
         backend: of Keras that writes it, whichever one the run was trained with.
         packages: that writing and checking it need besides, and what pip calls them.
-        write: writes a model to a path.
         opened: what embeds examples by the written file.
-        precisions: that it can be written in.
+        precisions: those it can be written in, each with what writes it.
     """
 
     file: str
     backend: str
     packages: dict[str, str]
-    write: Writes
     opened: Callable[[Path], Embeds]
-    precisions: tuple[str, ...] = ("float32",)
+    precisions: dict[str, Writes]
 
 
 def with_input(
@@ -56,14 +56,21 @@ def with_input(
     return shipped
 
 
-def write(model: keras.Model, kind: str, path: Path) -> None:
+def write(model: keras.Model, kind: str, precision: str, path: Path, examples: np.ndarray) -> None:
     """Write a model in the format `kind`.
+
+    Args:
+        model: from `with_input`.
+        kind: one of `FORMATS`.
+        precision: one of the format's.
+        path: the file or folder to write.
+        examples: as the model takes them; ranges of values are taken from them.
 
     Raises:
         ValueError: a layer of the model has no form there.
     """
     try:
-        FORMATS[kind].write(model, path)
+        FORMATS[kind].precisions[precision](model, path, examples)
     except Exception as error:  # as many kinds as there are exporters
         raise ValueError(
             f"The model could not be written as {kind}: {first_line(error)} Another --format may "
@@ -71,35 +78,68 @@ def write(model: keras.Model, kind: str, path: Path) -> None:
         ) from error
 
 
-def _by_keras(kind: str, **more: Any) -> Writes:
-    """Writes by `keras.Model.export`."""
+def _by_keras(kind: str, **more: Callable[[np.ndarray], Any]) -> Writes:
+    """Writes by `keras.Model.export`, with more arguments that are made of the examples."""
 
-    def write(model: keras.Model, path: Path) -> None:
+    def write(model: keras.Model, path: Path, examples: np.ndarray) -> None:
         name, shape = model.input.name, (None, *model.input_shape[1:])
         given = keras.InputSpec(shape=shape, dtype=model.input.dtype, name=name)
-        options = {key: value() for key, value in more.items()}
+        options = {key: value(examples) for key, value in more.items()}
         model.export(str(path), format=kind, verbose=False, input_signature=[given], **options)
 
     return write
 
 
-def _any_batch() -> Any:
+def _any_batch(_: np.ndarray) -> Any:
     """Or a program of PyTorch takes one example alone."""
     import torch
 
     return ({0: torch.export.Dim("batch", min=1)},)
 
 
-def _write_openvino(model: keras.Model, path: Path) -> None:
-    """By way of ONNX, from which OpenVINO's own tool keeps the batch open."""
-    import openvino
+_float32_onnx = _by_keras("onnx")
 
-    beside = path.with_suffix(".onnx")
-    try:
-        FORMATS["onnx"].write(model, beside)
-        openvino.save_model(openvino.convert_model(beside), path, compress_to_fp16=False)
-    finally:
-        beside.unlink(missing_ok=True)
+
+def _float16_onnx(model: keras.Model, path: Path, examples: np.ndarray) -> None:
+    _float32_onnx(model, path, examples)
+    narrowing.to_float16(path)
+
+
+def _int8_onnx(model: keras.Model, path: Path, examples: np.ndarray) -> None:
+    _float32_onnx(model, path, examples)
+    narrowing.to_int8(path, examples)
+
+
+def _by_openvino(by_onnx: Writes, half: bool = False) -> Writes:
+    """Writes by way of ONNX, from which OpenVINO's own tool keeps the batch open."""
+
+    def write(model: keras.Model, path: Path, examples: np.ndarray) -> None:
+        import openvino
+
+        beside = path.with_suffix(".onnx")
+        try:
+            by_onnx(model, beside, examples)
+            openvino.save_model(openvino.convert_model(beside), path, compress_to_fp16=half)
+        finally:
+            beside.unlink(missing_ok=True)
+
+    return write
+
+
+def _smaller(_: np.ndarray) -> Any:
+    import tensorflow as tf
+
+    return [tf.lite.Optimize.DEFAULT]
+
+
+def _half(_: np.ndarray) -> Any:
+    import tensorflow as tf
+
+    return {"supported_types": [tf.float16]}
+
+
+def _one_by_one(examples: np.ndarray) -> Any:
+    return lambda: ([examples[i : i + 1]] for i in range(len(examples)))
 
 
 def refusal(kind: str) -> str | None:
@@ -157,20 +197,46 @@ def _torch(path: Path) -> Embeds:
     return lambda x: module(torch.from_numpy(x)).detach().numpy()
 
 
+_ONNX = {"onnx": "onnx", "onnxscript": "onnxscript", "onnxruntime": "onnxruntime"}
+
 FORMATS = {
     "onnx": Format(
-        "model.onnx", "torch", {"onnx": "onnx", "onnxscript": "onnxscript",
-        "onnxruntime": "onnxruntime"}, _by_keras("onnx"), _onnx, ("float32", "int8"),
+        "model.onnx",
+        "torch",
+        _ONNX,
+        _onnx,
+        {"float32": _float32_onnx, "float16": _float16_onnx, "int8": _int8_onnx},
     ),
     "saved_model": Format(
-        "saved_model", "tensorflow", {}, _by_keras("tf_saved_model"), _saved_model
+        "saved_model", "tensorflow", {}, _saved_model, {"float32": _by_keras("tf_saved_model")}
     ),
-    "litert": Format("model.tflite", "tensorflow", {}, _by_keras("litert"), _litert),
+    "litert": Format(
+        "model.tflite",
+        "tensorflow",
+        {},
+        _litert,
+        {
+            "float32": _by_keras("litert"),
+            "float16": _by_keras("litert", optimizations=_smaller, target_spec=_half),
+            "int8": _by_keras("litert", optimizations=_smaller, representative_dataset=_one_by_one),
+        },
+    ),
     "openvino": Format(
-        "model.xml", "torch", {"openvino": "openvino", "onnx": "onnx", "onnxscript": "onnxscript"},
-        _write_openvino, _openvino,
+        "model.xml",
+        "torch",
+        {"openvino": "openvino", **_ONNX},
+        _openvino,
+        {
+            "float32": _by_openvino(_float32_onnx),
+            "float16": _by_openvino(_float32_onnx, half=True),
+            "int8": _by_openvino(_int8_onnx),
+        },
     ),
     "torch": Format(
-        "model.pt2", "torch", {}, _by_keras("torch", dynamic_shapes=_any_batch), _torch
+        "model.pt2",
+        "torch",
+        {},
+        _torch,
+        {"float32": _by_keras("torch", dynamic_shapes=_any_batch)},
     ),
-}  # fmt: skip
+}

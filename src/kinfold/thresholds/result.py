@@ -1,46 +1,9 @@
 """What a calibration gives."""
 
-from dataclasses import dataclass, field
-
 import numpy as np
 
-from kinfold.thresholds.curves import Curve
-
-
-@dataclass(frozen=True)
-class Threshold:
-    """A distance from which on things are taken for different, and how often that is wrong.
-
-    Attributes:
-        distance: what is no farther is accepted; with a similarity, what is no less similar.
-        far: the false accept rate of the examples that it was calibrated by.
-        interval: (low, high), the 95% interval of the false accept rate at this distance on classes
-            never seen, half as many as it was calibrated by or more; None with fewer than 10.
-        recall: the share of what should be accepted that is.
-        precision: the share of what is accepted that should be.
-        curve: all of this at other distances.
-        per: "pair" or "unknown query": what the rates are shares of.
-        classes: how many classes it was calibrated by.
-        examples: how many examples of these.
-        similarity: whether larger is closer.
-    """
-
-    distance: float
-    far: float
-    interval: tuple[float, float] | None
-    recall: float
-    precision: float
-    curve: Curve = field(repr=False)
-    per: str
-    classes: int
-    examples: int
-    similarity: bool = False
-
-    def accepts(self, distances: np.ndarray) -> np.ndarray:
-        """Whether each distance is accepted, booleans of the same shape."""
-        values = np.asarray(distances, np.float32)
-        limit = np.float32(self.distance)
-        return values >= limit if self.similarity else values <= limit
+from _kinfold_threshold import Curve
+from _kinfold_threshold import Threshold as Threshold
 
 
 def made(

@@ -12,6 +12,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from _kinfold_threshold import Calibration
 from kinfold.search import Index
 from kinfold.thresholds import Threshold
 from kinfold.thresholds.held_out import HeldOut
@@ -161,6 +162,20 @@ class Trained:
         if state not in self._thresholds:
             self._thresholds = {state: self.thresholds.search(self.index, far)}
         return self._thresholds[state]
+
+    def calibration(self) -> Calibration:
+        """Both thresholds as they are now, as far as the run can tell them."""
+        pair = query = None
+        why = ""
+        try:
+            pair = self.thresholds.pairs()
+        except (FileNotFoundError, ValueError) as error:
+            why = str(error)
+        try:
+            query = self.threshold()
+        except (FileNotFoundError, ValueError) as error:
+            why = str(error)
+        return Calibration(query, pair, why)
 
 
 def load(run: str | os.PathLike[str]) -> Trained:

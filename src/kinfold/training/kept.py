@@ -9,7 +9,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from kinfold.datasets import Split
+from kinfold.datasets import Split, Splits
 from kinfold.encoders.pretrained import first_line
 from kinfold.encoders.scaling import Scaling, kind_of
 from kinfold.training import evaluation, listing, records, sources
@@ -90,9 +90,13 @@ class Kept:
         seen = sources.training_classes(self.folder) & set(split.names)
         return [TRAINED_ON] if seen else []
 
+    def own_data(self) -> Splits:
+        """The examples of the run."""
+        return sources.again(self.folder, self.config.settings)[0]
+
     def own_test(self) -> Split:
         """The test examples of the run."""
-        return sources.again(self.folder, self.config.settings)[0].test
+        return self.own_data().test
 
     def embed(self, split: Split, told: Callable[[int, int], None] | None = None) -> np.ndarray:
         """Embed examples that `read` gave, or of the run's own data."""

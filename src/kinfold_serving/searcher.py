@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kinfold.search.found import Neighbours
-from kinfold.serving.snapshot import Snapshot
-from kinfold.trained import Trained
+from _kinfold_found import Neighbours
+from kinfold_serving.served import Served
+from kinfold_serving.snapshot import Snapshot
 
 MOST_WAITING = 4096  # examples; more are refused until some are done
 _LARGE, _SMALL = 64, 8  # examples embedded at once, which are sizes that the embedder fills up to
@@ -45,12 +45,12 @@ class Searcher:
     """Answers searches; what is searched in can be exchanged at any time.
 
     Args:
-        run: whose model embeds.
+        served: whose model embeds.
         snapshot: what is searched in first.
     """
 
-    def __init__(self, run: Trained, snapshot: Snapshot) -> None:
-        self.run, self.snapshot = run, snapshot
+    def __init__(self, served: Served, snapshot: Snapshot) -> None:
+        self.served, self.snapshot = served, snapshot
         self.waiting = 0  # examples
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._count = threading.Lock()
@@ -77,9 +77,9 @@ class Searcher:
 
     def warm_up(self) -> None:
         """Embed once in each size, as a backend that compiles does so then."""
-        embedder = self.run.embedder
-        for size in (1, _SMALL, _LARGE):
-            embedder.scaled(np.zeros((size, *embedder.shape), np.float32))
+        dtype = np.uint8 if len(self.served.shape) == 3 else np.float32
+        for size in self.served.sizes:
+            self.served.embed(np.zeros((size, *self.served.shape), dtype))
 
     def stop(self) -> None:
         """Answer what waits, and end the thread."""
@@ -135,7 +135,7 @@ class Searcher:
 
     def _search(self, jobs: Sequence[_Job], snapshot: Snapshot) -> Neighbours:
         raw = [job.examples for job in jobs if not job.embedded]
-        rows = iter(self.run.embedder.of_arrays(np.concatenate(raw)) if raw else [])
+        rows = iter(self.served.embed(np.concatenate(raw)) if raw else [])
         vectors = [
             job.examples if job.embedded else np.stack([next(rows) for _ in job.examples])
             for job in jobs

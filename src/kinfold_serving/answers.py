@@ -9,9 +9,9 @@ from urllib.parse import quote
 import numpy as np
 from pydantic import BaseModel, Field
 
-from kinfold.search.found import Neighbours
-from kinfold.serving.snapshot import Snapshot
-from kinfold.thresholds import Threshold
+from _kinfold_found import Neighbours
+from _kinfold_threshold import Threshold
+from kinfold_serving.snapshot import Snapshot
 
 API = "/api/v1"
 MOST_NEIGHBOURS = 100

@@ -1,4 +1,4 @@
-"""An ONNX model in int8, by onnxruntime's own tools: weights by channel, ranges by examples."""
+"""An ONNX model in fewer bits, by onnxruntime's own tools."""
 
 from __future__ import annotations
 
@@ -11,8 +11,16 @@ import numpy as np
 from kinfold_bundle import session
 
 
-def quantize(path: Path, examples: np.ndarray) -> None:
-    """Put a quantized model in the place of an ONNX model.
+def to_float16(path: Path) -> None:
+    """Put a model in float16 in the place of an ONNX model; what it takes and gives stays."""
+    import onnx
+    from onnxruntime.transformers import float16
+
+    onnx.save(float16.convert_float_to_float16(onnx.load(path), keep_io_types=True), path)
+
+
+def to_int8(path: Path, examples: np.ndarray) -> None:
+    """Put a quantized model in the place of an ONNX model: weights channel by channel.
 
     Args:
         path: of the model.

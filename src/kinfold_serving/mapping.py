@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kinfold.serving.snapshot import Snapshot
+from kinfold_serving.snapshot import Snapshot
 
 MOST = 5000  # items on a map
 _FEW = 5  # items that t-SNE needs
@@ -62,7 +62,7 @@ def place(snapshot: Snapshot, method: str) -> Places:
     if count > MOST:
         rows = np.sort(np.random.default_rng(0).permutation(count)[:MOST])
     x = snapshot.index.vectors(rows).astype(np.float64)
-    if snapshot.index.distance.name == "cosine":
+    if snapshot.distance == "cosine":
         x /= np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
     if method == "tsne" and count >= _FEW:
         at = _tsne(x)

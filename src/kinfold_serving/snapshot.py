@@ -8,9 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kinfold.search import Index
-from kinfold.thresholds import Threshold
-from kinfold.trained import Trained
+from _kinfold_threshold import Threshold
+from kinfold_serving.served import Index, Served
 
 _DIGITS = frozenset("0123456789")
 
@@ -22,6 +21,7 @@ class Snapshot:
     Attributes:
         number: how many there were before it.
         index: that is searched.
+        distance: the name of what it compares by.
         query: the threshold per unknown query; None if the run cannot tell it.
         pair: the threshold per pair; None if the run cannot tell it.
         why: why there are no thresholds; "" if there are.
@@ -29,31 +29,22 @@ class Snapshot:
 
     number: int
     index: Index
+    distance: str
     query: Threshold | None
     pair: Threshold | None
     why: str
 
     @classmethod
-    def take(cls, run: Trained, number: int) -> Snapshot:
-        """Read the index and the calibration of a run as they are now, and make both ready.
+    def take(cls, served: Served, number: int) -> Snapshot:
+        """Read the index and the calibration as they are now, and make both ready.
 
         Raises:
             FileNotFoundError: there is no index.
             ValueError: it is empty, damaged, or of another model.
         """
-        fresh = Trained(run.kept)
-        index = fresh.index
-        if not len(index):
-            raise ValueError(f"The index of {run.path} is empty, so there is nothing to search in.")
-        query = pair = None
-        why = ""
-        try:
-            pair = fresh.thresholds.pairs()
-            query = fresh.threshold()
-        except (FileNotFoundError, ValueError) as error:
-            why = str(error)
+        index, distance, calibration = served.read()
         index.search(index.vectors(np.zeros(1, np.int64)), 1)  # builds what its engine needs
-        taken = cls(number, index, query, pair, why)
+        taken = cls(number, index, distance, *calibration)
         taken._prepare()
         return taken
 

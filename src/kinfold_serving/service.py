@@ -7,32 +7,32 @@ from pathlib import Path
 
 import numpy as np
 
-from kinfold.search.found import Neighbours
-from kinfold.serving.decoding import BadImageError, Decoding, Read
-from kinfold.serving.mapping import Maps, Places
-from kinfold.serving.metrics import Metrics
-from kinfold.serving.searcher import Searcher
-from kinfold.serving.snapshot import Snapshot
-from kinfold.trained import Trained
+from _kinfold_found import Neighbours
+from kinfold_serving.decoding import BadImageError, Decoding, Read
+from kinfold_serving.mapping import Maps, Places
+from kinfold_serving.metrics import Metrics
+from kinfold_serving.searcher import Searcher
+from kinfold_serving.served import Served
+from kinfold_serving.snapshot import Snapshot
 
 _PATIENCE = 2.0  # seconds in which a map may be computed while its request waits
 
 
 class Service:
-    """A run that is served.
+    """A run or a bundle that is served.
 
     Args:
-        run: that has an index.
+        served: what has an index.
         decoding: of images; None for processes as this machine allows.
 
     Raises:
-        FileNotFoundError: the run has no index.
+        FileNotFoundError: there is no index.
         ValueError: the index is empty, damaged, or of another model.
     """
 
-    def __init__(self, run: Trained, decoding: Decoding | None = None) -> None:
-        self.run = run
-        self.searcher = Searcher(run, Snapshot.take(run, 0))
+    def __init__(self, served: Served, decoding: Decoding | None = None) -> None:
+        self.served = served
+        self.searcher = Searcher(served, Snapshot.take(served, 0))
         self.decoding = decoding or Decoding()
         self.maps, self.metrics = Maps(), Metrics()
         self._reloading: asyncio.Lock | None = None
@@ -53,7 +53,7 @@ class Service:
             BadImageError: one of them is not decoded; it begins with its name.
             BusyError: too many searches wait.
         """
-        height, width, channels = self.run.embedder.shape
+        height, width, channels = self.served.shape
         shape = height, width, channels
         pixels = await asyncio.gather(*(self._pixels(*one, shape) for one in reads))
         return await self.searcher.search(np.stack(pixels), k)
@@ -85,7 +85,7 @@ class Service:
             self._reloading = asyncio.Lock()
         async with self._reloading:
             number = self.snapshot.number + 1
-            self.searcher.snapshot = await asyncio.to_thread(Snapshot.take, self.run, number)
+            self.searcher.snapshot = await asyncio.to_thread(Snapshot.take, self.served, number)
             return self.snapshot
 
     async def stop(self) -> None:

@@ -8,7 +8,7 @@ import secrets
 import signal
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
 from urllib.parse import quote
@@ -16,39 +16,39 @@ from urllib.parse import quote
 import uvicorn
 from fastapi import FastAPI
 
-from kinfold.datasets import shown
-from kinfold.serving.app import make_app
-from kinfold.serving.guard import is_loopback
-from kinfold.serving.protocol import Protocol
-from kinfold.serving.service import Service
-from kinfold.trained import load
-from kinfold.training.progress import Progress
+from _kinfold_text import shown
+from kinfold_bundle import is_bundle
+from kinfold_serving.app import make_app
+from kinfold_serving.guard import is_loopback
+from kinfold_serving.protocol import Protocol
+from kinfold_serving.served import Served, ServedBundle, ServedRun
+from kinfold_serving.service import Service
 
 _LONGEST_STOP = 20  # seconds for what is being answered when it is told to stop
 
 
 def serve(
-    run: str | os.PathLike[str],
+    folder: str | os.PathLike[str],
     host: str = "127.0.0.1",
     port: int = 8000,
     token: str | None = None,
-    progress: Progress | None = None,
+    tell: Callable[[str], None] = print,
 ) -> None:
-    """Serve the page and the API of a run, until SIGINT or SIGTERM.
+    """Serve the page and the API of a run or of a bundle, until SIGINT or SIGTERM.
 
     Args:
-        run: the run folder, which has an index.
+        folder: a run that has an index; or what `kinfold export --format onnx` wrote of one, which
+            is served without Keras.
         host: the address to listen on. If others than this machine can reach it, a token is needed.
         port: to listen on; 0 for any that is free.
         token: that requests must send; None for none on this machine, and a new one elsewhere.
-        progress: hears where it is served; None for nobody.
+        tell: hears where it is served.
 
     Raises:
-        FileNotFoundError: there is no run, or it has no index.
+        FileNotFoundError: there is no run and no bundle, or it has no index.
         ValueError: the index is damaged or of another model, or the address is none.
         OSError: the port is taken.
     """
-    progress = progress or Progress()
     if not 0 <= port < 65536:
         raise ValueError(f"A port is a number from 0 to 65535. Received: {port}.")
     if token is not None and not (token.isascii() and token.isprintable() and token.strip()):
@@ -56,9 +56,10 @@ def serve(
     local = is_loopback(host)
     if token is None and not local:
         token = secrets.token_urlsafe(24)
-    found = load(run)
+    path = Path(folder)
+    served = ServedBundle(path) if is_bundle(path) else _run(path)
     with contextlib.closing(listening_on(host, port)) as listening:
-        service = Service(found)
+        service = Service(served)
         service.searcher.warm_up()
         port = listening.getsockname()[1]
         names = {"localhost", "127.0.0.1", "::1", host} if token is None else None
@@ -67,7 +68,7 @@ def serve(
         shown_host = f"[{host}]" if ":" in host else host
         secret = "" if token is None else f"?token={quote(token, safe='')}"
         lines = [
-            f"{shown(Path(run))} with {len(snapshot.index):,} items is served at "
+            f"{shown(path)} with {len(snapshot.index):,} items is served at "
             f"http://{shown_host}:{port}/{secret}",
             f"The API is described at http://{shown_host}:{port}/docs. Ctrl-C stops the server.",
         ]
@@ -77,9 +78,15 @@ def serve(
             lines.append("From another machine, put the name of this one in the place of the host.")
         if not local:
             lines.append("What is sent is not encrypted: put a proxy with TLS before it.")
-        progress.note("\n".join(lines))
+        tell("\n".join(lines))
         Server(app).run([listening])
-    progress.note("Stopped.")
+    tell("Stopped.")
+
+
+def _run(path: Path) -> Served:
+    from kinfold.trained import load  # which imports Keras
+
+    return ServedRun(load(path))
 
 
 class Server(uvicorn.Server):

@@ -12,13 +12,13 @@ from fastapi.exceptions import RequestValidationError
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.staticfiles import StaticFiles
 
-from kinfold.serving.api import LARGEST_REQUEST, router
-from kinfold.serving.decoding import BadImageError
-from kinfold.serving.guard import Guard
-from kinfold.serving.limits import SECONDS, Limits
-from kinfold.serving.metrics import Measured
-from kinfold.serving.searcher import BusyError
-from kinfold.serving.service import Service
+from kinfold_serving.api import LARGEST_REQUEST, router
+from kinfold_serving.decoding import BadImageError
+from kinfold_serving.guard import Guard
+from kinfold_serving.limits import SECONDS, Limits
+from kinfold_serving.metrics import Measured
+from kinfold_serving.searcher import BusyError
+from kinfold_serving.service import Service
 
 PAGE = Path(__file__).parent / "page"
 

@@ -8,12 +8,12 @@ import numpy as np
 from fastapi import APIRouter, File, HTTPException, Query, Response, UploadFile
 from starlette.responses import PlainTextResponse
 
-from kinfold.datasets import shown
-from kinfold.serving import answers, metrics
-from kinfold.serving.answers import API, K, Problem
-from kinfold.serving.decoding import Read
-from kinfold.serving.mapping import METHODS
-from kinfold.serving.service import Service
+from _kinfold_text import shown
+from kinfold_serving import answers, metrics
+from kinfold_serving.answers import API, K, Problem
+from kinfold_serving.decoding import Read
+from kinfold_serving.mapping import METHODS
+from kinfold_serving.service import Service
 
 LARGEST = 20 << 20  # bytes of an image
 MOST_IMAGES = 32  # in a request
@@ -36,7 +36,8 @@ def _problems(*codes: int) -> dict[int | str, dict[str, Any]]:
 def router(service: Service) -> APIRouter:
     """The routes, for this service."""
     api = APIRouter(prefix=API)
-    embedder = service.run.embedder
+    served = service.served
+    takes_images = len(served.shape) == 3
 
     @api.post(
         "/search",
@@ -50,7 +51,7 @@ def router(service: Service) -> APIRouter:
 
         A file that is no image refuses the whole request: `detail` names it.
         """
-        if not embedder.takes_images:
+        if not takes_images:
             raise HTTPException(400, "The model takes vectors: POST them to search/vectors.")
         if len(images) > MOST_IMAGES:
             raise HTTPException(413, f"A request may have {MOST_IMAGES} images at most.")
@@ -74,11 +75,11 @@ def router(service: Service) -> APIRouter:
         """Find the nearest items of embeddings, or of what a model of vectors takes."""
         if (vectors.embeddings is None) == (vectors.inputs is None):
             raise HTTPException(422, "Send either embeddings or inputs.")
-        if vectors.inputs is not None and embedder.takes_images:
+        if vectors.inputs is not None and takes_images:
             raise HTTPException(400, "The model takes images: POST them to search.")
         embedded = vectors.embeddings is not None
         rows = _matrix(vectors.embeddings if embedded else vectors.inputs)
-        wanted = service.snapshot.index.dimension if embedded else embedder.shape[0]
+        wanted = service.snapshot.index.dimension if embedded else served.shape[0]
         if rows.shape[1] != wanted:
             raise HTTPException(
                 422, f"Vectors must have {wanted} numbers. Received {rows.shape[1]}."
@@ -219,8 +220,8 @@ def router(service: Service) -> APIRouter:
         """What is served."""
         snapshot = service.snapshot
         return answers.About(
-            name=shown(service.run.path.resolve().name),
-            takes_images=embedder.takes_images,
+            name=shown(served.path.resolve().name),
+            takes_images=takes_images,
             items=len(snapshot.index),
             classes=sum(label is not None for label in snapshot.classes),
             dimension=snapshot.index.dimension or 0,
