@@ -50,13 +50,17 @@ def _squared_jvp(primals: Any, tangents: Any) -> Any:
     dx, dr, _ = tangents
     square, different = _squared(*primals)
 
-    def of_product(x: Any, r: Any, dx: Any, dr: Any) -> Any:
-        centre = _centre(r)
-        x, r = x - centre, r - centre
-        along = jnp.sum(x * dx, axis=-1)[:, None] + jnp.sum(r * dr, axis=-1)
-        return 2.0 * (along - dx @ r.T - x @ dr.T)
+    def none(x: Any, r: Any, *_: Any) -> Any:
+        return jnp.zeros((len(x), len(r)), x.dtype)
 
-    change = jax.lax.cond(different, _differential, of_product, x, r, dx, dr)
+    # Each way has its share, one of them nothing, so that the product stays outside of the `cond`:
+    # inside, a processor takes one thread.
+    exact = jax.lax.cond(different, _differential, none, x, r, dx, dr)
+    dx, dr = (jnp.where(different, 0.0, change) for change in (dx, dr))
+    centre = _centre(r)
+    x, r = x - centre, r - centre
+    along = jnp.sum(x * dx, axis=-1)[:, None] + jnp.sum(r * dr, axis=-1)
+    change = exact + 2.0 * (along - dx @ r.T - x @ dr.T)
     return (square, different), (change, jnp.zeros(different.shape, jax.dtypes.float0))
 
 

@@ -25,7 +25,10 @@ def squared(x: tf.Tensor, r: tf.Tensor, known: tf.Tensor | None) -> tf.Tensor:
                 a64, b64, g64 = (tf.cast(part, "float64") for part in (a, b, g))
                 return tf.cast(_pull(a64, b64, g64, of_columns), a.dtype)
 
-            return tf.cond(different, in_float64, lambda: _pull(a, b, g, of_columns))
+            # Outside of the `cond`, in which a processor would take one thread.
+            product = _pull(a, b, g, of_columns)
+            exact = tf.cond(different, in_float64, lambda: tf.zeros_like(a))
+            return tf.where(different, exact, product)
 
         def backward(g: Any) -> Any:
             return pull(x, r, g, False), pull(r, x, g, True)
