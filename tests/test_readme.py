@@ -1,6 +1,7 @@
 """The code in the README and in docs/ runs as it stands."""
 
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -9,8 +10,11 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 import alone
+import kinfold_cli
+from runs import run_on_photos, write_photos
 
 ROOT = Path(__file__).parent.parent
 BACKEND = keras.backend.backend()
@@ -31,6 +35,26 @@ def test_the_readme_runs_where_one_backend_is_installed_and_nothing_is_set(tmp_p
     assert neighbours.count("'n'") >= 3, neighbours
     said = f"kinfold: Keras uses {BACKEND}, because tensorflow is not installed."
     assert (said in done.stderr) == (BACKEND != "tensorflow")
+
+
+@pytest.mark.once
+def test_the_commands_of_the_readme_run(tmp_path: Path, monkeypatch) -> None:
+    """All but those that train anew, serve, or write ONNX, which have tests of their own."""
+    monkeypatch.chdir(tmp_path)
+    photos = write_photos(tmp_path / "photos")
+    run_on_photos(photos, tmp_path / "runs" / "photos")
+    shutil.copytree("runs/photos", "runs/again")
+    for name in ("others", "known"):
+        shutil.copytree(photos, name)
+    shutil.copy(photos / "class 3" / "1.png", "new.jpg")
+    lines = re.findall(r"^    kinfold (.*?)(?: +#.*)?$", (ROOT / "README.md").read_text(), re.M)
+    done = [line for line in lines if not re.match(r"train photos|serve", line)]
+    for line in done:
+        found = CliRunner().invoke(kinfold_cli.app, line.split(), env={"KERAS_BACKEND": BACKEND})
+        assert found.exit_code == 0, (line, found.output)
+    assert {line.split()[0] for line in done} == {"index", "search", "train", "evaluate", "compare"}
+    assert Path("scores.json").exists()
+    assert Path("scores.html").exists()
 
 
 @pytest.mark.skipif(BACKEND != "torch", reason="the page starts processes of PyTorch")
