@@ -73,6 +73,11 @@ class Bundle:
                 f"{self.about['kind']!r}. Export it with --format onnx."
             )
 
+    @property
+    def takes_images(self) -> bool:
+        """Whether the model takes the pixels of images."""
+        return len(self.shape) == 3 and self.about["dtype"] == "uint8"
+
     @functools.cached_property
     def _session(self) -> Any:
         return session(self.path / self.about["model"])
@@ -105,7 +110,7 @@ class Bundle:
     def _pixels(self, example: Any) -> np.ndarray:
         if isinstance(example, np.ndarray):
             return example
-        if len(self.shape) != 3 or self.about["dtype"] != "uint8":
+        if not self.takes_images:
             raise ValueError(
                 f"The model takes arrays of {self.about['dtype']} of the shape "
                 f"{list(self.shape)}, not images."

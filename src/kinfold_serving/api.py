@@ -37,7 +37,6 @@ def router(service: Service) -> APIRouter:
     """The routes, for this service."""
     api = APIRouter(prefix=API)
     served = service.served
-    takes_images = len(served.shape) == 3
 
     @api.post(
         "/search",
@@ -51,7 +50,7 @@ def router(service: Service) -> APIRouter:
 
         A file that is no image refuses the whole request: `detail` names it.
         """
-        if not takes_images:
+        if not served.takes_images:
             raise HTTPException(400, "The model takes vectors: POST them to search/vectors.")
         if len(images) > MOST_IMAGES:
             raise HTTPException(413, f"A request may have {MOST_IMAGES} images at most.")
@@ -75,8 +74,10 @@ def router(service: Service) -> APIRouter:
         """Find the nearest items of embeddings, or of what a model of vectors takes."""
         if (vectors.embeddings is None) == (vectors.inputs is None):
             raise HTTPException(422, "Send either embeddings or inputs.")
-        if vectors.inputs is not None and takes_images:
+        if vectors.inputs is not None and served.takes_images:
             raise HTTPException(400, "The model takes images: POST them to search.")
+        if vectors.inputs is not None and len(served.shape) > 1:
+            raise HTTPException(400, "The model takes arrays: POST embeddings of them.")
         embedded = vectors.embeddings is not None
         rows = _matrix(vectors.embeddings if embedded else vectors.inputs)
         wanted = service.snapshot.index.dimension if embedded else served.shape[0]
@@ -221,7 +222,7 @@ def router(service: Service) -> APIRouter:
         snapshot = service.snapshot
         return answers.About(
             name=shown(served.path.resolve().name),
-            takes_images=takes_images,
+            takes_images=served.takes_images,
             items=len(snapshot.index),
             classes=sum(label is not None for label in snapshot.classes),
             dimension=snapshot.index.dimension or 0,

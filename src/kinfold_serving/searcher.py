@@ -77,7 +77,7 @@ class Searcher:
 
     def warm_up(self) -> None:
         """Embed once in each size, as a backend that compiles does so then."""
-        dtype = np.uint8 if len(self.served.shape) == 3 else np.float32
+        dtype = np.uint8 if self.served.takes_images else np.float32
         for size in self.served.sizes:
             self.served.embed(np.zeros((size, *self.served.shape), dtype))
 

@@ -51,11 +51,13 @@ class Served(Protocol):
     Attributes:
         path: its folder.
         shape: of an example that the model takes: [height, width, channels], or [numbers].
+        takes_images: whether it takes the pixels of images.
         sizes: numbers of examples that are embedded at once, to be tried before the first search.
     """
 
     path: Path
     shape: tuple[int, ...]
+    takes_images: bool
     sizes: tuple[int, ...]
 
     def embed(self, examples: np.ndarray) -> np.ndarray:
@@ -79,6 +81,7 @@ class ServedRun:
 
     def __init__(self, run: Trained) -> None:
         self.run, self.path, self.shape = run, run.path, run.embedder.shape
+        self.takes_images = run.embedder.takes_images
         self.sizes: tuple[int, ...] = (1, 8, 64)  # which a backend that compiles does once for each
 
     def embed(self, examples: np.ndarray) -> np.ndarray:
@@ -104,6 +107,7 @@ class ServedBundle:
     def __init__(self, path: Path) -> None:
         self.bundle = Bundle(path)
         self.path, self.shape = path, self.bundle.shape
+        self.takes_images = self.bundle.takes_images
         self.sizes: tuple[int, ...] = (1,)
 
     def embed(self, examples: np.ndarray) -> np.ndarray:
