@@ -10,7 +10,6 @@ from _kinfold_command import BackendOption, app, panel, use_backend_of
 from _kinfold_messages import messages
 from _kinfold_text import printable
 from _kinfold_use import RunArgument
-from kinfold_bundle import is_bundle
 
 # Nothing here imports Keras before `use_backend_of` has said which backend it is to use.
 
@@ -53,6 +52,8 @@ def serve(
         missing = [one for one in _NEEDED if importlib.util.find_spec(one) is None]
         if missing:
             raise ImportError(f"Serving needs {missing[0]}: pip install 'kinfold[serve]'")
+        from kinfold_bundle import is_bundle  # which imports NumPy
+
         if not is_bundle(run):
             use_backend_of(run, backend)
         import kinfold_serving
