@@ -149,7 +149,7 @@ class PairContrastiveLoss(PairLoss):
 
     An anchor's positives and its negatives weigh the same, however many there are of each. Only
     negatives within the margin count, and later in training these are few. The hinges are not
-    squared, unlike in `ContrastiveLoss`, because an encoder learns far more from them so.
+    squared, unlike in `ContrastiveLoss`: an encoder learns far more from them.
 
     Args:
         positive_margin: distance below which a positive costs nothing.

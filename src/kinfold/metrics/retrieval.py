@@ -54,8 +54,8 @@ def retrieval_metrics(
 
     Ties: where items are equally far, a query scores what it would on average over all orders of
     them. So the order of the gallery makes no difference, and a collapsed model scores as chance
-    does. Gallery items with equal embeddings always tie. Other items tie if their float32 distances are
-    equal; if rounding splits such a tie, the result is one of the orders averaged over.
+    does. Gallery items with equal embeddings always tie. Other items tie if their float32 distances
+    are equal; if rounding splits such a tie, the result is one of the orders averaged over.
 
     Args:
         query: floating [n, d], as an array or a tensor of the backend; computed in float32. With
