@@ -1,4 +1,4 @@
-"""What is known of one setting: its help, its option, how its text is read, what it may be.
+"""What is known of one setting: its help, its option, how its text is read, its bounds.
 
 `_kinfold_settings` says it of each; like that module this one imports no Keras.
 """
@@ -15,10 +15,10 @@ class About:
 
     Args:
         group: the heading that it stands under.
-        what: what it is, the first sentence of the help without its full stop.
+        what: the first sentence of the help, without its full stop.
         more: further sentences.
         default: the default in words; None for the value itself.
-        metavar: what stands for the value in the help.
+        metavar: the placeholder of the value in the help.
         least: the smallest value.
         above: the value that it must be greater than.
         below: the value that it must be less than.

@@ -25,8 +25,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
-    help="Train models whose embeddings put things of one kind close together, and measure how "
-    "well they find unseen kinds.",
+    help="Train models that embed examples of one class close together, and measure how well they "
+    "find classes that they were not trained on.",
 )
 
 

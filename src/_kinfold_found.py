@@ -14,7 +14,7 @@ from _kinfold_text import printable, shown
 
 
 class Neighbours(NamedTuple):
-    """What a search found, arrays [queries, k], nearest first; None or infinity where no more is.
+    """What a search found, arrays [queries, k], nearest first; None or infinity after the last.
 
     Attributes:
         ids: of the items, object.

@@ -1,6 +1,6 @@
 """What the command line says when something is wrong: one line each on stderr, and exit codes.
 
-Like `kinfold_cli`, for which it is, it imports no Keras: what is typed wrong is answered before.
+Like `kinfold_cli`, which uses it, it imports no Keras: mistyped commands are answered at once.
 """
 
 from __future__ import annotations

@@ -24,8 +24,8 @@ def serve(
         str,
         panel(
             "Run",
-            "Address to listen on (default 127.0.0.1: this machine alone). Elsewhere requests need "
-            "a token.",
+            "Address to listen on (default 127.0.0.1: this machine alone). On any other address, "
+            "requests need a token.",
             "HOST",
         ),
     ] = "127.0.0.1",
@@ -36,8 +36,8 @@ def serve(
         str | None,
         panel(
             "Run",
-            "Token that requests must send (default KINFOLD_TOKEN, else none on this machine, and "
-            "elsewhere a new one, which is printed).",
+            "Token that requests must send (default KINFOLD_TOKEN; else none for this machine "
+            "alone, and a new one, which is printed, for any other address).",
             "TEXT",
         ),
     ] = None,

@@ -74,8 +74,8 @@ class Fields:
         None,
         "Loss",
         "An argument of the loss, such as margin=0.2",
-        more="Give it once for each argument. An unknown name is answered with the arguments that "
-        "the loss has.",
+        more="Give it once for each argument. The error for an unknown name lists the arguments "
+        "that the loss has.",
         metavar="NAME=VALUE",
         option="--loss-option",
     )
@@ -83,14 +83,14 @@ class Fields:
         None,
         "Loss",
         "Short for --loss-option margin=X, or negative_margin=X for a loss that has that instead",
-        default="0.25 for circle, else that of the loss",
+        default="0.25 for circle, else the loss's own",
         metavar="X",
     )
     gamma: float | None = setting(
         None,
         "Loss",
         "Short for --loss-option gamma=X",
-        default="that of the loss, 80 for circle",
+        default="the loss's own, 80 for circle",
         metavar="X",
     )
     memory_size: int = setting(
@@ -103,7 +103,7 @@ class Fields:
     memory_warmup: int = setting(
         0,
         "Loss",
-        "Number of steps in which the memory is only filled",
+        "Number of steps at the start that only fill the memory",
         least=0,
     )
     backbone: str | None = setting(
@@ -126,7 +126,7 @@ class Fields:
     freeze: int | str = setting(
         0,
         "Model",
-        "Number of first layers of the backbone that are not trained, or all",
+        "Number of layers at the start of the backbone that are not trained, or all",
         metavar="N|all",
         least=0,
         choices=("all",),
@@ -135,8 +135,8 @@ class Fields:
         "auto",
         "Data",
         "Random changes to the images, in training only",
-        more="With light they are moved and scaled a little; with photo they are also mirrored, "
-        "and change in brightness and contrast; auto is light, and none for a model of your own.",
+        more="light moves and scales them a little; photo also mirrors them and changes brightness "
+        "and contrast; auto is light, or none for a model of your own.",
         metavar="KIND",
         choices=AUGMENTATIONS,
     )
@@ -158,17 +158,17 @@ class Fields:
     split_by: str | None = setting(
         None,
         "Data",
-        "Column of a table whose values are divided into training, validation and test, in place "
-        "of the classes",
-        more="The examples of one person, product or recording then never lie in two of the three.",
-        default="divide the classes, or as the data is divided",
+        "Column of a table whose values, not the classes, are divided into training, validation "
+        "and test",
+        more="All examples of one person, product or recording are then in the same part.",
+        default="divide the classes, or keep the parts that the data has",
         metavar="COLUMN",
     )
     cache: float = setting(
         0.0,
         "Data",
         "Memory for decoded images, in GiB",
-        more="Images that are kept there are decoded once.",
+        more="Images that fit are decoded only once.",
         metavar="GIB",
         least=0.0,
     )
@@ -176,14 +176,14 @@ class Fields:
         None,
         "Model",
         "Number of dimensions of the embedding",
-        default="128 for images, and as many as the input has for vectors",
+        default="128 for images; for vectors, as many as the input has",
         least=1,
     )
     chunk: int | None = setting(
         None,
         "Model",
         "Number of examples that go through the network at once in training",
-        more="The loss still sees the whole batch. Chunks take less memory and one more forward "
+        more="The loss still sees the whole batch. Chunks save memory, but cost one more forward "
         "pass.",
         default="the whole batch",
         least=1,
@@ -198,22 +198,22 @@ class Fields:
     examples_per_class: int | None = setting(
         None,
         "Batches",
-        "Number of examples of each class in a batch",
-        default="4, or more where there are fewer than 32 classes: 128 examples in all",
+        "Number of examples per class in a batch",
+        default="4, or more if there are fewer than 32 classes, up to 128 examples in all",
         least=2,
     )
     hard_negatives: bool = setting(
         False,
         "Batches",
-        "Bring the classes that the model confuses into one batch",
-        more="They are found anew before each epoch but the first, among at most 20,000 training "
-        "examples; half of the classes of a batch stay random.",
+        "Put classes that the model confuses into the same batch",
+        more="They are found anew before each epoch except the first, from at most 20,000 training "
+        "examples. Half of the classes in a batch stay random.",
     )
     steps_per_epoch: int | None = setting(
         None,
         "Optimisation",
         "Number of training steps per epoch",
-        default="as many as go through the data once, from 50 to 500",
+        default="as many as one pass through the data takes, from 50 to 500",
         least=1,
     )
     epochs: int = setting(
@@ -234,8 +234,8 @@ class Fields:
     learning_rate: float | None = setting(
         None,
         "Optimisation",
-        "The highest learning rate, after a warm-up over the first tenth of the steps and before a "
-        "cosine decay",
+        "Highest learning rate",
+        more="A warm-up over the first tenth of the steps leads to it; a cosine decay follows.",
         default="0.001 with a network of keras.applications, else 0.01; a tenth of that with "
         "--weights",
         metavar="X",
@@ -253,9 +253,9 @@ class Fields:
         1,
         "Run",
         "Number of devices of this machine that share each batch",
-        more="The batch is the whole batch, so their number changes neither the loss nor the "
-        "model, and --resume may be given another. JAX and TensorFlow make devices of the CPU "
-        "where there is no GPU; PyTorch runs a process for each, with Keras 3.16 or newer.",
+        more="Their number changes neither the loss nor the model, because the loss sees the whole "
+        "batch; --resume accepts another. Without a GPU, JAX and TensorFlow divide the CPU into "
+        "devices. PyTorch runs one process per device, and needs Keras 3.16 or newer.",
         least=1,
     )
     tensorboard: bool = setting(False, "Run", "Also write logs for TensorBoard")

@@ -22,13 +22,13 @@ def export(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A folder that train has written.")],
     *,
     out: Annotated[
-        Path, typer.Option("--out", metavar="FOLDER", help="Folder to write, with index and all.")
+        Path, typer.Option("--out", metavar="FOLDER", help="Folder for the model and the index.")
     ],
     format: Annotated[
         str,
         panel(
             "Run",
-            "onnx, saved_model, litert, openvino or torch (default onnx).",
+            "Format: onnx, saved_model, litert, openvino or torch (default onnx).",
             "NAME",
             "--format",
         ),
@@ -37,7 +37,8 @@ def export(
         str,
         panel(
             "Run",
-            "float32, float16 or int8; saved_model and torch in float32 alone (default float32).",
+            "Precision: float32, float16 or int8 (default float32). saved_model and torch have "
+            "float32 only.",
             "NAME",
             "--precision",
         ),

@@ -1,4 +1,4 @@
-"""Text and values: values are read from text, and what people are told is put into words.
+"""Text and values: read values from text, and put values into words.
 
 Nothing here imports Keras, so that the command line can use it before a backend is chosen.
 """
@@ -99,7 +99,7 @@ def parse(text: str, kind: Any, name: str) -> Any:
 
 
 def is_of(value: Any, kind: Any) -> bool:
-    """Whether a value is of a type; whole numbers are also floats, and truth values no numbers."""
+    """Whether a value is of a type; integers are also floats, and booleans are not numbers."""
     for one in _alternatives(kind):
         if one is Any:
             return True

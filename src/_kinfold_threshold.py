@@ -61,7 +61,7 @@ def _at(values: np.ndarray, shares: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Threshold:
-    """A distance from which on things are taken for different, and how often that is wrong.
+    """A distance up to which two things count as the same, and how often that is wrong.
 
     Attributes:
         distance: what is no farther is accepted; with a similarity, what is no less similar.
@@ -95,7 +95,7 @@ class Threshold:
         return values >= limit if self.similarity else values <= limit
 
     def as_dict(self) -> dict[str, Any]:
-        """What JSON can hold, without numbers that are none."""
+        """What JSON can hold: None in place of NaN and infinity."""
         return {
             **{name: getattr(self, name) for name in _PLAIN},
             **{name: _or_none(getattr(self, name)) for name in _RATES},

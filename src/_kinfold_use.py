@@ -16,7 +16,7 @@ from _kinfold_text import DATA_FORMS
 RunArgument = Annotated[
     Path, typer.Argument(metavar="RUN", help="A folder that train has written.")
 ]
-ANYTHING = "A folder of images, with class folders or without, an image, or other data: "
+ANYTHING = "A folder of images, with or without class folders; an image; or other data: "
 
 
 @app.command()
@@ -41,22 +41,23 @@ def embed(
 def index(
     run: RunArgument,
     data: Annotated[
-        str, typer.Argument(metavar="DATA", help="What is to be found. " + ANYTHING + DATA_FORMS)
+        str, typer.Argument(metavar="DATA", help="The items to be found. " + ANYTHING + DATA_FORMS)
     ],
     *,
     add: Annotated[
-        bool, panel("Run", "Add to the index that RUN has, in place of a new one.", "", "--add")
+        bool, panel("Run", "Add to the index of RUN instead of writing a new one.", "", "--add")
     ] = False,
     engine: Annotated[
-        str, panel("Run", "exact, faiss, milvus or auto (default auto).", "NAME", "--engine")
+        str,
+        panel("Run", "Engine: exact, faiss, milvus or auto (default auto).", "NAME", "--engine"),
     ] = "auto",
     compress: Annotated[
         str | None,
-        panel("Run", "Search by codes first: int8 or binary.", "CODE", "--compress"),
+        panel("Run", "Compare short codes first: int8 or binary.", "CODE", "--compress"),
     ] = None,
     backend: Annotated[str | None, BackendOption] = None,
 ) -> None:
-    """Write an index of DATA into RUN, for search to look in."""
+    """Write an index of DATA into RUN, for search and serve."""
     with messages(None):
         use_backend_of(run, backend)
         from kinfold import trained
@@ -80,7 +81,7 @@ def calibrate(
     ] = 0.01,
     backend: Annotated[str | None, BackendOption] = None,
 ) -> None:
-    """Calibrate the decisions of RUN on DATA, in place of its validation classes."""
+    """Set the thresholds of RUN on DATA instead of on its validation classes."""
     with messages(None):
         use_backend_of(run, backend)
         from kinfold import trained
@@ -105,11 +106,11 @@ def search(
     ] = None,
     json: Annotated[bool, panel("Run", "Print JSON.", "", "--json")] = False,
     html: Annotated[
-        Path | None, panel("Run", "File for a page with the pictures.", "FILE", "--html")
+        Path | None, panel("Run", "HTML file for a page with the pictures.", "FILE", "--html")
     ] = None,
     backend: Annotated[str | None, BackendOption] = None,
 ) -> None:
-    """Find what is nearest to each IMAGE in the index of RUN, and its class, or "unknown".
+    """Find the nearest items of each IMAGE in the index of RUN, and its class or "unknown".
 
     The exit code is 0 if all have a known class, and 3 if one is unknown.
     """

@@ -110,14 +110,14 @@ def train(
     ] = None,
     resume: Annotated[
         Path | None,
-        panel("Run", "Go on with the run in this folder, which keeps its settings.", "RUN"),
+        panel("Run", "Continue the run in this folder, with its own settings.", "RUN"),
     ] = None,
     backend: Annotated[str | None, BackendOption] = None,
     **given: Any,
 ) -> None:
-    """Train a model on DATA into the folder --out, or go on with the run in --resume.
+    """Train a model on DATA into the folder --out, or continue the run in --resume.
 
-    30% of the classes are kept out of training. How well the model finds those is the result.
+    30% of the classes are kept out of training. The result is how well the model finds them.
     """
     given = {name: value for name, value in given.items() if value not in (None, False, [])}
     with messages(resume or out):
@@ -175,7 +175,7 @@ def evaluate(
     *,
     gallery: Annotated[
         str | None,
-        panel("Run", "Data to search in, in place of the other examples of DATA.", "DATA"),
+        panel("Run", "Data to search in, instead of the other examples of DATA.", "DATA"),
     ] = None,
     json: Annotated[
         Path | None, panel("Run", "File to write the table to, as JSON.", "FILE", "--json")
@@ -197,7 +197,7 @@ def evaluate(
 @app.command()
 def compare(
     first: Annotated[Path, typer.Argument(metavar="RUN", help="A folder that train has written.")],
-    second: Annotated[Path, typer.Argument(metavar="RUN", help="Another one.")],
+    second: Annotated[Path, typer.Argument(metavar="RUN", help="Another such folder.")],
     data: Annotated[
         str | None,
         typer.Argument(
@@ -208,7 +208,7 @@ def compare(
     ] = None,
     backend: Annotated[str | None, BackendOption] = None,
 ) -> None:
-    """Compare the models of two runs on the same classes, with an interval of the difference."""
+    """Compare the models of two runs on the same classes: the difference, with an interval."""
     with messages(None):
         use_backend_of(first, backend)
         from kinfold import training

@@ -25,13 +25,13 @@ class Item(BaseModel):
 
     id: str = Field(description="Its id in the index.")
     label: str | None = Field(description="Its class; null where it has none.")
-    image: str | None = Field(description="Where its picture is; null where there is none.")
+    image: str | None = Field(description="Path of its picture; null if there is none.")
 
 
 class Neighbour(Item):
     """An item that a search has found."""
 
-    distance: float = Field(description="From what was searched for.")
+    distance: float = Field(description="Distance from the query.")
     near: bool | None = Field(description="Whether it is within the threshold; null without one.")
     metadata: dict[str, Any] = Field(description="What else the index knows of it, but no paths.")
 
@@ -113,7 +113,7 @@ class Thresholds(BaseModel):
 
     query: Curve | None = Field(description="Per unknown query: what a search decides by.")
     pair: Curve | None = Field(description="Per pair of two things.")
-    why: str = Field(description="Why there is none.")
+    why: str = Field(description="Why a threshold is missing.")
 
 
 class Map(BaseModel):
@@ -128,7 +128,7 @@ class Map(BaseModel):
 
 
 class Status(BaseModel):
-    """How the server is."""
+    """The state of the server."""
 
     status: str = "ok"
     index: int = Field(description="Number of the index; a reload raises it.")

@@ -1,4 +1,4 @@
-"""The ASGI app: the page, the API, and what stands around both."""
+"""The ASGI app: the page, the API, and the middleware around both."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Images of strangers, decoded in other processes, where a bomb can hurt nothing."""
+"""Images of clients, decoded in other processes, where a decompression bomb does no harm."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _STATUS = {NO_IMAGE: 415, DAMAGED: 400, TOO_LARGE: 413}
 
 
 class BadImageError(ValueError):
-    """A file that is not taken for an image; the text stands behind its name.
+    """A file that is not accepted as an image; the text follows its name.
 
     Attributes:
         status: of HTTP.

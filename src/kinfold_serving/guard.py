@@ -1,4 +1,4 @@
-"""Who is let in, and what each answer tells the browser to be careful of."""
+"""Which requests are let in, and the security headers of each answer."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Guard:
 
     Args:
         app: what is guarded.
-        token: that is asked for; None for none.
+        token: what requests must send; None for none.
         hosts: names that this server may be called by; None for any. Without a token they keep
             out pages whose own name leads to this machine (DNS rebinding).
     """
@@ -63,7 +63,7 @@ class Guard:
         await (answer or self.app)(scope, receive, with_headers)
 
     def _refusal(self, scope: Scope) -> Response | None:
-        """What a request is answered that is not let in."""
+        """The answer to a request that is not let in."""
         headers = Headers(scope=scope)
         host = headers.get("host", "")
         if self.hosts is not None and _name(host) not in self.hosts:

@@ -1,4 +1,4 @@
-"""HTTP of uvicorn, with an end to connections on which no request comes."""
+"""HTTP of uvicorn that closes connections on which no request arrives."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ SECONDS = 30.0  # in which the headers of a request must have arrived
 
 
 class Protocol(H11Protocol):
-    """Closes a connection that sends headers too slowly: uvicorn would wait without an end."""
+    """Closes a connection that sends headers too slowly: uvicorn would wait forever."""
 
     seconds = SECONDS
     _look: asyncio.TimerHandle | None = None

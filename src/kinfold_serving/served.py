@@ -1,4 +1,4 @@
-"""What can be served: a run, by Keras, or the bundle that was exported of one, without it."""
+"""What can be served: a run, with Keras, or the bundle exported from a run, without Keras."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Index(Protocol):
 
     @property
     def dimension(self) -> int | None:
-        """Numbers of an embedding."""
+        """Number of dimensions of an embedding."""
 
     @property
     def ids(self) -> np.ndarray:
@@ -52,7 +52,7 @@ class Served(Protocol):
         path: its folder.
         shape: of an example that the model takes: [height, width, channels], or [numbers].
         takes_images: whether it takes the pixels of images.
-        sizes: numbers of examples that are embedded at once, to be tried before the first search.
+        sizes: the batch sizes of embedding, each to be tried before the first search.
     """
 
     path: Path

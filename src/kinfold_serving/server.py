@@ -37,8 +37,8 @@ def serve(
     """Serve the page and the API of a run or of a bundle, until SIGINT or SIGTERM.
 
     Args:
-        folder: a run that has an index; or what `kinfold export --format onnx` wrote of one, which
-            is served without Keras.
+        folder: a run that has an index; or a bundle, as `kinfold export --format onnx` writes it,
+            which is served without Keras.
         host: the address to listen on. If others than this machine can reach it, a token is needed.
         port: to listen on; 0 for any that is free.
         token: that requests must send; None for none on this machine, and a new one elsewhere.
@@ -46,7 +46,7 @@ def serve(
 
     Raises:
         FileNotFoundError: there is no run and no bundle, or it has no index.
-        ValueError: the index is damaged or of another model, or the address is none.
+        ValueError: the index is damaged or of another model, or the address is not valid.
         OSError: the port is taken.
     """
     if not 0 <= port < 65536:

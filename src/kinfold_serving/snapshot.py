@@ -1,4 +1,4 @@
-"""An index with its thresholds, as one value: a search has all of one or all of another."""
+"""An index with its thresholds, as one value: no search mixes two of them."""
 
 from __future__ import annotations
 

@@ -27,19 +27,19 @@ class PairLoss(keras.losses.Loss):
 
     Args:
         distance: a name, instance or config; see `kinfold.distances.get`.
-        remove_diagonal: whether the reference at an anchor's own position is no positive of it.
+        remove_diagonal: whether an anchor's positives leave out the reference at its own position.
         normalize: whether to scale embeddings and references to unit norm first.
-        block_size: anchors whose distances are held at once; None chooses, and takes the whole
-            batch where it is small. The result does not depend on it.
+        block_size: number of anchors whose distances are held at once. None chooses it, and takes
+            the whole batch if that is small. The result does not depend on it.
         reduction: "sum_over_batch_size" or "mean" (over valid anchors), "sum",
             "mean_with_sample_weight" (divides by the weight of the valid anchors), "none" or None.
         name: optional name of the loss.
         dtype: dtype that embeddings are taken in and losses returned in; None means
             `keras.config.floatx()`, also for embeddings of half precision. Distances, logits and
             sums are in float32 at least.
-        gather_across_devices: whether the loss is that of the batch of all ranks of a distributed
-            run, each anchor being compared with the references of all; False for the loss of each
-            rank's rows alone.
+        gather_across_devices: whether the loss of a distributed run is over the batch of all ranks,
+            so that each anchor is compared with the references of all ranks; False for the loss of
+            each rank's own rows.
 
     Raises:
         ValueError: an unknown distance or reduction.
@@ -88,19 +88,19 @@ class PairLoss(keras.losses.Loss):
             negative: boolean [t, m], the anchors' negatives.
 
         Returns:
-            Floating [t]. Values of invalid anchors are dropped, but must be finite. Where a mean is
-            to be over an anchor's terms (its pairs, its triplets) instead of over anchors: the sum
-            of its terms [t], and floating [t], how many a mean counts.
+            Floating [t]. Values of invalid anchors are dropped, but must be finite. For a mean
+            over terms (pairs, triplets) instead of over anchors, return two values: the sum of each
+            anchor's terms [t], and how many of its terms a mean counts, floating [t].
 
-        A loss that adds `extra` to its `problem` is given it after these: first that of the anchors
-        [t, ...], then that of the references [m, ...].
+        A loss that adds `extra` to its `problem` gets it as further arguments: first the anchors'
+        [t, ...], then the references' [m, ...].
         """
         raise NotImplementedError
 
     def family(self) -> Family | None:
-        """What the loss is made of, for the roads that know more of it than one equation.
+        """What the loss is made of, for the roads that need more than one equation.
 
-        None, and a family of another class than the loss's own, leave it the general roads.
+        With None, or with a family of another class, the loss takes the general roads.
         """
         return None
 
@@ -129,10 +129,10 @@ class PairLoss(keras.losses.Loss):
             sample_weight: optional weight of each anchor, a scalar, [batch] or [batch, 1].
             ref_labels: labels of the references, [m] or [m, labels]; None means `y_true`.
             ref_embeddings: references [m, d]; None means `y_pred`.
-            ref_mask: boolean [m], the references that count; None means all. Where a shape is
-                fixed, such as that of a memory, others fill it up.
-            memory: further references, beside the batch or those given, of unit norm where the loss
-                normalises; `CrossBatchMemory` fills it.
+            ref_mask: boolean [m], the references that count; None means all. The
+                others are padding, for a fixed shape such as that of a memory.
+            memory: further references, besides the batch or the given ones, of unit norm if the
+                loss normalises; `CrossBatchMemory` fills it.
 
         Returns:
             A scalar, or [batch] where the reduction is "none" or None.
@@ -165,7 +165,7 @@ class PairLoss(keras.losses.Loss):
             )
 
     def counted(self, counted: Tensor) -> Tensor:
-        """What a mean counts of each anchor [batch]: its validity, or its number of terms."""
+        """How much each anchor counts in a mean [batch]: its validity, or its number of terms."""
         return counted
 
     def call(
@@ -239,7 +239,7 @@ class PairLoss(keras.losses.Loss):
     def row(
         self, distance: Tensor, positive: Tensor, negative: Tensor, *extra: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """`per_anchor` with 0 for invalid anchors, and what a mean counts of each, [t] both.
+        """`per_anchor` with 0 for invalid anchors, and how much each counts in a mean; both [t].
 
         The roads call this one; override `per_anchor`.
         """

@@ -17,7 +17,7 @@ from kinfold.streaming import Family
 
 @dataclass(frozen=True)
 class CircleLogit:
-    """gamma * relu(margin + d) * (d - margin), or that of the negatives, 1 - d in place of d."""
+    """gamma * relu(margin + d) * (d - margin), or for negatives, with 1 - d in place of d."""
 
     positive: bool
     gamma: float
@@ -155,7 +155,7 @@ def circle_loss(
         y_pred: embeddings [batch, d], of unit norm for the cosine distance.
         ref_labels: class ids [m] of the references; None means `y_true`.
         ref_embeddings: references [m, d]; None means `y_pred`.
-        remove_diagonal: whether the reference at an anchor's own position is no positive of it.
+        remove_diagonal: whether an anchor's positives leave out the reference at its own position.
         gamma: scale of the logits, greater than 0.
         margin: the relaxation, in units of the distance.
         distance: a name, instance or config; see `kinfold.distances.get`.

@@ -147,9 +147,9 @@ class PairContrastiveLoss(PairLoss):
         mean_P relu(d - positive_margin) + mean_M (negative_margin - d),
         M = {n in N: d_n < negative_margin}
 
-    Each anchor's positives and negatives weigh the same, however many there are of each, and of
-    the negatives only those within the margin count, which are few later in training. The hinges
-    are not squared, unlike those of `ContrastiveLoss`: so they teach an encoder far more.
+    An anchor's positives and its negatives weigh the same, however many there are of each. Only
+    negatives within the margin count, and later in training these are few. The hinges are not
+    squared, unlike in `ContrastiveLoss`: an encoder learns far more from them.
 
     Args:
         positive_margin: distance below which a positive costs nothing.

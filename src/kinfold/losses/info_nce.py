@@ -21,15 +21,15 @@ from kinfold.streaming.fused import choice as fused
 class InfoNCELoss(PairedLoss):
     """InfoNCE loss: finds each embedding's partner among all partners of the batch.
 
-    With s_ij the dot product of x_i and the partner r_j, over the temperature, for pair i the mean
-    of both directions:
+    With s_ij the dot product of x_i and the partner r_j, divided by the temperature, the loss of
+    pair i is the mean of both directions:
 
         -log(exp(s_ii) / sum_j exp(s_ij)),  -log(exp(s_ii) / sum_j exp(s_ji))
 
-    or the first alone. CLIP's loss is that of both directions with a trained temperature.
+    or the first alone. CLIP's loss has both directions and a trained temperature.
 
     Args:
-        temperature: scale of the dot products, greater than 0; where it is trained, its start.
+        temperature: scale of the dot products, greater than 0; if it is trained, its first value.
         both_directions: whether partners look for their embeddings too.
         train_temperature: whether the temperature is trained, by its logarithm.
         normalize: whether to scale both sides to unit norm first.

@@ -10,8 +10,8 @@ class LogSumExpLoss(PairLoss):
     """A pair loss combine(LSE_P(positive_logit(d)), LSE_N(negative_logit(d))), per anchor.
 
     A subclass defines the three short functions, and the row equation follows from them. Or it
-    defines `logits`, the two with their slopes, and `combine`; then it can also return a `family`,
-    and so take the faster roads: see `kinfold.streaming.explain`.
+    defines `logits` (both logits with their slopes) and `combine`. Then it can also return a
+    `family` and take the faster roads: see `kinfold.streaming.explain`.
 
     The arguments are those of `PairLoss`.
 

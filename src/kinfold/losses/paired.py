@@ -1,4 +1,4 @@
-"""PairedLoss: what the losses share that take pairs of embeddings, such as image and text."""
+"""PairedLoss: the base of losses for paired embeddings, such as of image and text."""
 
 from typing import Any
 
@@ -52,10 +52,10 @@ class PairedLoss(TrainableLoss):
         """Compute the loss.
 
         Args:
-            y_true: not looked at, as the pairs say themselves what belongs together; None will do.
+            y_true: ignored, because the pairs say what belongs together; may be None.
             y_pred: both sides of each pair, [batch, 2, d]; or one side [batch, d].
             sample_weight: optional weight of each pair, a scalar, [batch] or [batch, 1].
-            ref_embeddings: the other side [batch, d], where `y_pred` holds one.
+            ref_embeddings: the other side [batch, d], if `y_pred` holds only one.
 
         Returns:
             A scalar, or [batch] where the reduction is "none" or None.

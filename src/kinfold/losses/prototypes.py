@@ -1,4 +1,4 @@
-"""PrototypeLoss: what the losses share that compare examples with a prototype of each class."""
+"""PrototypeLoss: the base of losses that compare examples with a prototype of each class."""
 
 from typing import Any
 
@@ -22,7 +22,7 @@ class PrototypeLoss(TrainableLoss):
         -log(exp(p(s_y)) / (exp(p(s_y)) + sum_{c != y} exp(n(s_c))))
 
     A subclass defines the logits p and n. Embeddings and prototypes are scaled to unit norm. The
-    classes are gone through in blocks, so that no [batch, classes] matrix is held.
+    classes are processed in blocks, so that no [batch, classes] matrix is held.
 
     Args:
         num_classes: number of classes; labels are ids from 0 up to it.
@@ -34,10 +34,10 @@ class PrototypeLoss(TrainableLoss):
         dtype: dtype that embeddings are taken in and losses returned in; None means
             `keras.config.floatx()`. Similarities, logits and sums are in float32 at least.
         gather_across_devices: see `PairLoss`.
-        shard_classes: whether each rank of a distributed run holds and trains the prototypes of its
-            share of the classes alone, for classes that fit no one device (PyTorch). Make the loss
-            when the process group is there.
-        prototypes_per_class: how many each class has.
+        shard_classes: whether each rank of a distributed run holds and trains only the prototypes
+            of its share of the classes, for more classes than fit on one device (PyTorch). Create
+            the loss after the process group.
+        prototypes_per_class: number of prototypes of each class.
     """
 
     def __init__(
@@ -99,7 +99,7 @@ class PrototypeLoss(TrainableLoss):
 
         Args:
             y_true: integer class ids [batch] or [batch, 1], from 0 to num_classes - 1. Another id
-                raises, or gives a loss of NaN where a compiled step hides the ids.
+                raises an error; in a compiled step, which hides the ids, the loss is NaN.
             y_pred: embeddings [batch, embedding_size], of any norm.
             sample_weight: optional weight of each example, a scalar, [batch] or [batch, 1].
 

@@ -32,9 +32,9 @@ def reference_labels(y: Tensor, ref_labels: Any, r: Tensor, ref_name: str) -> Te
 
 
 def only(r: Tensor, counts: Tensor) -> Tensor:
-    """References [m, d] where those that do not count are copies of the first one that does.
+    """References [m, d] in which copies of the first that counts replace those that do not.
 
-    A loss that looks at all of its row (the nearest of all, the largest) then sees none of them.
+    A loss that looks at its whole row (for a minimum or a maximum) then never sees those.
     """
     first = ops.logical_and(counts, ops.equal(ops.cumsum(ops.cast(counts, "int32")), 1))
     zero = ops.zeros_like(r)

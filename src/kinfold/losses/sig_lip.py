@@ -16,15 +16,15 @@ from kinfold.streaming.fused import choice as fused
 
 @keras.saving.register_keras_serializable("kinfold")
 class SigLIPLoss(PairedLoss):
-    """SigLIP loss: tells for each pair of embeddings alone whether they are partners.
+    """SigLIP loss: decides for each pair of embeddings by itself whether they are partners.
 
     With s_ij = scale x_i.r_j + bias, z_ij = 1 for partners (i = j) and -1 else, for pair i:
 
         sum_j log(1 + exp(-z_ij s_ij))
 
     Args:
-        scale: of the dot products, greater than 0; where it is trained, its start.
-        bias: added to them; where it is trained, its start.
+        scale: of the dot products, greater than 0; if it is trained, its first value.
+        bias: added to the scaled dot products; if it is trained, its first value.
         train_scale_and_bias: whether both are trained, the scale by its logarithm.
         normalize: whether to scale both sides to unit norm first.
         block_size: embeddings that are compared with all partners at once; None chooses.

@@ -21,8 +21,8 @@ class SoftTripleLoss(PrototypeLoss):
         s_c = sum_k softmax_k(q_ck / gamma) q_ck
         -log(exp(scale (s_y - margin)) / (exp(scale (s_y - margin)) + sum_{c != y} exp(scale s_c)))
 
-    and beside it `regularization` times a sum over the pairs of centers w of one class, which
-    draws centers that are not needed together:
+    plus `regularization` times a sum over the pairs of centers w of one class, which draws
+    unneeded centers together:
 
         sum_c sum_{k < l} sqrt(2 - 2 w_ck.w_cl + 1e-5) / (C K (K - 1))
 

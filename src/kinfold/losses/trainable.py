@@ -12,9 +12,9 @@ from kinfold.core.checks import Tensor
 class TrainableLoss(keras.losses.Loss):
     """A loss whose `trainable_variables` are trained with the model.
 
-    `kinfold.EmbeddingModel.compile` takes them up: `fit` trains them, and the model's file holds
-    them. Elsewhere give them to the optimizer, in PyTorch as `[v.value for v in
-    loss.trainable_variables]`; in JAX differentiate `stateless_call`.
+    `kinfold.EmbeddingModel.compile` registers them: `fit` trains them, and the model's file
+    holds them. In your own loop with PyTorch, give the optimizer
+    `[v.value for v in loss.trainable_variables]`; with JAX, differentiate `stateless_call`.
     """
 
     def __init__(self, name: str | None, reduction: str | None, dtype: Any) -> None:

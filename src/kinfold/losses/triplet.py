@@ -28,9 +28,9 @@ class TripletLoss(PairLoss):
 
     Positives: "hard", the furthest; "easy", the nearest; "all". Negatives: "hard", the nearest;
     "semi-hard", the nearest that is further away than the positive, or the furthest where none is;
-    "easy", the furthest; "all". With one triplet an anchor a mean is over anchors; with all
-    positives and a chosen negative, over pairs; with all negatives, over triplets with a loss above
-    0. Without reduction the loss of an anchor is the sum over its triplets.
+    "easy", the furthest; "all". With one triplet per anchor, a mean is over anchors; with
+    all positives and a chosen negative, over pairs; with all negatives, over triplets with a loss
+    above 0. Without reduction the loss of an anchor is the sum over its triplets.
 
     Args:
         margin: by how much a positive must be nearer, in units of the distance; None for the soft
@@ -38,7 +38,7 @@ class TripletLoss(PairLoss):
         positives: how to choose positives.
         negatives: how to choose negatives.
         swap: whether a negative counts with its distance to the positive where that is smaller
-            than the one to the anchor (the PN loss); for one triplet an anchor.
+            than the one to the anchor (the PN loss); only with one triplet per anchor.
 
     The other arguments are those of `PairLoss`.
 

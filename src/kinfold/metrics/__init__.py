@@ -1,4 +1,4 @@
-"""How well embeddings find what is of their kind, and the neighbours of each."""
+"""Retrieval metrics of embeddings, and their nearest neighbours."""
 
 from kinfold.metrics.retrieval import neighbours as neighbours
 from kinfold.metrics.retrieval import retrieval_metrics as retrieval_metrics

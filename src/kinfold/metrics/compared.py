@@ -29,7 +29,7 @@ class Gallery:
     Args:
         gallery: floating [m, d], as an array or a tensor of the backend.
         distance: a name that `kinfold.distances.get` knows, or a `Distance`.
-        queries: floating [n, d]; where rows lie far from the origin is looked up in both.
+        queries: floating [n, d]; both show whether rows lie far from the origin.
     """
 
     def __init__(self, gallery: Tensor, distance: Any, queries: np.ndarray | None = None) -> None:

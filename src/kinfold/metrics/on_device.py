@@ -1,4 +1,4 @@
-"""The best items of each row on a device that is not the processor, which keeps all else."""
+"""The best items of each row, found on a device other than the CPU, which keeps all else."""
 
 import contextlib
 from collections.abc import Iterator

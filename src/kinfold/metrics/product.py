@@ -1,4 +1,4 @@
-"""Products of rows of embeddings: NumPy's on a processor, the backend's on what it has beside."""
+"""Products of rows of embeddings: by NumPy on the CPU, by the backend on other devices."""
 
 from typing import Any
 

@@ -45,17 +45,17 @@ def retrieval_metrics(
     | `mrr@k` | the same if that i <= k, else 0 |
     | `ndcg@k` | \sum_{i <= k} rel(i)/log2(i+1), over \sum_{i <= min(R, k)} 1/log2(i+1) |
 
-    and the metric is the mean over queries. Queries with R = 0 are left out of every mean; one
-    warning gives their number, unless it is asked for: `queries_without_match` is that number and
-    `queries` the number of those that count.
+    and the metric is the mean over queries. Queries with R = 0 are left out of every mean. The
+    metric `queries_without_match` is their number, and `queries` the number of those that count; if
+    the first is not asked for, one warning gives it.
 
-    Without a gallery the queries are their own, and each is removed from its own ranking by its
-    index, so that duplicates are never decided by a self-match.
+    Without a gallery, the queries are their own gallery. Each is removed from its own ranking by
+    its index, so that no query matches itself, also among duplicates.
 
     Ties: where items are equally far, a query scores what it would on average over all orders of
-    them. So no order of the gallery helps, and a collapsed model scores as chance does. Gallery
-    items with equal embeddings always tie; other ties hold as far as float32 distances are equal,
-    and where rounding splits one, the split is one of the orders averaged over.
+    them. So the order of the gallery makes no difference, and a collapsed model scores as chance
+    does. Gallery items with equal embeddings always tie. Other items tie if their float32 distances
+    are equal; if rounding splits such a tie, the result is one of the orders averaged over.
 
     Args:
         query: floating [n, d], as an array or a tensor of the backend; computed in float32. With
@@ -106,12 +106,12 @@ def neighbours(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Find the k nearest gallery items of each query, nearest first, equal ones by index.
 
-    Without a gallery the queries are their own, and each is left out of its own list by index.
+    Without a gallery, the queries are their own gallery; each is left out of its own list by index.
 
     Args:
         query: floating [n, d], as an array or a tensor of the backend; computed in float32. With
             `distance="cosine"` rows are scaled to unit norm first, and a zero row stays zero.
-        k: how many, at most the items there are to find.
+        k: number of neighbours, at most the number of items to find.
         gallery: floating [m, d], or None.
         distance: a name that `kinfold.distances.get` knows, or a `Distance`. With a similarity the
             largest values come first.

@@ -29,13 +29,13 @@ class Index:
         distance: a name that `kinfold.distances.get` knows, or a `Distance`.
         engine: "exact" compares every vector; "faiss" and "milvus" find nearly all of the nearest,
             faster; "auto" is "exact" up to a million vectors and "faiss" beyond, if installed.
-        compress: "int8" or "binary" compares codes first, a quarter or a thirty-second of the
-            vectors' memory, and the best of them by their vectors, which stay on the disk once the
-            index is saved. For the engine "exact".
+        compress: "int8" or "binary" compares codes first, which take a quarter or a thirty-second
+            of the vectors' memory. It then compares the best by their vectors, which stay on the
+            disk once the index is saved. Only for the engine "exact".
         options: arguments of the engine. "faiss" takes `factory`, such as "IVF1024,PQ16"; "milvus"
-            takes `uri`, `token` and `collection`, and keeps a file beside the index without them.
+            takes `uri`, `token` and `collection`, and without them keeps a file beside the index.
             The token is never saved: a loaded index takes it from KINFOLD_MILVUS_TOKEN.
-        model: which model the embeddings are of; an index of another one is refused by `check`.
+        model: the model that gave the embeddings; `check` refuses an index of another one.
 
     Raises:
         ValueError: an unknown distance or engine, or an engine that cannot use the distance.
@@ -80,7 +80,7 @@ class Index:
 
     @property
     def dimension(self) -> int | None:
-        """Of its vectors; None while there are none."""
+        """Dimension of the vectors; None while there are none."""
         return self._vectors.dimension
 
     @property
@@ -235,7 +235,7 @@ class Index:
         )
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the index to a folder, which then holds it whole or as it was before.
+        """Write the index to a folder; a crash leaves the old index or the new one.
 
         It holds `index.json`, the vectors (`vectors-*.npy`) and the items (`items-*.parquet`).
         Engines build what they need from these.

@@ -26,8 +26,8 @@ class Format(NamedTuple):
     Attributes:
         file: name of the file or folder in the bundle.
         backend: of Keras that writes it, whichever one the run was trained with.
-        packages: that writing and checking it need besides, and what pip calls them.
-        opened: what embeds examples by the written file.
+        packages: further packages that writing and checking need, with their names for pip.
+        opened: opens the written file, to embed examples with it.
         precisions: those it can be written in, each with what writes it.
     """
 

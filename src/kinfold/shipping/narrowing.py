@@ -12,7 +12,7 @@ from kinfold_bundle import session
 
 
 def to_float16(path: Path) -> None:
-    """Put a model in float16 in the place of an ONNX model; what it takes and gives stays."""
+    """Replace an ONNX model by one in float16; inputs and outputs keep their types."""
     import onnx
     from onnxruntime.transformers import float16
 
@@ -20,7 +20,7 @@ def to_float16(path: Path) -> None:
 
 
 def to_int8(path: Path, examples: np.ndarray) -> None:
-    """Put a quantized model in the place of an ONNX model: weights channel by channel.
+    """Replace an ONNX model by a quantized one, with weights quantized channel by channel.
 
     Args:
         path: of the model.

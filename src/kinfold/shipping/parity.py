@@ -1,4 +1,4 @@
-"""Whether an exported model still finds the same things: beside the run's own, on test classes."""
+"""Whether an exported model still finds what the run's own model finds, on test classes."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ class Parity:
 
     Attributes:
         examples: how many were compared.
-        cosine: between both embeddings of an example, the mean and the least.
-        recall: recall@1 of the run's embeddings, and of exported queries among them.
-        recall_change: and its 95% interval over classes; None with fewer than 2 classes.
+        cosine: similarity of the two embeddings of an example, its mean and its least value.
+        recall: recall@1 of the run's queries, and of exported queries, in the run's embeddings.
+        recall_change: 95% interval of the change over classes; None with fewer than 2 classes.
         far: share of pairs of different classes that the threshold accepts, of the run and of
             exported queries; None without a threshold.
-        far_change: and its interval.
+        far_change: 95% interval of the change.
     """
 
     examples: int
@@ -57,7 +57,7 @@ class Parity:
         return None
 
     def lines(self) -> list[str]:
-        """For people."""
+        """The comparison as lines of text."""
 
         def between(change: tuple[float, float] | None) -> str:
             return "" if change is None else f"  (change {change[0]:+.4f} to {change[1]:+.4f})"
@@ -81,7 +81,7 @@ def compare(
 ) -> Parity:
     """Compare embeddings of the same examples.
 
-    Exported queries look among the run's own embeddings, as they will in its index.
+    Exported queries are searched in the run's own embeddings, as they will be in its index.
 
     Args:
         ours: of the run, float32 [n, d].

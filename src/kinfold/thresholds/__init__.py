@@ -1,4 +1,4 @@
-"""From what distance on two things are of one kind, or a thing is of none that is known."""
+"""Up to which distance two things are of one class, or a query is of a known class."""
 
 from kinfold.thresholds.curves import Curve as Curve
 from kinfold.thresholds.pairs import calibrate as calibrate

@@ -1,8 +1,8 @@
 """How far a false accept rate may differ on classes that were never seen.
 
-The distances of a class hang together: a class that is easily mistaken is mistaken many times. So
-classes are drawn anew, with replacement, and not distances (Poh, Martin and Bengio 2007; Bolle,
-Ratha and Pankanti 2004 for the subsets bootstrap of whole persons).
+The distances of one class are correlated: a class that is easily mistaken is mistaken many times.
+So the bootstrap draws whole classes, with replacement, and not distances (Poh, Martin and Bengio
+2007; Bolle, Ratha and Pankanti 2004 for the subsets bootstrap of whole persons).
 """
 
 import numpy as np
@@ -48,11 +48,11 @@ def _weights(classes: int) -> np.ndarray:
 
 
 def _interval(rates: np.ndarray, rate: float) -> tuple[float, float]:
-    """Where the rate on new classes lies, which differs twice: these classes were drawn, too.
+    """Where the rate on new classes lies; chance counts twice, as these classes were drawn, too.
 
-    A threshold that was set on one draw of classes to have the rate meets another draw, so that
-    the rate there is that of the ratio of the two. The other is of half as many classes: the
-    interval is for a set that is smaller, too.
+    The threshold is set on one draw of classes and then meets another draw, so the rate there is
+    scaled by the ratio of the two. The other draw has half as many classes, so that the interval
+    also holds for a smaller set.
     """
     set_on, met = np.maximum(rates[:_DRAWS], 1e-12), rates[_DRAWS:]
     low, high = np.quantile(rate * met / set_on, (0.025, 0.975))

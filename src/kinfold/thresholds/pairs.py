@@ -34,12 +34,12 @@ def calibrate(
         far(t) = |{d in D: d <= t}| / |D|,    recall(t) = |{d in S: d <= t}| / |S|
 
     and t is the largest with far(t) at most `far`; or with the precision asked for; or the smallest
-    with the recall asked for; or the one with the best F1. Precision depends on how many pairs are
-    of one class, so it holds where that share is as it is here.
+    with the recall asked for; or the one with the best F1. Precision depends on the share of pairs
+    that are of one class, so it holds for data with the same share.
 
-    Use examples of classes that the model was not trained on: those of its training are closer.
-    Among more than 5,000 examples as many are drawn, always the same, from as many classes as
-    give two each.
+    Use examples of classes that the model was not trained on: its training examples are closer. Of
+    more than 5,000 examples, 5,000 are drawn, always the same ones, from as many classes as give
+    two each.
 
     Args:
         embeddings: floating [n, d], as an array or a tensor of the backend.
@@ -51,8 +51,8 @@ def calibrate(
         distance: a name that `kinfold.distances.get` knows, or a `Distance`.
 
     Returns:
-        The threshold, with the 95% interval of its false accept rate on classes never seen: whole
-        classes are drawn anew, as distances of one class hang together.
+        The threshold, with the 95% interval of its false accept rate on classes never seen: a
+        bootstrap over whole classes, as the distances of one class are correlated.
 
     Raises:
         ValueError: more than one thing is asked for, or what no distance gives; shapes that do not
@@ -118,7 +118,7 @@ def rates(
 ) -> tuple[float, float]:
     """What a threshold does on other examples: the false accept rate and the recall of pairs.
 
-    Among more than 5,000 examples as many are drawn. NaN where there are no such pairs.
+    Of more than 5,000 examples, 5,000 are drawn. NaN if there are no such pairs.
     """
     rows = drawn(labels, MOST)
     y = labels[rows]

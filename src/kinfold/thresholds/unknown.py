@@ -31,14 +31,15 @@ def calibrate_search(
     """Find the distance up to which the nearest item of a gallery answers a query.
 
     A query of an unknown class is accepted if any item is near enough, so the rate rises with the
-    size of the gallery: at 1% of pairs, a gallery of 10,000 accepts nearly every stranger. Here the
-    rate is that of unknown queries: each query is searched among the items of all other classes,
-    as if its own were not there, and `far` is the share of queries that find something near enough.
+    size of the gallery: at 1% of pairs, a gallery of 10,000 accepts nearly every unknown query.
+    Here the rate is that of unknown queries. Each query is searched among the items of all other
+    classes, as if its own class were not there, and `far` is the share of queries that find
+    something near enough.
 
     Use queries of classes that the model was not trained on.
 
     Args:
-        queries: floating [n, d]; among more than 2,000 as many are drawn, always the same.
+        queries: floating [n, d]; of more than 2,000, 2,000 are drawn, always the same ones.
         query_labels: integers [n] or [n, 1].
         gallery: floating [m, d], what is searched in.
         gallery_labels: integers [m] or [m, 1], numbered as the queries' are.

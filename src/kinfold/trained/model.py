@@ -49,7 +49,7 @@ class Trained:
 
     @functools.cached_property
     def identity(self) -> str:
-        """What tells this model from others, a hexadecimal digest."""
+        """The identity of this model, a hexadecimal digest."""
         return identity(self.model)
 
     def embed(self, examples: Any, progress: Progress | None = None) -> np.ndarray:
@@ -65,8 +65,8 @@ class Trained:
             float32 [n, d].
 
         Raises:
-            ValueError: a file cannot be read, arrays of another shape or of a range of values of
-                which it is not clear how the model takes them.
+            ValueError: a file cannot be read, or arrays have another shape or a range of values
+                that the model may take in more than one way.
             TypeError: images for a model of vectors, or nothing that can be embedded.
         """
         if hasattr(examples, "convert") and hasattr(examples, "getexif"):
@@ -115,7 +115,7 @@ class Trained:
 
     @functools.cached_property
     def thresholds(self) -> HeldOut:
-        """The classes that the model was not trained on, by which decisions are calibrated.
+        """Embeddings of classes that the model was not trained on, to calibrate decisions by.
 
         Raises:
             FileNotFoundError: the run has none yet.

@@ -1,4 +1,4 @@
-"""A run: a folder in which a model is trained, measured, kept and gone on with."""
+"""A run: a folder in which a model is trained, measured and kept, and can be resumed."""
 
 from kinfold.training.commands import Interrupted as Interrupted
 from kinfold.training.commands import Settings as Settings

@@ -28,11 +28,11 @@ _BATCH = 256
 class CheckpointCallback(keras.callbacks.Callback):
     """Keeps the best model, and commits each epoch: the checkpoint's rename comes last.
 
-    In a long epoch it also writes every ten minutes how far it has come. `unfinished` is what was
-    written so, of the epoch that begins now.
+    In a long epoch it also saves its progress every ten minutes. `unfinished` is such a save, of
+    the epoch that begins now.
 
-    `kept` builds the model to keep by a checkpoint, when the encoder is at its last epoch. Without
-    `writes` it only follows which epoch is the best.
+    `kept` builds the model to keep from a checkpoint, when the encoder is at its last epoch.
+    Without `writes` it only tracks which epoch is the best.
     """
 
     def __init__(

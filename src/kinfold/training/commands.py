@@ -1,4 +1,4 @@
-"""Training runs: a folder that holds a model, what it scored, and all that is needed to go on."""
+"""Training runs: a folder that holds a model, its scores, and all that `resume` needs."""
 
 import contextlib
 import dataclasses
@@ -36,7 +36,7 @@ def train(
 
     A share of the classes is held out for the test at the end and another for choosing the epoch
     whose model is kept; see `sources`. The raw input and the network before training are measured
-    too, and where no epoch is better, the better of them is kept. The folder then holds
+    too, and if no epoch is better, the better of these two is kept. The folder then holds
     `model.keras`, `metrics.json`, `history.csv` and `report.html`, and what `resume` needs.
 
     Args:
@@ -56,7 +56,7 @@ def train(
         vectors "raw" stands in the place of "pixels".
 
     Raises:
-        ValueError, FileNotFoundError: settings or data that do not do, or a folder in use.
+        ValueError, FileNotFoundError: unusable settings or data, or a folder in use.
         TypeError: `model` is no Keras model.
         ConnectionError: weights could not be downloaded.
         WriteError: a file could not be written; the last whole epoch is safe.
@@ -161,7 +161,7 @@ def resume(
     patience: int | None = None,
     devices: int | None = None,
 ) -> Table:
-    """Go on with a run from its last whole epoch, to the result of an unbroken run.
+    """Continue a run from its last whole epoch, to the result of an uninterrupted run.
 
     On the same machine weights, history and metrics are the same bit for bit. With more epochs
     than before, the learning rate goes on as in a run of that length.

@@ -1,6 +1,6 @@
 """The table of a run: how well raw data, the untrained and the trained model find a class.
 
-And the gain over raw data, with an interval: whether the model is worth its place.
+The gain over raw data, with an interval, says whether the model is worth using.
 """
 
 import importlib
@@ -198,7 +198,7 @@ def matched(split: Split, other: Split) -> tuple[np.ndarray, np.ndarray]:
 
 
 def gain(raw: dict[str, np.ndarray], trained: dict[str, np.ndarray], y: np.ndarray) -> Gain:
-    """Say by how much metrics rose, and how far that depends on which classes were tested.
+    """Say by how much metrics rose, and how much that depends on the choice of test classes.
 
     The interval holds 95 % of the gains on classes drawn anew, with replacement, from these: a
     bootstrap of whole classes, since the queries of one class succeed or fail together.

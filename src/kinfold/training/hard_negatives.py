@@ -85,8 +85,8 @@ class HardNegatives(keras.callbacks.Callback):
 def sampled(y: np.ndarray, seed: int, epoch: int) -> np.ndarray:
     """Choose rows to embed: equally many of each class, and at most MOST_ROWS in all.
 
-    They are at most PER_CLASS random examples of each class with two examples or more; fewer, but
-    two at least, where the classes are many, and of random classes where even these are too many.
+    They are at most PER_CLASS random examples of each class with two examples or more. With many
+    classes it is fewer per class, but at least two; if these are too many, of random classes only.
 
     Returns:
         int64, increasing.

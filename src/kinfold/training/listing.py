@@ -91,8 +91,8 @@ def read(path: Path) -> Listed:
 def images(listed: Listed) -> tuple[Splits, list[str]]:
     """The splits of a listing of image files, and what is to be said of files that have changed.
 
-    Files that were added since are none of the run's. Those that are gone are unreadable: in
-    training others of their class take their place, and elsewhere they are left out.
+    Files that were added since are not used. Files that are gone count as unreadable: in training,
+    others of their class take their place, and elsewhere they are left out.
     """
     root = Path(listed.meta["root"])
     *size, channels = listed.meta["shape"]

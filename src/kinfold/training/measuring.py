@@ -44,8 +44,9 @@ def evaluate(
 
     Raises:
         FileNotFoundError: there is no run in the folder, no model yet, or no such data.
-        ValueError: the data does not have the shape that the model takes, or values of which it is
-            not clear how the model takes them; or no query has its class in the gallery.
+        ValueError: the data does not have the shape that the model takes, or
+            values that the model may take in more than one way; or no query has its class in the
+            gallery.
         WriteError: the JSON file or the report could not be written.
     """
     if gallery is not None and report_path is not None:

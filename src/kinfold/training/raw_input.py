@@ -1,4 +1,4 @@
-"""Examples as they are: what a model is measured beside."""
+"""The raw input of examples, which a model is compared with."""
 
 import numpy as np
 

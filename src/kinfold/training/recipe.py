@@ -1,4 +1,4 @@
-"""What a run chooses by its data, where the settings leave it open."""
+"""What a run chooses from its data, if the settings leave it open."""
 
 import dataclasses
 

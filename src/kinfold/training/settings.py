@@ -46,7 +46,7 @@ class Settings(Fields):
     """
 
     def check(self, own_model: bool = False) -> None:
-        """Raise ValueError for settings that no data can make right.
+        """Raise ValueError for settings that are wrong whatever the data.
 
         `own_model` says that the network is not made of these settings.
         """

@@ -62,12 +62,12 @@ def load(
             channels); None for the default.
         drawn: called with (drawings or files done, and in all) while glyphs are drawn or images
             looked at.
-        group: a column of a table; not classes are divided but the values in it, so that the
-            examples of one value never lie in two splits.
+        group: a column of a table; its values, not the classes, are divided, so that all examples
+            of one value are in the same split.
 
     Returns:
-        (train, validation, test), and what their examples come from; None for glyphs. The classes
-        of the three are different ones, but for those that the parts of the data have in common:
+        (train, validation, test), and what their examples come from; None for glyphs. The three
+        have different classes, except those that the parts of the data have in common:
         `classes_are_unseen` tells. With `group` a class may be in all three.
 
     Raises:

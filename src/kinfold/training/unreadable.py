@@ -56,7 +56,7 @@ def recalled(path: Path) -> dict[str, str]:
 
 
 def recall(path: Path, splits: Splits) -> None:
-    """Let examples that could not be read before not be tried again."""
+    """Do not try again to read examples that could not be read before."""
     known = recalled(path)
     if not known:
         return

@@ -17,7 +17,7 @@ class Codec(Protocol):
     """Rows as codes, and what they stand for.
 
     Attributes:
-        more: candidates for each item that is wanted: so many that rescoring hardly misses one.
+        more: candidates per item that is wanted, enough that rescoring hardly misses one.
     """
 
     more: int
