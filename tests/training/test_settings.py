@@ -74,7 +74,7 @@ def test_every_setting_is_told_in_full_sentences() -> None:
         assert not re.search(r"batches an epoch|a batch,|a block|an anchor", text), text
         assert f"{one.name}: {text.split()[0]}" in shown
     assert "Number of classes in a batch (default 32, or all" in shown
-    assert "Number of training steps per epoch (default as many as go through the data" in shown
+    assert "Number of training steps per epoch (default as many as one pass through the" in shown
 
 
 def test_settings_of_an_earlier_version_still_load() -> None:
