@@ -33,6 +33,7 @@ LOSSES = {
     "siamese-contrastive": "ContrastiveLoss",
     "arc-face": "ArcFaceLoss",
     "cos-face": "CosFaceLoss",
+    "normalized-softmax": "NormalizedSoftmaxLoss",
     "proxy-nca": "ProxyNCALoss",
     "proxy-anchor": "ProxyAnchorLoss",
     "soft-triple": "SoftTripleLoss",

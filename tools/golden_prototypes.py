@@ -21,6 +21,7 @@ PEERS = [
     ("ProxyNCALoss", losses.ProxyNCALoss, {"softmax_scale": 9.0}, 1),
     ("ProxyAnchorLoss", losses.ProxyAnchorLoss, {}, 1),
     ("SoftTripleLoss", losses.SoftTripleLoss, {"centers_per_class": CENTERS}, CENTERS),
+    ("NormalizedSoftmaxLoss", losses.NormalizedSoftmaxLoss, {}, 1),
 ]
 
 

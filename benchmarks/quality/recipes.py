@@ -109,6 +109,7 @@ LOSSES: dict[str, tuple[Ours, Peer]] = {
         Ours("ArcFaceLoss", {"sub_centers": 3}, per_class=True),
         Peer("SubCenterArcFaceLoss", per_class=True),
     ),
+    "NormalizedSoftmaxLoss": _same("NormalizedSoftmaxLoss", per_class=True),
     "ProxyAnchorLoss": _same("ProxyAnchorLoss", per_class=True),
     "ProxyNCALoss": _same("ProxyNCALoss", per_class=True),
     "SoftTripleLoss": _same("SoftTripleLoss", per_class=True),

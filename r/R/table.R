@@ -39,6 +39,7 @@ LOSSES <- list(
   fast_ap = of_pairs("FastAPLoss", bins = 10L, distance = "squared_euclidean"),
   arc_face = of_classes("ArcFaceLoss", margin = 0.5, scale = 64, sub_centers = 1L),
   cos_face = of_classes("CosFaceLoss", margin = 0.35, scale = 64),
+  normalized_softmax = of_classes("NormalizedSoftmaxLoss", temperature = 0.05),
   proxy_nca = of_classes("ProxyNCALoss", temperature = 1 / 9),
   proxy_anchor = of_classes("ProxyAnchorLoss", margin = 0.1, alpha = 32),
   soft_triple = of_classes("SoftTripleLoss",

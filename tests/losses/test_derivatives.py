@@ -29,6 +29,7 @@ PROTOTYPES = {
     "arc_face": losses.ArcFaceLoss,
     "sub_centers": lambda *a, **k: losses.ArcFaceLoss(*a, sub_centers=2, **k),
     "cos_face": losses.CosFaceLoss,
+    "normalized_softmax": losses.NormalizedSoftmaxLoss,
     "proxy_nca": losses.ProxyNCALoss,
     "soft_triple": losses.SoftTripleLoss,
     "proxy_anchor": losses.ProxyAnchorLoss,

@@ -82,6 +82,10 @@ TABLE: dict[str, tuple[Callable[..., losses.PrototypeLoss], Callable[..., Any]]]
         _softmax(lambda s: 20 * _arc(s), lambda s: 20 * s, lambda q: float(q.max())),
     ),
     "cos_face": (losses.CosFaceLoss, _softmax(lambda s: 64 * (s - 0.35), lambda s: 64 * s)),
+    "normalized_softmax": (
+        losses.NormalizedSoftmaxLoss,
+        _softmax(lambda s: s / 0.05, lambda s: s / 0.05),
+    ),
     "proxy_nca": (
         losses.ProxyNCALoss,
         _softmax(lambda s: -9 * (2 - 2 * s), lambda s: -9 * (2 - 2 * s)),
@@ -155,6 +159,7 @@ BUILD: dict[str, Callable[..., losses.PrototypeLoss]] = {
     "ArcFaceLoss": lambda margin=28.6, **k: losses.ArcFaceLoss(7, 6, np.radians(margin), **k),
     "SubCenterArcFaceLoss": lambda **k: losses.ArcFaceLoss(7, 6, np.radians(28.6), **k),
     "CosFaceLoss": lambda **k: losses.CosFaceLoss(7, 6, **k),
+    "NormalizedSoftmaxLoss": lambda **k: losses.NormalizedSoftmaxLoss(7, 6, **k),
     "ProxyNCALoss": lambda softmax_scale, **k: losses.ProxyNCALoss(7, 6, 1 / softmax_scale, **k),
     "ProxyAnchorLoss": lambda **k: losses.ProxyAnchorLoss(7, 6, **k),
     "SoftTripleLoss": lambda **k: losses.SoftTripleLoss(7, 6, regularization=0.0, **k),

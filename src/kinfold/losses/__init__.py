@@ -19,6 +19,7 @@ from kinfold.losses.log_sum_exp import LogSumExpLoss as LogSumExpLoss
 from kinfold.losses.margin import MarginLoss as MarginLoss
 from kinfold.losses.multi_similarity import MultiSimilarityLoss as MultiSimilarityLoss
 from kinfold.losses.n_pairs import NPairsLoss as NPairsLoss
+from kinfold.losses.normalized_softmax import NormalizedSoftmaxLoss as NormalizedSoftmaxLoss
 from kinfold.losses.nt_xent import NTXentLoss as NTXentLoss
 from kinfold.losses.prototypes import PrototypeLoss as PrototypeLoss
 from kinfold.losses.proxy_anchor import ProxyAnchorLoss as ProxyAnchorLoss
