@@ -156,6 +156,8 @@ CATALOGUE = (
     _ours("ArcFaceLoss", "SubCenterArcFaceLoss", by_class=True, sub_centers=3),
     _ours("CosFaceLoss", "CosFaceLoss", by_class=True),
     _ours("NormalizedSoftmaxLoss", "NormalizedSoftmaxLoss", by_class=True),
+    _ours("SphereFaceLoss", "SphereFaceLoss", by_class=True),
+    _ours("LargeMarginSoftmaxLoss", "LargeMarginSoftmaxLoss", by_class=True),
     _ours("ProxyAnchorLoss", "ProxyAnchorLoss", by_class=True),
     _ours("ProxyNCALoss", "ProxyNCALoss", by_class=True),
     _ours("SoftTripleLoss", "SoftTripleLoss", by_class=True),

@@ -34,6 +34,8 @@ LOSSES = {
     "arc-face": "ArcFaceLoss",
     "cos-face": "CosFaceLoss",
     "normalized-softmax": "NormalizedSoftmaxLoss",
+    "sphere-face": "SphereFaceLoss",
+    "large-margin-softmax": "LargeMarginSoftmaxLoss",
     "proxy-nca": "ProxyNCALoss",
     "proxy-anchor": "ProxyAnchorLoss",
     "soft-triple": "SoftTripleLoss",

@@ -22,6 +22,9 @@ PEERS = [
     ("ProxyAnchorLoss", losses.ProxyAnchorLoss, {}, 1),
     ("SoftTripleLoss", losses.SoftTripleLoss, {"centers_per_class": CENTERS}, CENTERS),
     ("NormalizedSoftmaxLoss", losses.NormalizedSoftmaxLoss, {}, 1),
+    ("SphereFaceLoss", losses.SphereFaceLoss, {}, 1),
+    ("SphereFaceLoss", losses.SphereFaceLoss, {"margin": 3, "scale": 8.0}, 1),
+    ("LargeMarginSoftmaxLoss", losses.LargeMarginSoftmaxLoss, {}, 1),
 ]
 
 

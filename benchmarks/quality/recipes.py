@@ -110,6 +110,8 @@ LOSSES: dict[str, tuple[Ours, Peer]] = {
         Peer("SubCenterArcFaceLoss", per_class=True),
     ),
     "NormalizedSoftmaxLoss": _same("NormalizedSoftmaxLoss", per_class=True),
+    "SphereFaceLoss": _same("SphereFaceLoss", per_class=True),
+    "LargeMarginSoftmaxLoss": _same("LargeMarginSoftmaxLoss", per_class=True),
     "ProxyAnchorLoss": _same("ProxyAnchorLoss", per_class=True),
     "ProxyNCALoss": _same("ProxyNCALoss", per_class=True),
     "SoftTripleLoss": _same("SoftTripleLoss", per_class=True),

@@ -40,6 +40,8 @@ LOSSES <- list(
   arc_face = of_classes("ArcFaceLoss", margin = 0.5, scale = 64, sub_centers = 1L),
   cos_face = of_classes("CosFaceLoss", margin = 0.35, scale = 64),
   normalized_softmax = of_classes("NormalizedSoftmaxLoss", temperature = 0.05),
+  sphere_face = of_classes("SphereFaceLoss", margin = 4, scale = 1),
+  large_margin_softmax = of_classes("LargeMarginSoftmaxLoss", margin = 4, scale = 1),
   proxy_nca = of_classes("ProxyNCALoss", temperature = 1 / 9),
   proxy_anchor = of_classes("ProxyAnchorLoss", margin = 0.1, alpha = 32),
   soft_triple = of_classes("SoftTripleLoss",

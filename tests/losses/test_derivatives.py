@@ -30,6 +30,8 @@ PROTOTYPES = {
     "sub_centers": lambda *a, **k: losses.ArcFaceLoss(*a, sub_centers=2, **k),
     "cos_face": losses.CosFaceLoss,
     "normalized_softmax": losses.NormalizedSoftmaxLoss,
+    "sphere_face": losses.SphereFaceLoss,
+    "large_margin_softmax": losses.LargeMarginSoftmaxLoss,
     "proxy_nca": losses.ProxyNCALoss,
     "soft_triple": losses.SoftTripleLoss,
     "proxy_anchor": losses.ProxyAnchorLoss,
