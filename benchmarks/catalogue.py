@@ -145,6 +145,7 @@ CATALOGUE = (
     _ours("NTXentLoss", "NTXentLoss"),
     _ours("TripletLoss"),
     _ours("TripletLoss", "TripletMarginLoss", positives="all", negatives="all"),
+    _ours("TupletMarginLoss", "TupletMarginLoss"),
     _ours("AngularLoss", "AngularLoss"),
     _ours("LiftedStructureLoss", "LiftedStructureLoss"),
     _ours("GeneralizedLiftedStructureLoss", "GeneralizedLiftedStructureLoss"),

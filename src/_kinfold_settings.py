@@ -26,6 +26,7 @@ LOSSES = {
     "generalized-lifted-structure": "GeneralizedLiftedStructureLoss",
     "n-pairs": "NPairsLoss",
     "margin": "MarginLoss",
+    "tuplet-margin": "TupletMarginLoss",
     "angular": "AngularLoss",
     "fast-ap": "FastAPLoss",
     "pair-contrastive": "PairContrastiveLoss",

@@ -101,6 +101,7 @@ LOSSES: dict[str, tuple[Ours, Peer]] = {
         Ours("SoftNearestNeighborLoss", {"distance": "squared_euclidean"}),
         Peer("NCALoss"),
     ),
+    "TupletMarginLoss": _same("TupletMarginLoss"),
     "FastAPLoss": _same("FastAPLoss"),
     "AngularLoss": (Ours("AngularLoss", {"alpha": 40.0}), Peer("AngularLoss")),
     "ArcFaceLoss": _same("ArcFaceLoss", per_class=True),

@@ -35,6 +35,7 @@ LOSSES <- list(
   ),
   n_pairs = of_pairs("NPairsLoss", distance = "inner_product"),
   margin = of_pairs("MarginLoss", margin = 0.2, beta = 1.2, distance = "euclidean"),
+  tuplet_margin = of_pairs("TupletMarginLoss", margin = 5.73, scale = 64),
   angular = of_pairs("AngularLoss", alpha = 40),
   fast_ap = of_pairs("FastAPLoss", bins = 10L, distance = "squared_euclidean"),
   arc_face = of_classes("ArcFaceLoss", margin = 0.5, scale = 64, sub_centers = 1L),

@@ -42,7 +42,14 @@ PAIRED = {
     "sig_lip": lambda **k: losses.SigLIPLoss(train_scale_and_bias=False, **k),
 }
 VIEWS = ["SimCLRLoss", "SimSiamLoss", "Barlow", "VicReg", "MultiNegativesRankLoss"]
-PML = ["SupConLoss", "NTXentLoss", "AngularLoss", "LiftedStructureLoss", "TripletMarginLoss"]
+PML = [
+    "SupConLoss",
+    "NTXentLoss",
+    "TupletMarginLoss",
+    "AngularLoss",
+    "LiftedStructureLoss",
+    "TripletMarginLoss",
+]
 
 
 def other(y: np.ndarray) -> Any:

@@ -209,10 +209,13 @@ def test_values_of_pytorch_metric_learning(golden: Golden) -> None:
         assert_close(gradient, golden[key], 1e-8, key)
 
 
-@pytest.mark.parametrize("golden", [g for g in GOLDEN if g.case["loss"] == "AngularLoss"], ids=str)
-def test_angular_of_pytorch_metric_learning(golden: Golden) -> None:
+OF_PAIRS = ("AngularLoss", "TupletMarginLoss")
+
+
+@pytest.mark.parametrize("golden", [g for g in GOLDEN if g.case["loss"] in OF_PAIRS], ids=str)
+def test_pair_losses_of_pytorch_metric_learning(golden: Golden) -> None:
     y, ref_y = golden["y"], golden.get("ref_y")
-    loss, arrays, keys = pml.AngularLoss(), [golden["x"]], ["dx"]
+    loss, arrays, keys = getattr(pml, golden.case["loss"])(), [golden["x"]], ["dx"]
     if ref_y is not None:
         arrays, keys = [golden["x"], golden["ref_x"]], ["dx", "dref"]
     with float64():

@@ -31,3 +31,4 @@ from kinfold.losses.soft_triple import SoftTripleLoss as SoftTripleLoss
 from kinfold.losses.sphere_face import SphereFaceLoss as SphereFaceLoss
 from kinfold.losses.sup_con import SupConLoss as SupConLoss
 from kinfold.losses.triplet import TripletLoss as TripletLoss
+from kinfold.losses.tuplet_margin import TupletMarginLoss as TupletMarginLoss
