@@ -111,6 +111,11 @@ def _angular(p: Any, n: Any, d: np.ndarray, y: np.ndarray, among: np.ndarray) ->
     )
 
 
+def _tuplet_margin(p: np.ndarray, n: np.ndarray) -> float:
+    near = np.cos(np.arccos(1 - p) - np.radians(5.73))
+    return sum(_softplus(_lse(64 * (1 - n)) - 64 * one) for one in near)
+
+
 def _triplet(p: np.ndarray, n: np.ndarray) -> float:
     beyond = n[n > p.max()]
     return max(p.max() - (beyond.min() if len(beyond) else n.max()) + 0.2, 0)
@@ -193,6 +198,12 @@ CASES = [
         _angular,
         count=lambda p, n: float(len(p)),
         among_references=True,
+    ),
+    Case(
+        "tuplet_margin",
+        _made(losses.TupletMarginLoss),
+        _tuplet_margin,
+        count=lambda p, n: float(len(p)),
     ),
     Case("triplet", _made(losses.TripletLoss), _triplet),
     Case(

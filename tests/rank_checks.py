@@ -91,7 +91,8 @@ def checks() -> dict[str, Check]:
     add("info_nce-none", lambda: losses.InfoNCELoss(reduction="none"), pairs)
     add("info_nce-empty", losses.InfoNCELoss, pairs, empty=True)
     add("sig_lip", losses.SigLIPLoss, pairs, weights=weights)
-    for name in ("ArcFace", "CosFace", "ProxyNCA", "ProxyAnchor", "SoftTriple"):
+    of_angles = ("ArcFace", "CosFace", "NormalizedSoftmax", "SphereFace", "LargeMarginSoftmax")
+    for name in (*of_angles, "ProxyNCA", "ProxyAnchor", "SoftTriple"):
         loss = getattr(losses, f"{name}Loss")
         add(name, lambda loss=loss: with_prototypes(loss(5, 8)), weights=weights)
     distances = np.linspace(0.1, 1.9, rows, dtype="float32")

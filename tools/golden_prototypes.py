@@ -21,6 +21,10 @@ PEERS = [
     ("ProxyNCALoss", losses.ProxyNCALoss, {"softmax_scale": 9.0}, 1),
     ("ProxyAnchorLoss", losses.ProxyAnchorLoss, {}, 1),
     ("SoftTripleLoss", losses.SoftTripleLoss, {"centers_per_class": CENTERS}, CENTERS),
+    ("NormalizedSoftmaxLoss", losses.NormalizedSoftmaxLoss, {}, 1),
+    ("SphereFaceLoss", losses.SphereFaceLoss, {}, 1),
+    ("SphereFaceLoss", losses.SphereFaceLoss, {"margin": 3, "scale": 8.0}, 1),
+    ("LargeMarginSoftmaxLoss", losses.LargeMarginSoftmaxLoss, {}, 1),
 ]
 
 
@@ -41,13 +45,14 @@ def main() -> None:
         found = {"y": y, "x": x, "value": value.item(), "dx": at.grad}
         found |= {"w": _by_class(w.detach(), centers), "dw": _by_class(w.grad, centers)}
         arrays |= {f"case{i}/{key}": np.asarray(a) for key, a in found.items()}
-    for refs in (False, True):
+    pair_losses = ("AngularLoss", losses.AngularLoss), ("TupletMarginLoss", losses.TupletMarginLoss)
+    for name, peer, refs in ((*one, refs) for one in pair_losses for refs in (False, True)):
         i = len(cases)
         at, r = (torch.tensor(a, requires_grad=True) for a in (x, ref_x))
         given = {"ref_emb": r, "ref_labels": torch.tensor(ref_y)} if refs else {}
-        value = losses.AngularLoss()(at, torch.tensor(y), **given)
+        value = peer()(at, torch.tensor(y), **given)
         value.backward()
-        cases.append({"name": f"case{i}", "loss": "AngularLoss", "arguments": {}})
+        cases.append({"name": f"case{i}", "loss": name, "arguments": {}})
         found = {"y": y, "x": x, "value": value.item(), "dx": at.grad}
         found |= {"ref_y": ref_y, "ref_x": ref_x, "dref": r.grad} if refs else {}
         arrays |= {f"case{i}/{key}": np.asarray(a) for key, a in found.items()}

@@ -11,7 +11,7 @@ NAMES = [
     "CircleLoss", "ContrastiveLoss", "SignalToNoiseRatioContrastiveLoss", "MultiSimilarityLoss",
     "SupConLoss", "NTXentLoss", "TripletMarginLoss", "LiftedStructureLoss",
     "GeneralizedLiftedStructureLoss", "NPairsLoss", "MarginLoss", "NCALoss", "FastAPLoss",
-    "AngularLoss",
+    "AngularLoss", "TupletMarginLoss",
 ]  # fmt: skip
 every_loss = pytest.mark.parametrize("name", NAMES)
 

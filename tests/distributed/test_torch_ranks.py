@@ -119,18 +119,21 @@ def of_shards(loss: Any, rank: int, size: int) -> list[Any]:
     return [values, *(v.value.detach().numpy() for v in (kernel, loss.prototypes))]
 
 
+SHARDED = ("ArcFace", "CosFace", "ProxyNCA", "NormalizedSoftmax", "SphereFace")
+
+
 def sharded_loss(name: str) -> Any:
     made = {"ArcFace": {"scale": 4.0, "sub_centers": 1}, "CosFace": {"scale": 4.0}}
     return getattr(losses, f"{name}Loss")(7, 4, shard_classes=True, **made.get(name, {}))
 
 
 def shards(rank: int) -> list[Any]:
-    return [of_shards(sharded_loss(name), rank, 2) for name in ("ArcFace", "CosFace", "ProxyNCA")]
+    return [of_shards(sharded_loss(name), rank, 2) for name in SHARDED]
 
 
 def test_classes_sharded_over_ranks_train_as_in_one_process(answers: list) -> None:
     on_each = [rank["shards"] for rank in answers]
-    for i, name in enumerate(("ArcFace", "CosFace", "ProxyNCA")):
+    for i, name in enumerate(SHARDED):
         values, kernel, prototypes = of_shards(sharded_loss(name), 0, 1)
         for rank in on_each:
             assert_close(rank[i][0], values, 1e-5, f"losses of {name}")

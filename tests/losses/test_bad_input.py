@@ -46,7 +46,10 @@ def test_call(case: Case, y, x, kwargs, error, says) -> None:
 )
 def test_construction(case: Case, kwargs, error, says) -> None:
     if "distance" in kwargs and "distance" not in case.build().get_config():
-        error, says = TypeError, "unexpected keyword argument 'distance'"  # of AngularLoss
+        error, says = (
+            TypeError,
+            "unexpected keyword argument 'distance'",
+        )  # of losses over the angle
     with pytest.raises(error, match=says):
         case.build(**kwargs)
 
@@ -64,6 +67,13 @@ def test_construction(case: Case, kwargs, error, says) -> None:
         (lambda: losses.ContrastiveLoss(name=1), TypeError, "`name`"),
         (lambda: losses.PairContrastiveLoss(positive_margin="a"), TypeError, "`positive_margin`"),
         (lambda: losses.PairContrastiveLoss(distance="inner_product"), ValueError, "similarity"),
+        (lambda: losses.TupletMarginLoss(margin=90), ValueError, "below 90 degrees.*margin=90"),
+        (lambda: losses.TupletMarginLoss(margin=-1), ValueError, "`margin` must be at least 0"),
+        (lambda: losses.TupletMarginLoss(scale=0), ValueError, "`scale` must be greater than 0"),
+        (lambda: losses.NormalizedSoftmaxLoss(3, 4, temperature=0.0), ValueError, "`temperature`"),
+        (lambda: losses.SphereFaceLoss(3, 4, margin=2.5), ValueError, "a whole number.*margin=2.5"),
+        (lambda: losses.SphereFaceLoss(3, 4, margin=0), ValueError, "`margin` must be at least 1"),
+        (lambda: losses.LargeMarginSoftmaxLoss(3, 4, scale=0), ValueError, "`scale`"),
         (lambda: tfa.ContrastiveLoss(margin="1"), TypeError, "`margin`"),
         (lambda: losses.circle_loss(Y, X, gamma=0.0), ValueError, "`gamma`"),
         (lambda: losses.contrastive_loss([0, 1], [0.5, 0.5], "x"), TypeError, "`margin`"),

@@ -29,6 +29,9 @@ PROTOTYPES = {
     "arc_face": losses.ArcFaceLoss,
     "sub_centers": lambda *a, **k: losses.ArcFaceLoss(*a, sub_centers=2, **k),
     "cos_face": losses.CosFaceLoss,
+    "normalized_softmax": losses.NormalizedSoftmaxLoss,
+    "sphere_face": losses.SphereFaceLoss,
+    "large_margin_softmax": losses.LargeMarginSoftmaxLoss,
     "proxy_nca": losses.ProxyNCALoss,
     "soft_triple": losses.SoftTripleLoss,
     "proxy_anchor": losses.ProxyAnchorLoss,
@@ -39,7 +42,14 @@ PAIRED = {
     "sig_lip": lambda **k: losses.SigLIPLoss(train_scale_and_bias=False, **k),
 }
 VIEWS = ["SimCLRLoss", "SimSiamLoss", "Barlow", "VicReg", "MultiNegativesRankLoss"]
-PML = ["SupConLoss", "NTXentLoss", "AngularLoss", "LiftedStructureLoss", "TripletMarginLoss"]
+PML = [
+    "SupConLoss",
+    "NTXentLoss",
+    "TupletMarginLoss",
+    "AngularLoss",
+    "LiftedStructureLoss",
+    "TripletMarginLoss",
+]
 
 
 def other(y: np.ndarray) -> Any:

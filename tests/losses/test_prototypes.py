@@ -28,6 +28,12 @@ def _arc(s: float, margin: float = 0.5) -> float:
     return np.cos(angle + margin) if angle + margin <= np.pi else s - margin * np.sin(margin)
 
 
+def _psi(s: float, margin: int = 4) -> float:
+    angle = np.arccos(np.clip(s, -1, 1))
+    k = np.floor(angle * margin / np.pi)
+    return (-1) ** k * np.cos(margin * angle) - 2 * k
+
+
 def _soft(q: np.ndarray) -> float:
     e = np.exp((q - q.max()) / 0.1)
     return float((e / e.sum()) @ q)
@@ -45,6 +51,21 @@ def _softmax(
         for label, one in zip(y, x, strict=True):
             s = np.array([of_class(centers @ one) for centers in w])
             own, other = positive(s[label]), negative(np.delete(s, label))
+            found.append(_lse(np.array([own, *other])) - own)
+        return np.array(found)
+
+    return rows
+
+
+def _multiplied(prototypes_keep_norms: bool) -> Callable[..., np.ndarray]:
+    """Loss of each example, from examples and prototypes of any norm, with a multiplied angle."""
+
+    def rows(y: np.ndarray, x: np.ndarray, w: np.ndarray) -> np.ndarray:
+        found, norms = [], np.linalg.norm(w[:, 0], axis=1)
+        for label, one in zip(y, x, strict=True):
+            length = np.linalg.norm(one) * (norms if prototypes_keep_norms else np.ones_like(norms))
+            cosine = w[:, 0] @ one / (norms * np.linalg.norm(one))
+            own, other = length[label] * _psi(cosine[label]), np.delete(length * cosine, label)
             found.append(_lse(np.array([own, *other])) - own)
         return np.array(found)
 
@@ -82,6 +103,15 @@ TABLE: dict[str, tuple[Callable[..., losses.PrototypeLoss], Callable[..., Any]]]
         _softmax(lambda s: 20 * _arc(s), lambda s: 20 * s, lambda q: float(q.max())),
     ),
     "cos_face": (losses.CosFaceLoss, _softmax(lambda s: 64 * (s - 0.35), lambda s: 64 * s)),
+    "normalized_softmax": (
+        losses.NormalizedSoftmaxLoss,
+        _softmax(lambda s: s / 0.05, lambda s: s / 0.05),
+    ),
+    "sphere_face": (losses.SphereFaceLoss, _multiplied(prototypes_keep_norms=False)),
+    "large_margin_softmax": (
+        losses.LargeMarginSoftmaxLoss,
+        _multiplied(prototypes_keep_norms=True),
+    ),
     "proxy_nca": (
         losses.ProxyNCALoss,
         _softmax(lambda s: -9 * (2 - 2 * s), lambda s: -9 * (2 - 2 * s)),
@@ -92,6 +122,7 @@ TABLE: dict[str, tuple[Callable[..., losses.PrototypeLoss], Callable[..., Any]]]
     ),
     "proxy_anchor": (losses.ProxyAnchorLoss, _proxy_anchor),
 }
+WITH_NORMS = ("sphere_face", "large_margin_softmax")
 every_loss = pytest.mark.parametrize("name", TABLE)
 by_example = pytest.mark.parametrize("name", [n for n in TABLE if n != "proxy_anchor"])
 
@@ -110,6 +141,8 @@ def prototypes(loss: losses.PrototypeLoss) -> np.ndarray:
 def expected(name: str, y: np.ndarray, x: np.ndarray, w: np.ndarray) -> Any:
     w = w.reshape(CLASSES, -1, D).astype("float64")
     x = x.astype("float64")
+    if name in WITH_NORMS:
+        return TABLE[name][1](y, x, w)
     unit = [a / np.linalg.norm(a, axis=-1, keepdims=True) for a in (x, w)]
     return TABLE[name][1](y, *unit)
 
@@ -155,6 +188,9 @@ BUILD: dict[str, Callable[..., losses.PrototypeLoss]] = {
     "ArcFaceLoss": lambda margin=28.6, **k: losses.ArcFaceLoss(7, 6, np.radians(margin), **k),
     "SubCenterArcFaceLoss": lambda **k: losses.ArcFaceLoss(7, 6, np.radians(28.6), **k),
     "CosFaceLoss": lambda **k: losses.CosFaceLoss(7, 6, **k),
+    "NormalizedSoftmaxLoss": lambda **k: losses.NormalizedSoftmaxLoss(7, 6, **k),
+    "SphereFaceLoss": lambda **k: losses.SphereFaceLoss(7, 6, **k),
+    "LargeMarginSoftmaxLoss": lambda **k: losses.LargeMarginSoftmaxLoss(7, 6, **k),
     "ProxyNCALoss": lambda softmax_scale, **k: losses.ProxyNCALoss(7, 6, 1 / softmax_scale, **k),
     "ProxyAnchorLoss": lambda **k: losses.ProxyAnchorLoss(7, 6, **k),
     "SoftTripleLoss": lambda **k: losses.SoftTripleLoss(7, 6, regularization=0.0, **k),
@@ -173,10 +209,13 @@ def test_values_of_pytorch_metric_learning(golden: Golden) -> None:
         assert_close(gradient, golden[key], 1e-8, key)
 
 
-@pytest.mark.parametrize("golden", [g for g in GOLDEN if g.case["loss"] == "AngularLoss"], ids=str)
-def test_angular_of_pytorch_metric_learning(golden: Golden) -> None:
+OF_PAIRS = ("AngularLoss", "TupletMarginLoss")
+
+
+@pytest.mark.parametrize("golden", [g for g in GOLDEN if g.case["loss"] in OF_PAIRS], ids=str)
+def test_pair_losses_of_pytorch_metric_learning(golden: Golden) -> None:
     y, ref_y = golden["y"], golden.get("ref_y")
-    loss, arrays, keys = pml.AngularLoss(), [golden["x"]], ["dx"]
+    loss, arrays, keys = getattr(pml, golden.case["loss"])(), [golden["x"]], ["dx"]
     if ref_y is not None:
         arrays, keys = [golden["x"], golden["ref_x"]], ["dx", "dref"]
     with float64():

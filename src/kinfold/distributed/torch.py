@@ -112,6 +112,10 @@ class Ranks(NamedTuple):
         """`x`, whose gradient the mean over ranks will divide by their number."""
         return _Reported.apply(x, x, self.size)
 
+    def shared(self, x: torch.Tensor) -> torch.Tensor:
+        """`x`, alike on each rank and used alike, of whose gradient each has an equal share."""
+        return _Reported.apply(x, x, 1 / self.size)
+
     def added(self, value: torch.Tensor) -> torch.Tensor:
         """The sum over ranks [n], alike on each, of which each has the gradient of its part."""
         return _Reported.apply(value, collectives.all_reduce(value.detach().clone()), 1)
@@ -219,7 +223,7 @@ class _LogAdded(torch.autograd.Function):
 
 class _Reported(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, own: Any, every: Any, size: int) -> Any:
+    def forward(ctx: Any, own: Any, every: Any, size: float) -> Any:
         ctx.size = size
         return every.clone()
 

@@ -21,8 +21,9 @@ class PrototypeLoss(TrainableLoss):
 
         -log(exp(p(s_y)) / (exp(p(s_y)) + sum_{c != y} exp(n(s_c))))
 
-    A subclass defines the logits p and n. Embeddings and prototypes are scaled to unit norm. The
-    classes are processed in blocks, so that no [batch, classes] matrix is held.
+    A subclass defines the logits p and n. Embeddings and prototypes are scaled to unit norm, unless
+    it says otherwise. The classes are processed in blocks, so that no [batch, classes] matrix is
+    held.
 
     Args:
         num_classes: number of classes; labels are ids from 0 up to it.
@@ -39,6 +40,10 @@ class PrototypeLoss(TrainableLoss):
             the loss after the process group.
         prototypes_per_class: number of prototypes of each class.
     """
+
+    # Whether they are scaled to unit norm before they are compared.
+    normalizes_examples = True
+    normalizes_prototypes = True
 
     def __init__(
         self,
@@ -86,8 +91,9 @@ class PrototypeLoss(TrainableLoss):
         """Similarity of examples to classes.
 
         Args:
-            x: floating [n, d], of unit norm.
-            prototypes: floating [b, d] or [b, prototypes_per_class, d], of unit norm.
+            x: floating [n, d], of unit norm if the loss normalizes examples.
+            prototypes: floating [b, d] or [b, prototypes_per_class, d], of unit norm if the loss
+                normalizes prototypes.
 
         Returns:
             Floating [n, b].
@@ -144,13 +150,18 @@ class PrototypeLoss(TrainableLoss):
         checks.same_count(y, x, ("y_true", "y_pred"))
         checks.size(x, self.embedding_size, "y_pred", "embedding_size")
         checks.class_ids(y, self.num_classes, "y_true")
-        return y, unit_rows(at_least_float32(x))
+        x = at_least_float32(x)
+        return y, unit_rows(x) if self.normalizes_examples else x
 
     def _rows(self, y: Tensor, x: Tensor) -> Tensor:
         prototypes, (own, other) = current(self.prototypes), self._own_and_other(y, x)
-        rows = softplus(other - self.positive_logit(own))
+        rows = self._combined(own, other, x, y)
         rows = or_nan(rows_or_nan(rows, x), prototypes)
         return ops.where(self._known(y), rows, ops.full_like(rows, float("nan")))
+
+    def _combined(self, own: Tensor, other: Tensor, x: Tensor, y: Tensor) -> Tensor:
+        """Loss of each example [n], from its two results of `_own_and_other`."""
+        return softplus(other - self.positive_logit(own))
 
     def _own_and_other(self, y: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
         """Similarity to the own class [n], 0 if it is not here; log-sum-exp of the others [n]."""
@@ -174,7 +185,7 @@ class PrototypeLoss(TrainableLoss):
         y, weights, x = rows.each(y, weights, ranks.averaged(x))
         own, other = self._own_and_other(y, x)
         own, other = ranks.added(own), ranks.log_added(other)
-        loss = rows_or_nan(softplus(other - self.positive_logit(own)), x)
+        loss = rows_or_nan(self._combined(own, other, ranks.shared(x), y), x)
         loss = ops.where(self._known(y), loss, ops.full_like(loss, float("nan")))
         counted = ops.ones_like(loss, dtype="bool")
         return reduced(ops.sum(loss * weights), counted, weights, self.reduction)
@@ -185,7 +196,9 @@ class PrototypeLoss(TrainableLoss):
 
     def _block(self, x: Tensor, prototypes: Tensor, y: Tensor, ids: Tensor) -> Any:
         """Similarities to the own class, 0 for others [n, b]; logits of the others, else -inf."""
-        similarity = self.similarity(x, unit_rows(prototypes))
+        if self.normalizes_prototypes:
+            prototypes = unit_rows(prototypes)
+        similarity = self.similarity(x, prototypes)
         own = ops.equal(ops.expand_dims(y, 1), ops.expand_dims(ids, 0))
         logit = ops.where(own, -float("inf"), self.negative_logit(similarity))
         return ops.where(own, similarity, 0.0), logit

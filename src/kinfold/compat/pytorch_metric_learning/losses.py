@@ -153,6 +153,13 @@ class NTXentLoss(Loss):
         super().__init__(lambda **k: (terms.NTXent(temperature, **k),))
 
 
+class TupletMarginLoss(Loss):
+    """Tuplet margin loss, its mean over positive pairs; `margin` is in degrees."""
+
+    def __init__(self, margin: float = 5.73, scale: float = 64) -> None:
+        super().__init__(lambda **k: (terms.TupletMargin(margin, scale, **k),))
+
+
 class AngularLoss(Loss):
     """Angular loss, its mean over positive pairs; as in the peer, negatives keep their norms."""
 

@@ -76,6 +76,17 @@ class NTXent(losses.NTXentLoss):
         return ops.where(any_in_row(negative), total, ops.zeros_like(total)), count
 
 
+class TupletMargin(losses.TupletMarginLoss):
+    """A pair counts whether or not there are negatives beside it; without, it counts as 0."""
+
+    def valid_anchors(self, positive: Tensor, negative: Tensor) -> Tensor:
+        return any_in_row(positive)
+
+    def per_anchor(self, distance: Tensor, positive: Tensor, negative: Tensor) -> Any:
+        total, count = super().per_anchor(distance, positive, negative)
+        return ops.where(any_in_row(negative), total, ops.zeros_like(total)), count
+
+
 class Angular(losses.AngularLoss):
     """Anchors and positives of unit norm, negatives as they are; every positive pair counts."""
 
