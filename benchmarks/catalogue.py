@@ -159,6 +159,7 @@ CATALOGUE = (
     _ours("NormalizedSoftmaxLoss", "NormalizedSoftmaxLoss", by_class=True),
     _ours("SphereFaceLoss", "SphereFaceLoss", by_class=True),
     _ours("LargeMarginSoftmaxLoss", "LargeMarginSoftmaxLoss", by_class=True),
+    _ours("P2SGradLoss", by_class=True),
     _ours("ProxyAnchorLoss", "ProxyAnchorLoss", by_class=True),
     _ours("ProxyNCALoss", "ProxyNCALoss", by_class=True),
     _ours("SoftTripleLoss", "SoftTripleLoss", by_class=True),

@@ -37,6 +37,7 @@ LOSSES = {
     "normalized-softmax": "NormalizedSoftmaxLoss",
     "sphere-face": "SphereFaceLoss",
     "large-margin-softmax": "LargeMarginSoftmaxLoss",
+    "p2s-grad": "P2SGradLoss",
     "proxy-nca": "ProxyNCALoss",
     "proxy-anchor": "ProxyAnchorLoss",
     "soft-triple": "SoftTripleLoss",

@@ -91,7 +91,14 @@ def checks() -> dict[str, Check]:
     add("info_nce-none", lambda: losses.InfoNCELoss(reduction="none"), pairs)
     add("info_nce-empty", losses.InfoNCELoss, pairs, empty=True)
     add("sig_lip", losses.SigLIPLoss, pairs, weights=weights)
-    of_angles = ("ArcFace", "CosFace", "NormalizedSoftmax", "SphereFace", "LargeMarginSoftmax")
+    of_angles = (
+        "ArcFace",
+        "CosFace",
+        "NormalizedSoftmax",
+        "SphereFace",
+        "LargeMarginSoftmax",
+        "P2SGrad",
+    )
     for name in (*of_angles, "ProxyNCA", "ProxyAnchor", "SoftTriple"):
         loss = getattr(losses, f"{name}Loss")
         add(name, lambda loss=loss: with_prototypes(loss(5, 8)), weights=weights)

@@ -25,6 +25,7 @@ PEERS = [
     ("SphereFaceLoss", losses.SphereFaceLoss, {}, 1),
     ("SphereFaceLoss", losses.SphereFaceLoss, {"margin": 3, "scale": 8.0}, 1),
     ("LargeMarginSoftmaxLoss", losses.LargeMarginSoftmaxLoss, {}, 1),
+    ("P2SGradLoss", lambda embedding_size, **k: losses.P2SGradLoss(embedding_size, **k), {}, 1),
 ]
 
 
@@ -41,6 +42,8 @@ def main() -> None:
         at = torch.tensor(x, requires_grad=True)
         value = loss(at, torch.tensor(y))
         value.backward()
+        if name == "P2SGradLoss":  # scales its prototypes in place, so its gradient is not across
+            w.grad -= (w.grad * w.detach()).sum(0) * w.detach()
         cases.append({"name": f"case{i}", "loss": name, "arguments": arguments})
         found = {"y": y, "x": x, "value": value.item(), "dx": at.grad}
         found |= {"w": _by_class(w.detach(), centers), "dw": _by_class(w.grad, centers)}

@@ -43,6 +43,7 @@ LOSSES <- list(
   normalized_softmax = of_classes("NormalizedSoftmaxLoss", temperature = 0.05),
   sphere_face = of_classes("SphereFaceLoss", margin = 4, scale = 1),
   large_margin_softmax = of_classes("LargeMarginSoftmaxLoss", margin = 4, scale = 1),
+  p2s_grad = of_classes("P2SGradLoss"),
   proxy_nca = of_classes("ProxyNCALoss", temperature = 1 / 9),
   proxy_anchor = of_classes("ProxyAnchorLoss", margin = 0.1, alpha = 32),
   soft_triple = of_classes("SoftTripleLoss",

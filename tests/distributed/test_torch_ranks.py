@@ -119,7 +119,7 @@ def of_shards(loss: Any, rank: int, size: int) -> list[Any]:
     return [values, *(v.value.detach().numpy() for v in (kernel, loss.prototypes))]
 
 
-SHARDED = ("ArcFace", "CosFace", "ProxyNCA", "NormalizedSoftmax", "SphereFace")
+SHARDED = ("ArcFace", "CosFace", "ProxyNCA", "NormalizedSoftmax", "SphereFace", "P2SGrad")
 
 
 def sharded_loss(name: str) -> Any:

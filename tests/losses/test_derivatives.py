@@ -32,6 +32,7 @@ PROTOTYPES = {
     "normalized_softmax": losses.NormalizedSoftmaxLoss,
     "sphere_face": losses.SphereFaceLoss,
     "large_margin_softmax": losses.LargeMarginSoftmaxLoss,
+    "p2s_grad": losses.P2SGradLoss,
     "proxy_nca": losses.ProxyNCALoss,
     "soft_triple": losses.SoftTripleLoss,
     "proxy_anchor": losses.ProxyAnchorLoss,

@@ -22,6 +22,7 @@ from kinfold.losses.multi_similarity import MultiSimilarityLoss as MultiSimilari
 from kinfold.losses.n_pairs import NPairsLoss as NPairsLoss
 from kinfold.losses.normalized_softmax import NormalizedSoftmaxLoss as NormalizedSoftmaxLoss
 from kinfold.losses.nt_xent import NTXentLoss as NTXentLoss
+from kinfold.losses.p2s_grad import P2SGradLoss as P2SGradLoss
 from kinfold.losses.prototypes import PrototypeLoss as PrototypeLoss
 from kinfold.losses.proxy_anchor import ProxyAnchorLoss as ProxyAnchorLoss
 from kinfold.losses.proxy_nca import ProxyNCALoss as ProxyNCALoss
