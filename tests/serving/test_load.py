@@ -56,7 +56,7 @@ def test_two_hundred_at_once_find_what_each_finds_alone(
         async with httpx.AsyncClient(base_url=url, timeout=60, limits=limits) as client:
             alone = [await search(client, path) for path in paths[:50]]
             held = []
-            for _ in range(6):
+            for _ in range(12):
                 together = await asyncio.gather(*(search(client, path) for path in paths))
                 assert len(together) == 200
                 held.append(memory())
@@ -77,7 +77,8 @@ def test_two_hundred_at_once_find_what_each_finds_alone(
             [near["distance"] for near in second["neighbours"]],
             atol=1e-5,
         )
-    assert held[-1] - held[1] < 40, held  # 800 searches later
+    # Buffers of threads grow for some 1,400 searches, on JAX by 45 MiB, and then no more.
+    assert held[-1] - held[7] < 20, held  # 800 searches later
 
 
 def test_a_reload_loses_no_request(run: Path, photos: Path, tmp_path: Path) -> None:
@@ -152,7 +153,7 @@ def test_one_search_that_fails_spoils_no_other(run: Path) -> None:
     first, second, third = asyncio.run(asked())
     assert isinstance(second, ValueError)
     for _, found in (first, third):
-        assert found.ids[:, 0].tolist() == used.index.ids[:3].tolist()
+        assert found.ids[:, 0].tolist() == used.run.index.ids[:3].tolist()
 
 
 def started(*arguments: object, **environment: str) -> tuple[subprocess.Popen[str], str]:
