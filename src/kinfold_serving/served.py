@@ -82,6 +82,8 @@ class ServedRun:
     def __init__(self, run: Trained) -> None:
         self.run, self.path, self.shape = run, run.path, run.embedder.shape
         self.takes_images = run.embedder.takes_images
+        # Now: JAX takes the weights away while it embeds, and `read` runs beside that.
+        self._identity = run.identity
         self.sizes: tuple[int, ...] = (1, 8, 64)  # which a backend that compiles does once for each
 
     def embed(self, examples: np.ndarray) -> np.ndarray:
@@ -89,6 +91,7 @@ class ServedRun:
 
     def read(self) -> tuple[Index, str, Calibration]:
         fresh = type(self.run)(self.run.kept)
+        fresh.identity = self._identity
         if not len(fresh.index):
             raise ValueError(f"The index of {self.path} is empty: there is nothing to search in.")
         return fresh.index, fresh.index.distance.name, fresh.calibration()

@@ -65,7 +65,12 @@ def decode_all(
     if decoders is None:
         return list(_pool().map(lambda opener: _decoded(opener, size, channels), openers))
     given = list(_pool().map(_given, openers))
-    images = [image for image in given if not isinstance(image, str)]
+    # The processes that decode may have begun in another folder.
+    images = [
+        image.absolute() if isinstance(image, Path) else image
+        for image in given
+        if not isinstance(image, str)
+    ]
     found = iter(decoders(images, size, channels))
     return [image if isinstance(image, str) else next(found) for image in given]
 
