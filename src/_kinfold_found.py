@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,6 +27,13 @@ class Neighbours(NamedTuple):
     distances: np.ndarray
     labels: np.ndarray
     metadata: np.ndarray
+
+
+def objects(values: Iterable[Any], count: int) -> np.ndarray:
+    """A column of an index, object [count]; NumPy would make more dimensions of lists."""
+    out = np.empty(count, object)
+    out[:] = list(values)
+    return out
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from _kinfold_found import Neighbours
+from _kinfold_found import Neighbours, objects
 
 _ROWS = 1 << 16  # vectors that are compared at once
 
@@ -58,7 +58,7 @@ class Items:
         table = pyarrow.parquet.read_table(folder / head["files"]["items"])
         ids, labels, metadata = (table[name].to_pylist() for name in ("id", "label", "metadata"))
         metadata = [one and json.loads(one) for one in metadata]
-        return cls(vectors, *map(_objects, (ids, labels, metadata)))
+        return cls(vectors, *(objects(column, len(ids)) for column in (ids, labels, metadata)))
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -94,12 +94,6 @@ class Items:
 
 def _unit(x: np.ndarray) -> np.ndarray:
     return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), np.float32(1e-12))
-
-
-def _objects(column: list[Any]) -> np.ndarray:
-    out = np.empty(len(column), object)
-    out[:] = column
-    return out
 
 
 def _nearest(x: np.ndarray, vectors: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:

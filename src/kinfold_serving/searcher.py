@@ -11,11 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from _kinfold_found import Neighbours
-from kinfold_serving.served import Served
+from kinfold_serving.served import LARGE, SMALL, Served
 from kinfold_serving.snapshot import Snapshot
 
 MOST_WAITING = 4096  # examples; more are refused until some are done
-_LARGE, _SMALL = 64, 8  # examples embedded at once, which are sizes that the embedder fills up to
 
 
 class BusyError(RuntimeError):
@@ -102,7 +101,7 @@ class Searcher:
     def _more(self, first: _Job) -> tuple[list[_Job], _Job | None, bool]:
         """Take jobs that wait behind the first, up to a full batch; the one too many; the end."""
         jobs, rows = [first], len(first.examples)
-        most = _LARGE if self.waiting >= _LARGE else _SMALL
+        most = LARGE if self.waiting >= LARGE else SMALL
         while rows < most:
             try:
                 job = self._jobs.get_nowait()

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from kinfold.trained import Trained
 
 
+SMALL, LARGE = 8, 64  # examples embedded at once, which are sizes that a run fills up to
+
+
 class Index(Protocol):
     """What is searched in."""
 
@@ -82,16 +85,17 @@ class ServedRun:
     def __init__(self, run: Trained) -> None:
         self.run, self.path, self.shape = run, run.path, run.embedder.shape
         self.takes_images = run.embedder.takes_images
-        # Now: JAX takes the weights away while it embeds, and `read` runs beside that.
-        self._identity = run.identity
-        self.sizes: tuple[int, ...] = (1, 8, 64)  # which a backend that compiles does once for each
+        self.sizes: tuple[int, ...] = (
+            1,
+            SMALL,
+            LARGE,
+        )  # which a backend that compiles does once for each
 
     def embed(self, examples: np.ndarray) -> np.ndarray:
         return self.run.embedder.of_arrays(examples)
 
     def read(self) -> tuple[Index, str, Calibration]:
-        fresh = type(self.run)(self.run.kept)
-        fresh.identity = self._identity
+        fresh = self.run.again()
         if not len(fresh.index):
             raise ValueError(f"The index of {self.path} is empty: there is nothing to search in.")
         return fresh.index, fresh.index.distance.name, fresh.calibration()

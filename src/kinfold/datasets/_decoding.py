@@ -65,12 +65,7 @@ def decode_all(
     if decoders is None:
         return list(_pool().map(lambda opener: _decoded(opener, size, channels), openers))
     given = list(_pool().map(_given, openers))
-    # The processes that decode may have begun in another folder.
-    images = [
-        image.absolute() if isinstance(image, Path) else image
-        for image in given
-        if not isinstance(image, str)
-    ]
+    images = [image for image in given if not isinstance(image, str)]
     found = iter(decoders(images, size, channels))
     return [image if isinstance(image, str) else next(found) for image in given]
 
@@ -85,7 +80,7 @@ def _given(opener: Opener) -> Path | bytes | str:
     try:
         file = opener()
         if isinstance(file, Path):
-            return file
+            return file.absolute()  # the processes that decode may have begun in another folder
         with file:
             return file.read()
     except Exception as error:  # whatever the file is in is damaged or gone

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from _kinfold_found import objects
+
 Where = Mapping[str, Any]
 LABEL = "label"  # the name under which `where` finds the label
 
@@ -99,7 +101,7 @@ class Items:
         if ids is None:
             if text:
                 raise ValueError("The ids of this index are strings, so pass `ids` to `add`.")
-            return _objects(range(self.next_id, self.next_id + count), count)
+            return objects(range(self.next_id, self.next_id + count), count)
         found = _column(count, ids, "ids", (int, str), "all integers or all strings")
         kinds = {type(one) for one in found.tolist()}
         if len(kinds) > 1 or (len(self) and count and type(self.ids[0]) not in kinds):
@@ -120,16 +122,10 @@ def _plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
-def _objects(values: Iterable[Any], count: int) -> np.ndarray:
-    out = np.empty(count, object)
-    out[:] = list(values)
-    return out
-
-
 def _column(count: int, given: Any, name: str, kinds: tuple[type, ...], words: str) -> np.ndarray:
     """object [n] of a column that was given, or of None."""
     if given is None:
-        return _objects([None] * count, count)
+        return objects([None] * count, count)
     values = given.tolist() if hasattr(given, "tolist") else list(given)
     values = [_plain(one) for one in values]
     if len(values) != count:
@@ -146,7 +142,7 @@ def _column(count: int, given: Any, name: str, kinds: tuple[type, ...], words: s
     ]
     if wrong:
         raise TypeError(f"`{name}` must be {words}. Received {wrong[0]!r}.")
-    return _objects(values, count)
+    return objects(values, count)
 
 
 def _metadata(count: int, given: Any) -> np.ndarray:

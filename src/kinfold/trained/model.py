@@ -163,6 +163,15 @@ class Trained:
             self._thresholds = {state: self.thresholds.search(self.index, far)}
         return self._thresholds[state]
 
+    def again(self) -> Trained:
+        """The same model, with the index and the calibration as they are now.
+
+        It reads no weights: on JAX they are away while another thread embeds.
+        """
+        other = Trained(self.kept)
+        other.identity = self.identity
+        return other
+
     def calibration(self) -> Calibration:
         """Both thresholds as they are now, as far as the run can tell them."""
         pair = query = None

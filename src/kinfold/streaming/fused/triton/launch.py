@@ -73,7 +73,7 @@ def forward(plan: Plan, scale: torch.Tensor, anchors: Side, references: Side) ->
 
 
 def programs_of(own: torch.Tensor, other: torch.Tensor, tile: Tile) -> tuple[int, int]:
-    """How many programs write a block, one a tile."""
+    """The number of programs that write a block, along its rows and columns: one per tile."""
     return -(-len(own) // tile.rows), -(-len(other) // tile.columns)
 
 
