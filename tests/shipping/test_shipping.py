@@ -87,6 +87,30 @@ def test_fewer_bits_are_smaller_and_say_what_they_lose(run: Path, tmp_path: Path
         np.testing.assert_allclose(embeds(x[:3]), embeds(x)[:3], atol=1e-2)
 
 
+# Opens a model three times and closes them, the oldest first; then a child ends.
+OPENED = """
+import signal, subprocess, sys
+from pathlib import Path
+from kinfold.shipping import FORMATS
+signal.signal(signal.SIGCHLD, lambda *_: None)  # as PyTorch's loader does
+opened = [FORMATS["openvino"].opened(Path(sys.argv[1])) for _ in range(3)]
+while opened:
+    del opened[0]
+subprocess.run(["true"], check=True)
+print("alive")
+"""
+
+
+@torch_only
+def test_a_child_may_end_after_models_were_closed(run: Path, tmp_path: Path) -> None:
+    export(run, tmp_path / "bundle", "openvino")
+    model = tmp_path / "bundle" / FORMATS["openvino"].file
+    done = subprocess.run(
+        [sys.executable, "-c", OPENED, str(model)], capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout) == (0, "alive\n"), done.stderr
+
+
 @torch_only
 def test_answers_as_the_run(run: Path, bundle: Path, photos: Path) -> None:
     files = [photos / f"class {k}" / "0.png" for k in range(6)]

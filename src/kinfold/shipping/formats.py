@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import warnings
 from collections.abc import Callable
@@ -183,11 +184,22 @@ def _litert(path: Path) -> Embeds:
 
 
 def _openvino(path: Path) -> Embeds:
+    exact = {"INFERENCE_PRECISION_HINT": "f32"}  # some processors take bfloat16 by themselves
+    compiled = _openvino_core().compile_model(path, "CPU", exact)
+    return lambda x: compiled(x)[0]
+
+
+@functools.cache
+def _openvino_core() -> Any:
+    """OpenVINO's runtime: one for the process, and for as long as it lives.
+
+    Each takes the stack that signals are handled on, and gives back the one that it found. Of two,
+    the first to go frees the stack that the second then gives back: the next signal ends the
+    process. PyTorch's loader sets such a handler for the end of a child.
+    """
     import openvino
 
-    exact = {"INFERENCE_PRECISION_HINT": "f32"}  # some processors take bfloat16 by themselves
-    compiled = openvino.Core().compile_model(openvino.Core().read_model(path), "CPU", exact)
-    return lambda x: compiled(x)[0]
+    return openvino.Core()
 
 
 def _torch(path: Path) -> Embeds:
