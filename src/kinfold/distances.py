@@ -103,7 +103,7 @@ class Euclidean(Distance):
         return squares.known(r)
 
     def pairwise(self, x: Tensor, r: Tensor, known: Tensor | None = None) -> Tensor:
-        return squares.root(squares.squared(x, r, known))
+        return squares.distance(x, r, known)
 
     def paired(self, x: Tensor, r: Tensor) -> Tensor:
         return square_root(_square(x - r))

@@ -1,4 +1,4 @@
-"""Squared distances ||x - r||^2 of all pairs of rows, which rounding does not cancel.
+"""Squared distances ||x - r||^2 of all pairs of rows, and roots, which rounding does not cancel.
 
 ||x||^2 + ||r||^2 - 2 x.r takes one matrix product, but its error is a part of ||x||^2 + ||r||^2: of
 rows that are closer than that it tells nothing. Such pairs, below `NEAR` of that sum, are few in
@@ -14,7 +14,7 @@ from keras import ops
 
 from kinfold.core import backends
 from kinfold.core.checks import Tensor
-from kinfold.core.numerics import at_least_float32, by_hand, square_root
+from kinfold.core.numerics import at_least_float32
 
 # At this part of ||x||^2 + ||r||^2 the root of a square is right to about 3e-4 in float32, to 6e-6
 # in float64. Rows of unit norm are that near where they are 0.016 apart, or 5e-6 in float64.
@@ -41,9 +41,10 @@ def squared(x: Tensor, r: Tensor, known: Tensor | None = None) -> Tensor:
     return ops.cast(_backend().squared(at_least_float32(x), at_least_float32(r), known), dtype)
 
 
-def root(square: Tensor) -> Tensor:
-    """sqrt of what `squared` returned, with gradient 0 at 0."""
-    return _backend().Root.apply(square) if by_hand() else square_root(square)
+def distance(x: Tensor, r: Tensor, known: Tensor | None = None) -> Tensor:
+    """||x - r||, the root of `squared`, with gradient 0 at 0."""
+    dtype = keras.backend.standardize_dtype(x.dtype)
+    return ops.cast(_backend().distance(at_least_float32(x), at_least_float32(r), known), dtype)
 
 
 def known(r: Tensor) -> Tensor:

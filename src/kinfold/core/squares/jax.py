@@ -16,12 +16,19 @@ def known(r: jax.Array) -> jax.Array:
 
 @partial(jax.jit, inline=True)  # eager callers would compile the two ways at every call
 def squared(x: jax.Array, r: jax.Array, known_of_r: jax.Array | None) -> jax.Array:
-    return _squared(x, r, known_of_r)[0]
+    return _between(False, x, r, known_of_r)[0]
 
 
-@jax.custom_jvp
-def _squared(x: Any, r: Any, known_of_r: Any) -> tuple[Any, Any]:
+@partial(jax.jit, inline=True)
+def distance(x: jax.Array, r: jax.Array, known_of_r: jax.Array | None) -> jax.Array:
+    """Roots come out of the `cond`: they are written once, and not taken again by each reader."""
+    return _between(True, x, r, known_of_r)[0]
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _between(root: bool, x: Any, r: Any, known_of_r: Any) -> tuple[Any, Any]:
     """[t, m], and whether different rows were too near for the matrix product."""
+    of_square = jnp.sqrt if root else lambda square: square
     centre = _centre(r)
     from_x, from_r = x - centre, r - centre
     theirs, marks = (_norms(from_r), _marks(r)) if known_of_r is None else known_of_r.T
@@ -33,10 +40,10 @@ def _squared(x: Any, r: Any, known_of_r: Any) -> tuple[Any, Any]:
 
     def by_product(x: Any, r: Any, *parts: Any) -> Any:
         square, near = value(*parts)
-        return jnp.where(near, 0.0, square)  # what is near here is equal
+        return of_square(jnp.where(near, 0.0, square))  # what is near here is equal
 
     def by_differences(x: Any, r: Any, *_: Any) -> Any:
-        return _over_columns(lambda a, b: (a - b) ** 2, x, r)
+        return of_square(_over_columns(lambda a, b: (a - b) ** 2, x, r))
 
     _, near = value(ours, theirs, dot)
     different = jnp.any(near & (_marks(x)[:, None] != marks))
@@ -44,11 +51,11 @@ def _squared(x: Any, r: Any, known_of_r: Any) -> tuple[Any, Any]:
     return jax.lax.cond(different, *ways, x, r, ours, theirs, dot), different
 
 
-@_squared.defjvp
-def _squared_jvp(primals: Any, tangents: Any) -> Any:
+@_between.defjvp
+def _between_jvp(root: bool, primals: Any, tangents: Any) -> Any:
     x, r, _ = primals
     dx, dr, _ = tangents
-    square, different = _squared(*primals)
+    found, different = _between(root, *primals)
 
     def none(x: Any, r: Any, *_: Any) -> Any:
         return jnp.zeros((len(x), len(r)), x.dtype)
@@ -58,10 +65,13 @@ def _squared_jvp(primals: Any, tangents: Any) -> Any:
     exact = jax.lax.cond(different, _differential, none, x, r, dx, dr)
     dx, dr = (jnp.where(different, 0.0, change) for change in (dx, dr))
     centre = _centre(r)
-    x, r = x - centre, r - centre
+    x, r = 2.0 * (x - centre), 2.0 * (r - centre)  # so that the [t, m] is not multiplied anew
     along = jnp.sum(x * dx, axis=-1)[:, None] + jnp.sum(r * dr, axis=-1)
-    change = exact + 2.0 * (along - dx @ r.T - x @ dr.T)
-    return (square, different), (change, jnp.zeros(different.shape, jax.dtypes.float0))
+    change = exact + along + dx @ -r.T + -x @ dr.T
+    if root:
+        apart = found != 0  # at 0 the gradient is 0
+        change = change * jnp.where(apart, 0.5 / jnp.where(apart, found, 1.0), 0.0)
+    return (found, different), (change, jnp.zeros(different.shape, jax.dtypes.float0))
 
 
 def _centre(r: Any) -> Any:

@@ -14,11 +14,19 @@ def known(r: tf.Tensor) -> tf.Tensor:
 
 
 def squared(x: tf.Tensor, r: tf.Tensor, known: tf.Tensor | None) -> tf.Tensor:
+    return _between(x, r, known, root=False)
+
+
+def distance(x: tf.Tensor, r: tf.Tensor, known: tf.Tensor | None) -> tf.Tensor:
+    return _between(x, r, known, root=True)
+
+
+def _between(x: tf.Tensor, r: tf.Tensor, known: tf.Tensor | None, root: bool) -> tf.Tensor:
     theirs, marks = (_norms(r), _marks(r)) if known is None else tf.unstack(known, axis=1)
 
     @tf.custom_gradient
-    def square(x: Any, r: Any) -> Any:
-        value, different = _by_product(x, r, theirs, marks)
+    def between(x: Any, r: Any) -> Any:
+        value, different = _by_product(x, r, theirs, marks, root)
 
         def pull(a: Any, b: Any, g: Any, of_columns: bool) -> Any:
             def in_float64() -> Any:
@@ -31,35 +39,35 @@ def squared(x: tf.Tensor, r: tf.Tensor, known: tf.Tensor | None) -> tf.Tensor:
             return tf.where(different, exact, product)
 
         def backward(g: Any) -> Any:
+            if root:
+                g = g * tf.math.divide_no_nan(0.5 * tf.ones_like(value), value)
             return pull(x, r, g, False), pull(r, x, g, True)
 
         return value, backward
 
-    return square(x, r)
+    return between(x, r)
 
 
-def _by_product(x: Any, r: Any, theirs: Any, marks: Any) -> tuple[Any, Any]:
+def _by_product(x: Any, r: Any, theirs: Any, marks: Any, root: bool) -> tuple[Any, Any]:
     """By a matrix product where it tells; and whether different rows are too near for it."""
-    ours, dot = _norms(x), tf.matmul(x, r, transpose_b=True)
+    of_square = tf.sqrt if root else tf.identity
+    ours, dot = _norms(x)[:, None], tf.matmul(x, r, transpose_b=True)
+    square = ours - 2.0 * dot + theirs
+    near = square < NEAR[x.dtype.name] * (ours + theirs)
+    value = of_square(tf.where(near, tf.zeros_like(square), square))  # what is near is equal, but
+    unequal = (value == 0) & (_marks(x)[:, None] != marks)
+    different = tf.reduce_sum(tf.cast(unequal, "int32")) > 0
 
-    def values() -> tuple[Any, Any]:
-        square = ours[:, None] - 2.0 * dot + theirs
-        return square, square < NEAR[x.dtype.name] * (ours[:, None] + theirs)
-
-    def otherwise() -> Any:
+    def exact(_: Any, value: Any) -> tuple[Any, Any]:
         if x.dtype == tf.float64:
-            return _by_differences(x, r)
-        x64, r64 = tf.cast(x, "float64"), tf.cast(r, "float64")
-        return tf.cast(_by_product(x64, r64, _norms(r64), _marks(r64))[0], x.dtype)
+            found = of_square(_by_differences(x, r))
+        else:
+            x64, r64 = tf.cast(x, "float64"), tf.cast(r, "float64")
+            found = tf.cast(_by_product(x64, r64, _norms(r64), _marks(r64), root)[0], x.dtype)
+        return tf.constant(False), tf.ensure_shape(found, value.shape)
 
-    def product() -> Any:
-        # In a graph XLA computes them here once more, which is quicker than to store them.
-        square, near = found if tf.executing_eagerly() else values()
-        return tf.where(near, tf.zeros_like(square), square)
-
-    found = values()
-    different = tf.reduce_any(found[1] & (_marks(x)[:, None] != marks))
-    return tf.cond(different, otherwise, product), different
+    # A loop of one round or none: what it starts with is written once, and read by all.
+    return tf.while_loop(lambda again, _: again, exact, (different, value))[1], different
 
 
 @functools.partial(tf.function, jit_compile=True, autograph=False)  # holds no [t, m, d]

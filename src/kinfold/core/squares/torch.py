@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 
+from kinfold.core.numerics import by_hand, square_root
 from kinfold.core.squares import NEAR
 from kinfold.core.torch_numerics import full_precision
 
@@ -26,6 +27,11 @@ def squared(x: torch.Tensor, r: torch.Tensor, known: torch.Tensor | None) -> tor
     if torch.jit.is_tracing() or torch._C._are_functorch_transforms_active():
         return _by_column(x, r)  # what is computed may not depend on values
     return Squared.apply(x, r, known)
+
+
+def distance(x: torch.Tensor, r: torch.Tensor, known: torch.Tensor | None) -> torch.Tensor:
+    square = squared(x, r, known)
+    return Root.apply(square) if by_hand() else square_root(square)
 
 
 def known(r: torch.Tensor) -> torch.Tensor:
