@@ -63,7 +63,7 @@ class CrossBatchMemory(keras.layers.Layer):
         warmup: int = 0,
         name: str | None = None,
     ) -> None:
-        check_loss(loss)
+        loss = check_loss(loss)
         # Embeddings stay in the precision of the loss under any policy.
         stored = "float64" if loss.dtype == "float64" else "float32"
         super().__init__(name=name, dtype=stored, autocast=False)
@@ -202,7 +202,9 @@ class CrossBatchMemory(keras.layers.Layer):
 
 
 def check_loss(loss: Any) -> PairLoss:
-    """Return `loss`, one that compares a batch with references."""
+    """Return `loss`, or what it says that it is as one, if it compares a batch with references."""
+    if hasattr(loss, "as_pair_loss"):
+        loss = loss.as_pair_loss()
     if not isinstance(loss, PairLoss):
         raise TypeError(f"`loss` must be a PairLoss. Received: loss={loss!r}.")
     if not loss.takes_references:

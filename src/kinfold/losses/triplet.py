@@ -164,9 +164,8 @@ class TripletLoss(PairLoss):
                 chosen = ops.logical_and(negative, mining.is_at(n, negative))
             chosen = ops.logical_and(chosen, ops.expand_dims(some, 1))
             gap = ops.expand_dims(near, 1) - fixed
-            loss = ops.where(chosen, self._of_gap(gap), 0.0)
+            loss, chosen, counted = self.terms(ops.where(chosen, self._of_gap(gap), 0.0), chosen)
             pull = ops.where(chosen, self._slope(gap), 0.0)
-            counted = chosen if self.negatives != "all" else loss > 0
             own = ops.expand_dims(ops.sum(pull, axis=1), 1)
             slope = slope - pull + ops.where(is_p, own, 0.0)
             more = ops.cast(count_in_row(counted), count.dtype)
@@ -195,9 +194,12 @@ class TripletLoss(PairLoss):
             chosen = ops.logical_and(negative, mining.is_at(n, negative))
         chosen = ops.logical_and(ops.reshape(chosen, (t, m, m)), ops.expand_dims(positive, 2))
         gap = ops.expand_dims(d, 2) - ops.expand_dims(d, 1)
-        loss = ops.where(chosen, self._of_gap(gap), 0.0)
-        counted = chosen if self.negatives != "all" else loss > 0
+        loss, _, counted = self.terms(ops.where(chosen, self._of_gap(gap), 0.0), chosen)
         return ops.sum(loss, axis=(1, 2)), ops.sum(ops.cast(counted, d.dtype), axis=(1, 2))
+
+    def terms(self, loss: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The losses of triplets, which of them are in the sum, and which a mean counts."""
+        return loss, chosen, chosen if self.negatives != "all" else loss > 0
 
     def _slope(self, gap: Tensor) -> Tensor:
         if self.margin is None:

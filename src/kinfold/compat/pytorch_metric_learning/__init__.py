@@ -1,3 +1,6 @@
-"""`pytorch_metric_learning.losses`, under its names, with its arguments and numbers."""
+"""`pytorch_metric_learning`, under its names, with its arguments and numbers."""
 
+from kinfold.compat.pytorch_metric_learning import distances as distances
 from kinfold.compat.pytorch_metric_learning import losses as losses
+from kinfold.compat.pytorch_metric_learning import reducers as reducers
+from kinfold.compat.pytorch_metric_learning import regularizers as regularizers

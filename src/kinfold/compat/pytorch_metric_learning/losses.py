@@ -1,128 +1,69 @@
-"""The losses of pytorch-metric-learning: `loss(embeddings, labels, ref_emb=None, ref_labels=None)`.
+"""The losses of pytorch-metric-learning: `loss(embeddings, labels, indices_tuple, ...)`.
 
 They are called as there, on tensors of any backend, with the peer's arguments, defaults, default
 distances and default reducers, and run streamed over `kinfold.losses`.
 """
 
-from collections.abc import Callable
 from typing import Any
 
+import keras
+import numpy as np
 from keras import ops
 
-from kinfold import distributed, losses
-from kinfold.compat.pytorch_metric_learning import terms
-from kinfold.core import checks
+from kinfold import losses
+from kinfold.compat.pytorch_metric_learning import elements, equations, reducers, terms, tuples
+from kinfold.compat.pytorch_metric_learning.calls import Build, Call, Loss, masks
+from kinfold.compat.pytorch_metric_learning.distances import (
+    BaseDistance,
+    CosineSimilarity,
+    DotProductSimilarity,
+    LpDistance,
+    SNRDistance,
+)
+from kinfold.compat.pytorch_metric_learning.triplets import MarginLoss as MarginLoss
+from kinfold.compat.pytorch_metric_learning.triplets import TripletMarginLoss as TripletMarginLoss
 from kinfold.core.checks import Tensor
-
-Build = Callable[..., tuple[losses.PairLoss, ...]]
-
-
-class Loss:
-    """A loss called as in pytorch-metric-learning; it is the sum of some losses of ours.
-
-    Args:
-        build: makes the losses, from `remove_diagonal`, `dtype` and `normalize`.
-        takes_references: whether a call may pass references.
-        needs_negatives: whether the loss is 0 where no pair at all is negative.
-        to_references: makes the losses where references are given, if others.
-    """
-
-    def __init__(
-        self,
-        build: Build,
-        takes_references: bool = True,
-        needs_negatives: bool = False,
-        to_references: Build | None = None,
-    ) -> None:
-        self._build, self._to_references = build, to_references or build
-        self._takes_references, self._needs_negatives = takes_references, needs_negatives
-        self._built: dict[tuple[bool, bool, str], tuple[losses.PairLoss, ...]] = {}
-
-    def __call__(
-        self,
-        embeddings: Any,
-        labels: Any,
-        ref_emb: Any = None,
-        ref_labels: Any = None,
-        *,
-        indices_tuple: Any = None,
-    ) -> Tensor:
-        """Compute the loss.
-
-        Args:
-            embeddings: [batch, d], of any norm.
-            labels: integer class ids [batch].
-            ref_emb: references [m, d]; None means the embeddings, none being its own pair.
-            ref_labels: class ids [m] of the references. As there, the very object that `labels`
-                is says that reference i is example i, and so no pair of it.
-            indices_tuple: what a miner returned; not supported.
-
-        Returns:
-            A scalar of the backend's tensors.
-
-        Raises:
-            ValueError: only one of ref_emb and ref_labels, or references for a loss without.
-            NotImplementedError: indices_tuple.
-        """
-        if indices_tuple is not None or isinstance(ref_emb, tuple):
-            raise NotImplementedError(
-                "Pairs chosen by a miner (indices_tuple) are not supported. Choose them in the "
-                "loss, as kinfold.losses.TripletLoss(negatives='semi-hard') or "
-                "kinfold.losses.MultiSimilarityLoss(epsilon=0.1) do."
-            )
-        if (ref_emb is None) != (ref_labels is None):
-            raise ValueError("Pass both `ref_emb` and `ref_labels`, or neither.")
-        same_labels = ref_emb is None or ref_labels is labels
-        if same_labels and ref_emb is embeddings:
-            ref_emb = ref_labels = None  # the batch itself
-        refs = ref_emb is not None
-        if refs and not self._takes_references:
-            raise ValueError(f"{type(self).__name__} takes no ref_emb and ref_labels.")
-        key = (refs, same_labels, checks.compute_dtype(embeddings))
-        if key not in self._built:
-            build = self._to_references if refs else self._build
-            self._built[key] = build(remove_diagonal=same_labels, dtype=key[2], normalize=True)
-        total = sum(
-            part(labels, embeddings, ref_labels=ref_labels, ref_embeddings=ref_emb)
-            for part in self._built[key]
-        )
-        if not self._needs_negatives:
-            return total
-        y, ref_y = (checks.labels(v, "labels") for v in (labels, ref_labels if refs else labels))
-        if ranks := distributed.ranks(self._built[key][0], y):
-            rows = ranks.meet({}, y, ref_y)
-            y, ref_y = (of.gathered(part) for of, part in zip(rows, (y, ref_y), strict=True))
-        return ops.where(_some_pair_apart(y, ref_y), total, ops.zeros_like(total))
-
-
-def _some_pair_apart(y: Tensor, ref_y: Tensor) -> Tensor:
-    """Whether any pair has two labels."""
-    if 0 in (y.shape[0], ref_y.shape[0]):
-        return ops.zeros((), dtype="bool")
-    return ops.logical_or(
-        ops.not_equal(ops.max(y), ops.min(ref_y)), ops.not_equal(ops.min(y), ops.max(ref_y))
-    )
+from kinfold.core.numerics import log_sum_exp
 
 
 class CircleLoss(Loss):
     """Circle loss; see `kinfold.losses.CircleLoss` with detached weights."""
 
-    def __init__(self, m: float = 0.4, gamma: float = 80) -> None:
-        super().__init__(lambda **k: (losses.CircleLoss(gamma, m, detach_weights=True, **k),))
+    def __init__(self, m: float = 0.4, gamma: float = 80, **shared: Any) -> None:
+        super().__init__(
+            lambda **k: (losses.CircleLoss(gamma, m, detach_weights=True, **k),),
+            {"loss": (equations.circle(m, gamma), False)},
+            CosineSimilarity(),
+            reducers.AvgNonZeroReducer(),
+            only=_is_cosine,
+            **shared,
+        )
 
 
 class ContrastiveLoss(Loss):
     """Hinges of the Euclidean distance: the mean over those of positives plus that of negatives."""
 
-    def __init__(self, pos_margin: float = 0, neg_margin: float = 1) -> None:
-        super().__init__(_hinges(pos_margin, neg_margin, "euclidean"))
+    def __init__(self, pos_margin: float = 0, neg_margin: float = 1, **shared: Any) -> None:
+        super().__init__(
+            _hinges(pos_margin, neg_margin, "euclidean"),
+            _hinge_parts(pos_margin, neg_margin),
+            usual_reducer=reducers.AvgNonZeroReducer(),
+            **shared,
+        )
 
 
 class SignalToNoiseRatioContrastiveLoss(Loss):
     """`ContrastiveLoss` with the signal-to-noise distance."""
 
-    def __init__(self, pos_margin: float = 0, neg_margin: float = 1) -> None:
-        super().__init__(_hinges(pos_margin, neg_margin, "snr"))
+    def __init__(self, pos_margin: float = 0, neg_margin: float = 1, **shared: Any) -> None:
+        super().__init__(
+            _hinges(pos_margin, neg_margin, "snr"),
+            _hinge_parts(pos_margin, neg_margin),
+            SNRDistance(),
+            reducers.AvgNonZeroReducer(),
+            only=lambda distance: isinstance(distance, SNRDistance),
+            **shared,
+        )
 
 
 def _hinges(near: float, far: float, distance: str) -> Build:
@@ -132,110 +73,236 @@ def _hinges(near: float, far: float, distance: str) -> Build:
     )
 
 
+def _hinge_parts(near: float, far: float) -> dict[str, tuple[equations.Equation, bool]]:
+    return {
+        "pos_loss": (equations.near_hinges(near), True),
+        "neg_loss": (equations.far_hinges(far), True),
+    }
+
+
+def _is_cosine(distance: BaseDistance) -> bool:
+    return isinstance(distance, CosineSimilarity)
+
+
 class MultiSimilarityLoss(Loss):
     """Multi-similarity loss of all pairs; `base` is a cosine similarity."""
 
-    def __init__(self, alpha: float = 2, beta: float = 50, base: float = 0.5) -> None:
-        super().__init__(lambda **k: (terms.MultiSimilarity(alpha, beta, 1.0 - base, **k),))
+    def __init__(
+        self, alpha: float = 2, beta: float = 50, base: float = 0.5, **shared: Any
+    ) -> None:
+        super().__init__(
+            lambda **k: (terms.MultiSimilarity(alpha, beta, 1.0 - base, **k),),
+            {"loss": (equations.multi_similarity(alpha, beta, base), False)},
+            CosineSimilarity(),
+            **shared,
+        )
 
 
 class SupConLoss(Loss):
     """Supervised contrastive loss; see `kinfold.losses.SupConLoss`."""
 
-    def __init__(self, temperature: float = 0.1) -> None:
-        super().__init__(lambda **k: (terms.SupCon(temperature, **k),), needs_negatives=True)
+    def __init__(self, temperature: float = 0.1, **shared: Any) -> None:
+        super().__init__(
+            lambda **k: (terms.SupCon(temperature, **k),),
+            {"loss": (equations.sup_con(temperature), False)},
+            CosineSimilarity(),
+            reducers.AvgNonZeroReducer(),
+            needs_negatives=True,
+            **shared,
+        )
 
 
 class NTXentLoss(Loss):
     """NT-Xent, its mean over positive pairs; exact also where the peer saturates."""
 
-    def __init__(self, temperature: float = 0.07) -> None:
-        super().__init__(lambda **k: (terms.NTXent(temperature, **k),))
+    def __init__(self, temperature: float = 0.07, **shared: Any) -> None:
+        super().__init__(
+            lambda **k: (terms.NTXent(temperature, **k),),
+            {"loss": (equations.nt_xent(temperature), True)},
+            CosineSimilarity(),
+            **shared,
+        )
 
 
 class TupletMarginLoss(Loss):
     """Tuplet margin loss, its mean over positive pairs; `margin` is in degrees."""
 
-    def __init__(self, margin: float = 5.73, scale: float = 64) -> None:
-        super().__init__(lambda **k: (terms.TupletMargin(margin, scale, **k),))
-
-
-class AngularLoss(Loss):
-    """Angular loss, its mean over positive pairs; as in the peer, negatives keep their norms."""
-
-    def __init__(self, alpha: float = 40) -> None:
-        super().__init__(lambda **k: (terms.Angular(alpha, **k),), needs_negatives=True)
-
-
-class TripletMarginLoss(Loss):
-    """All triplets, the mean over those that violate the margin; memory is linear in the batch."""
-
-    def __init__(
-        self,
-        margin: float = 0.05,
-        swap: bool = False,
-        smooth_loss: bool = False,
-        triplets_per_anchor: str = "all",
-    ) -> None:
-        if swap or smooth_loss or triplets_per_anchor != "all":
-            raise NotImplementedError(
-                "TripletMarginLoss takes all triplets here, with a margin and without swap. "
-                "See kinfold.losses.TripletLoss for other choices."
-            )
+    def __init__(self, margin: float = 5.73, scale: float = 64, **shared: Any) -> None:
         super().__init__(
-            lambda **k: (losses.TripletLoss(margin, "all", "all", distance="euclidean", **k),)
+            lambda **k: (terms.TupletMargin(margin, scale, **k),),
+            {"loss": (equations.tuplet_margin(margin, scale), True)},
+            CosineSimilarity(),
+            only=_is_cosine,
+            **shared,
         )
 
 
-class LiftedStructureLoss(Loss):
+class _Summed(Loss):
+    """A loss whose mean over positive pairs takes other distances, weights or no division."""
+
+    def general(self, call: Call) -> Tensor:
+        reducer = reducers.of_part(self.reducer, "loss")
+        plain = (reducers.MeanReducer, reducers.SumReducer, reducers.ClassWeightedReducer)
+        if call.chosen is not None or not isinstance(reducer, plain):
+            raise NotImplementedError(
+                f"{type(self).__name__} takes MeanReducer, SumReducer or ClassWeightedReducer, and "
+                "no indices_tuple."
+            )
+        build = self._to_references if call.given else self._build
+        reduction = "sum" if reducer.sums else "sum_over_batch_size"
+        own = {"remove_diagonal": call.same_labels, "dtype": call.dtype, "reduction": reduction}
+        (loss,) = build(**own, **self.other_distance())
+        total = call.value(loss, self.anchor_weights(call, reducer))
+        return self.or_zero(call, total, loss)
+
+    def other_distance(self) -> dict[str, Any]:
+        return {"normalize": True}
+
+
+class AngularLoss(_Summed):
+    """Angular loss, its mean over positive pairs; as in the peer, negatives keep their norms."""
+
+    def __init__(self, alpha: float = 40, **shared: Any) -> None:
+        super().__init__(
+            lambda **k: (terms.Angular(alpha, **k),),
+            only=_is_unit_euclidean(1),
+            needs_negatives=True,
+            **shared,
+        )
+
+
+class LiftedStructureLoss(_Summed):
     """Lifted structure loss; see `kinfold.losses.LiftedStructureLoss`.
 
     With references it is the peer's number, which takes the negatives of a reference from the
     anchor of the same index.
     """
 
-    def __init__(self, neg_margin: float = 1, pos_margin: float = 0) -> None:
+    def __init__(self, neg_margin: float = 1, pos_margin: float = 0, **shared: Any) -> None:
         super().__init__(
             lambda **k: (terms.Lifted(neg_margin, pos_margin, **k),),
+            only=lambda distance: not distance.is_inverted,
             needs_negatives=True,
             to_references=lambda **k: (terms.LiftedToReferences(neg_margin, pos_margin, **k),),
+            **shared,
         )
+
+    def other_distance(self) -> dict[str, Any]:
+        return {"distance": self.distance}
 
 
 class GeneralizedLiftedStructureLoss(Loss):
     """Generalised lifted structure loss, its mean over the whole batch."""
 
-    def __init__(self, neg_margin: float = 1, pos_margin: float = 0) -> None:
-        super().__init__(lambda **k: (terms.GeneralizedLifted(neg_margin, pos_margin, **k),))
+    def __init__(self, neg_margin: float = 1, pos_margin: float = 0, **shared: Any) -> None:
+        super().__init__(
+            lambda **k: (terms.GeneralizedLifted(neg_margin, pos_margin, **k),),
+            {"loss": (equations.generalized_lifted(neg_margin, pos_margin), False)},
+            **shared,
+        )
 
 
 class NPairsLoss(Loss):
     """N-pairs loss; see `kinfold.losses.NPairsLoss`."""
 
-    def __init__(self) -> None:
-        super().__init__(lambda **k: (losses.NPairsLoss(**k),), takes_references=False)
-
-
-class MarginLoss(Loss):
-    """Margin loss with a fixed boundary; see `kinfold.losses.MarginLoss`."""
-
-    def __init__(self, margin: float = 0.2, nu: float = 0, beta: float = 1.2) -> None:
-        if nu:
-            raise NotImplementedError("MarginLoss has a fixed beta here, so `nu` must be 0.")
-        super().__init__(lambda **k: (losses.MarginLoss(margin, beta, **k),))
-
-
-class NCALoss(Loss):
-    """Neighbourhood components analysis on squared Euclidean distances."""
-
-    def __init__(self, softmax_scale: float = 1) -> None:
+    def __init__(self, **shared: Any) -> None:
         super().__init__(
-            lambda **k: (terms.NCA(1.0 / softmax_scale, distance="squared_euclidean", **k),)
+            lambda **k: (losses.NPairsLoss(**k),),
+            usual_distance=DotProductSimilarity(),
+            takes_references=False,
+            **shared,
         )
 
+    def general(self, call: Call) -> Tensor:
+        loss, anchors = self._of(call)
+        reducer = reducers.of_part(self.reducer, "loss").of_anchors()
+        weights = self.anchor_weights(call, reducer)
+        if weights is not None:
+            weights = ops.take(weights, anchors, axis=0)
+        return elements.of_list(loss, weights, reducer)
 
-class FastAPLoss(Loss):
+    def _of(self, call: Call) -> tuple[Tensor, np.ndarray]:
+        """The loss of a pair of each class [k], and its anchor: the first pair of the class."""
+        if call.chosen is None:
+            a, p = np.nonzero(masks(call)[0])
+        else:
+            a, p, *_ = tuples.pairs_of(call.chosen)
+        _, first = np.unique(call.known_labels()[0][a], return_index=True)
+        a, p = a[first], p[first]
+        mat = self.distance.pairwise(ops.take(call.x, a, axis=0), ops.take(call.x, p, axis=0))
+        logit = mat if self.distance.is_inverted else -mat
+        if not len(a):
+            return ops.sum(call.x) * ops.zeros((0,), call.dtype), a
+        return log_sum_exp(logit) - ops.diagonal(logit), a
+
+    def lists(self, call: Call) -> dict[str, Any]:
+        loss, anchors = self._of(call)
+        indices = ops.convert_to_tensor(anchors, dtype="int32")
+        return {"loss": {"losses": loss, "indices": indices, "reduction_type": "element"}}
+
+
+class _Weighted(Loss):
+    """A loss that takes how often a miner chose an example as the weight of its anchor."""
+
+    def general(self, call: Call) -> Tensor:
+        found = np.ones(call.x.shape[0])
+        if call.chosen is not None:
+            found = tuples.weights_of(call.chosen, call.x.shape[0], call.given)
+            call.chosen = None  # all pairs are compared
+        times = ops.convert_to_tensor(found, dtype=keras.backend.standardize_dtype(call.x.dtype))
+        reducer = reducers.of_part(self.reducer, "loss").of_anchors()
+        if reducer.by_divisor:
+            raise NotImplementedError(f"{type(self).__name__} has no divisor for DivisorReducer.")
+        return call.value(self.weighed(call, reducer, times), self.anchor_weights(call, reducer))
+
+    def weighed(self, call: Call, reducer: reducers.BaseReducer, times: Tensor) -> losses.PairLoss:
+        """The loss, that of each anchor times a weight [n]."""
+        raise NotImplementedError
+
+
+class NCALoss(_Weighted):
+    """Neighbourhood components analysis on squared Euclidean distances."""
+
+    def __init__(self, softmax_scale: float = 1, **shared: Any) -> None:
+        super().__init__(
+            lambda **k: (terms.NCA(1.0 / softmax_scale, distance="squared_euclidean", **k),),
+            {"loss": (equations.nca(softmax_scale), False)},
+            LpDistance(power=2),
+            **shared,
+        )
+
+    def weighed(self, call: Call, reducer: reducers.BaseReducer, times: Tensor) -> losses.PairLoss:
+        equation, _ = self.parts()["loss"]
+
+        def times_weight(*of_block: Any) -> tuple[Tensor, ...]:
+            of_block, weight = of_block[:-1], of_block[-1]
+            loss, number = equation(*of_block)
+            return loss * weight[:, None], number
+
+        own: dict[str, Any] = {"remove_diagonal": call.same_labels, "dtype": call.dtype}
+        return elements.Elements(times_weight, reducer, self.distance, of_anchor=(times,), **own)
+
+
+class FastAPLoss(_Weighted):
     """FastAP; see `kinfold.losses.FastAPLoss`."""
 
-    def __init__(self, num_bins: int = 10) -> None:
-        super().__init__(lambda **k: (losses.FastAPLoss(num_bins, **k),), takes_references=False)
+    def __init__(self, num_bins: int = 10, **shared: Any) -> None:
+        super().__init__(
+            lambda **k: (losses.FastAPLoss(num_bins, **k),),
+            usual_distance=LpDistance(power=2),
+            only=_is_unit_euclidean(2),
+            takes_references=False,
+            **shared,
+        )
+        self.num_bins = num_bins
+
+    def weighed(self, call: Call, reducer: reducers.BaseReducer, times: Tensor) -> losses.PairLoss:
+        return terms.FastAP(reducer, times, self.num_bins, normalize=True, dtype=call.dtype)
+
+
+def _is_unit_euclidean(power: float) -> Any:
+    def is_it(distance: BaseDistance) -> bool:
+        of_two = isinstance(distance, LpDistance) and distance.p == 2
+        return of_two and distance.power == power and distance.normalize_embeddings
+
+    return is_it

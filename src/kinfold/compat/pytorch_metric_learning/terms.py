@@ -6,6 +6,7 @@ import keras
 from keras import ops
 
 from kinfold import losses
+from kinfold.compat.pytorch_metric_learning.reducers import BaseReducer
 from kinfold.core.checks import Tensor
 from kinfold.core.numerics import any_in_row, log_sum_exp, softplus, unit_rows
 from kinfold.losses.lifted_structure import NONE, log_add
@@ -160,3 +161,22 @@ class LiftedToReferences(Lifted):
 def _numbers(like: Tensor) -> Tensor:
     """0, 1, 2 and so on, of the dtype of `like` [n], as what a loss takes beside distances."""
     return ops.arange(ops.shape(like)[0], dtype=keras.backend.standardize_dtype(like.dtype))
+
+
+class FastAP(losses.FastAPLoss):
+    """Anchors with a positive are elements, times a weight, which a reducer makes one number of."""
+
+    def __init__(self, reducer: BaseReducer, times: Tensor, num_bins: int, **kwargs: Any) -> None:
+        reduction = "sum" if reducer.sums else "sum_over_batch_size"
+        super().__init__(num_bins, reduction=reduction, **kwargs)
+        self.reducer, self.times = reducer, times
+
+    def problem(self, *args: Any, **kwargs: Any) -> Problem:
+        return super().problem(*args, **kwargs)._replace(extra=(self.times,))
+
+    def per_anchor(
+        self, distance: Tensor, positive: Tensor, negative: Tensor, *extra: Tensor
+    ) -> Any:
+        loss = super().per_anchor(distance, positive, negative) * extra[0]
+        some = ops.cast(any_in_row(positive), loss.dtype)
+        return self.reducer.of_rows(loss[:, None], some[:, None])

@@ -1,0 +1,140 @@
+"""A part of a loss as the peer has it: elements, which a reducer makes one number of; streamed."""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from kinfold import losses
+from kinfold.compat.pytorch_metric_learning import tuples
+from kinfold.compat.pytorch_metric_learning.distances import BaseDistance
+from kinfold.compat.pytorch_metric_learning.equations import Equation
+from kinfold.compat.pytorch_metric_learning.reducers import BaseReducer
+from kinfold.core.checks import Tensor
+from kinfold.core.numerics import divide
+from kinfold.streaming import Problem
+
+
+class Elements(losses.PairLoss):
+    """The elements of an equation, reduced; a block of anchors at a time.
+
+    Args:
+        equation: see `equations`.
+        reducer: what makes one number of the elements.
+        pairs: those that a miner chose, instead of all.
+        of_anchor: further tensors [n] that the equation takes of the anchors.
+    """
+
+    def __init__(
+        self,
+        equation: Equation,
+        reducer: BaseReducer,
+        distance: BaseDistance,
+        pairs: tuples.Pairs | None = None,
+        of_anchor: tuple[Tensor, ...] = (),
+        **kwargs: Any,
+    ) -> None:
+        reduction = "sum" if reducer.sums else "sum_over_batch_size"
+        super().__init__(distance=distance, reduction=reduction, **kwargs)
+        self.equation, self.reducer, self.pairs = equation, reducer, pairs
+        self.of_anchor = of_anchor
+
+    def problem(self, *args: Any, **kwargs: Any) -> Problem:
+        problem = super().problem(*args, **kwargs)
+        if self.pairs is None:
+            return problem._replace(extra=self.of_anchor)
+        if problem.rows:
+            raise NotImplementedError(
+                "A miner's pairs are of one process's batch, and this loss is over the batch of "
+                "all ranks. Pass `gather_across_devices=False` to a loss of kinfold.losses."
+            )
+        (part,) = problem.parts
+        rows, columns = _numbers(problem.x), _numbers(part.embeddings)
+        extra = (rows, *self.of_anchor)
+        return problem._replace(extra=extra, parts=(part._replace(extra=(columns,)),))
+
+    def valid_anchors(self, positive: Tensor, negative: Tensor) -> Tensor:
+        return ops.ones_like(positive[:, 0], dtype="bool")
+
+    def per_anchor(
+        self, distance: Tensor, positive: Tensor, negative: Tensor, *extra: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        dtype = keras.backend.standardize_dtype(distance.dtype)
+        if self.pairs is None:
+            positive, negative = (ops.cast(mask, dtype) for mask in (positive, negative))
+        else:
+            rows, columns, extra = extra[0], extra[-1], extra[1:-1]
+            a1, p, a2, n = self.pairs
+            positive = tuples.times(a1, p, rows, columns, dtype)
+            negative = tuples.times(a2, n, rows, columns, dtype)
+        found = self.equation(self.distance, distance, positive, negative, *extra)
+        return self.reducer.of_rows(*found) if len(found) == 2 else self._divided(*found)
+
+    def _divided(self, total: Tensor, number: Tensor, divisor: Tensor) -> tuple[Tensor, Tensor]:
+        """Sums of rows [t], for elements that no list is made of: see `equations.margin`."""
+        return total, divisor if self.reducer.by_divisor else number
+
+
+class AllTriplets(losses.TripletLoss):
+    """All triplets, one positive of each anchor after the other, and the elements that count."""
+
+    def __init__(self, margin: float, smooth: bool, reducer: BaseReducer, **kwargs: Any) -> None:
+        reduction = "sum" if reducer.sums else "sum_over_batch_size"
+        super().__init__(margin, "all", "all", reduction=reduction, **kwargs)
+        self.smooth, self.reducer = smooth, reducer
+
+    def terms(self, loss: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        kept = self.reducer.kept(loss)
+        if kept is not None:
+            chosen = ops.logical_and(chosen, kept)
+            loss = ops.where(chosen, loss, ops.zeros_like(loss))
+        return loss, chosen, chosen
+
+    def _of_gap(self, gap: Tensor) -> Tensor:
+        return ops.softplus(gap + self.margin) if self.smooth else super()._of_gap(gap)
+
+    def _slope(self, gap: Tensor) -> Tensor:
+        return ops.sigmoid(gap + self.margin) if self.smooth else super()._slope(gap)
+
+
+class Sum(losses.PairLoss):
+    """The sum of some losses of the same batch, each with a mean of its own."""
+
+    def __init__(self, parts: tuple[losses.PairLoss, ...]) -> None:
+        first = parts[0]
+        super().__init__(first.distance, normalize=first.normalize, dtype=first.dtype)
+        self.parts = parts
+
+    def __call__(self, y_true: Any, y_pred: Any, *args: Any, **kwargs: Any) -> Tensor:
+        return sum(part(y_true, y_pred, *args, **kwargs) for part in self.parts)
+
+    def problem(self, *args: Any, **kwargs: Any) -> Problem:
+        return self.parts[0].problem(*args, **kwargs)
+
+    def get_config(self) -> dict[str, Any]:
+        raise NotImplementedError(
+            "A memory around a loss of pytorch-metric-learning's names is not saved. Save the "
+            "encoder, or take a loss of kinfold.losses."
+        )
+
+
+def of_list(
+    losses: Tensor, weights: Tensor | None, reducer: BaseReducer, divisor: Tensor | None = None
+) -> Tensor:
+    """Reduce the losses of a list of elements [k], with the weight of each one's anchor."""
+    row = ops.expand_dims(losses, 0)
+    if weights is not None:
+        row = row * ops.expand_dims(weights, 0)
+    total, number = reducer.of_rows(row, ops.ones_like(row))
+    total, number = total[0], number[0]
+    if reducer.sums:
+        return total
+    if divisor is not None and reducer.by_divisor:
+        number = divisor
+    return divide(total, ops.cast(number, keras.backend.standardize_dtype(total.dtype)))
+
+
+def _numbers(like: Tensor) -> Tensor:
+    """0, 1, 2 and so on, floating [n]; whole up to 2^24."""
+    dtype = "float64" if like.dtype == "float64" else "float32"
+    return ops.arange(ops.shape(like)[0], dtype=dtype)
