@@ -16,13 +16,11 @@ from kinfold.datasets._split import select_rows
 from kinfold.encoders import networks
 from kinfold.encoders.scaling import Scaling
 from kinfold.training import (
-    deciding,
-    evaluation,
+    finishing,
     listing,
     own_model,
     recipe,
     records,
-    results,
     run_folder,
     sampling,
     sources,
@@ -35,7 +33,6 @@ from kinfold.training.evaluation import Table, as_numpy, assign
 from kinfold.training.hard_negatives import HardNegatives
 from kinfold.training.progress import Progress
 from kinfold.training.records import Config
-from kinfold.training.report import write_report
 from kinfold.training.run_folder import CHOSEN_BY, Checkpoint, RunFolder
 from kinfold.training.untrained import untrained
 
@@ -246,50 +243,12 @@ class Run:
             self._finish()
 
     def _finish(self) -> Table:
-        """Measure the best model on the test classes, and write the report and the metrics."""
-        start = time.monotonic()
         # Only training needs these, and the trainer, which its callbacks hold in a cycle.
         del self.watched, self.batches
         gc.collect()
-        folder, settings, test = self.folder, self.settings, self.splits[2]
-        checkpoint = run_folder.read_checkpoint(folder.checkpoint)
-        self.progress.note("Measuring on the test classes.")
-        untrained_, encoder = self._untrained(), self._untrained()
-        assign(encoder.variables, checkpoint.best_weights)
-        told = self.progress.embedding("the test examples")
-        found = evaluation.embed_by([untrained_, encoder], test.x, told)
-        test, (before, trained) = sampling.readable(test, *found)
-        unreadable.tell(folder, self.splits, self.progress)
-        sample = sampling.sample_of(test)
-        table, gain, sampled = evaluation.measure(
-            test, before, trained, lambda: sample.raw, sample.rows
+        return finishing.finish(
+            self.folder, self.config, self.splits, self._untrained, self.progress, self.seconds
         )
-        shown = trained[sample.rows]
-        del found, before, trained  # of the whole test; the report shows a sample
-        facts = results.facts(self.config, self.splits, checkpoint)
-        if sampled is not None:
-            facts["sample"] = results.sampled(sample.rows, len(test), sampled)
-        facts["threshold"] = deciding.calibrated(folder, self.splits[1], sample)
-        report = results.report(
-            facts, self.splits, checkpoint, (table, gain), encoder, sample, shown
-        )
-        write_report(folder.report, report)
-        self.seconds["training"] = checkpoint.seconds
-        self.seconds["evaluation"] = time.monotonic() - start
-        files.write_json(folder.metrics, {**table, "gain": gain, **facts, "seconds": self.seconds})
-        noun = "characters" if settings.data == sources.GLYPHS else "classes"
-        seen = verdicts.seen_in_training(self.splits[0], test, noun)
-        lines = [
-            f"On {verdicts.describe(test)}, {seen}; the model of epoch {checkpoint.best_epoch} of "
-            f"{settings.epochs}:",
-            verdicts.table_text(table, gain),
-            verdicts.sampled_text(facts.get("sample")),
-            facts["note"],
-            facts["threshold"].get("said", ""),
-            f"Model, metrics and report are in {folder.path}; open {folder.report}",
-        ]
-        self.progress.note("\n".join(line for line in lines if line))
-        return table
 
     def _untrained(self) -> keras.Model:
         shape = self.splits[0].x.shape[1:]
