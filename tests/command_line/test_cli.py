@@ -14,7 +14,7 @@ from typer.testing import CliRunner, Result
 
 import kinfold_cli as cli
 from kinfold.core import files
-from kinfold.training import listing, running
+from kinfold.training import finishing, listing
 from kinfold.training.progress import Lines
 
 BACKEND = keras.backend.backend()
@@ -142,7 +142,9 @@ def test_ctrl_c_exits_with_130_and_names_the_way_to_go_on(
         os.kill(os.getpid(), signal.SIGINT)
 
     monkeypatch.setattr(Lines, "epoch", press)
-    monkeypatch.setattr(running, "write_report", lambda path, report: path.write_text("", "utf-8"))
+    monkeypatch.setattr(
+        finishing, "write_report", lambda path, report: path.write_text("", "utf-8")
+    )
     # A shell starts a background job with SIGINT ignored, and these tests may be one.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:

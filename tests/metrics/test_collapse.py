@@ -14,7 +14,7 @@ from kinfold.callbacks import RetrievalEvaluation
 from kinfold.core import files
 from kinfold.losses import PairContrastiveLoss
 from kinfold.metrics import collapse
-from kinfold.training import evaluation, running
+from kinfold.training import evaluation, finishing
 from kinfold.training.commands import Settings, resume, train
 from kinfold.training.progress import Progress
 
@@ -154,7 +154,9 @@ def test_a_run_tells_a_collapse_once_and_keeps_it(
 ) -> None:
     reports = []
     monkeypatch.setattr(
-        running, "write_report", lambda path, report: (path.write_text(""), reports.append(report))
+        finishing,
+        "write_report",
+        lambda path, report: (path.write_text(""), reports.append(report)),
     )
     y = np.repeat(np.arange(12), 6)
     np.savez(tmp_path / "data.npz", x=RNG.normal(size=(72, 8)), y=y)

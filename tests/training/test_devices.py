@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 import _kinfold_devices
 import kinfold
 import kinfold_cli as cli
-from kinfold.training import records, run_folder, running
+from kinfold.training import finishing, records, run_folder
 from kinfold.training.commands import Settings, resume, train
 from kinfold.training.devices.one import Devices
 from kinfold.training.run_folder import RunFolder
@@ -34,7 +34,7 @@ several = pytest.mark.skipif(
 
 @pytest.fixture(autouse=True)
 def quick_report(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(running, "write_report", lambda path, report: path.write_text(""))
+    monkeypatch.setattr(finishing, "write_report", lambda path, report: path.write_text(""))
 
 
 @pytest.fixture(scope="module")

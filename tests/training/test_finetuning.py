@@ -16,7 +16,7 @@ from kinfold import encoders
 from kinfold.core import files
 from kinfold.encoders import augmentation, pretrained
 from kinfold.encoders.scaling import Scaling
-from kinfold.training import evaluation, raw_input, records, run_folder, running, sources
+from kinfold.training import evaluation, finishing, raw_input, records, run_folder, running, sources
 from kinfold.training.commands import Settings, resume, train
 from kinfold.training.progress import Progress
 from kinfold.training.run_folder import RunFolder
@@ -46,7 +46,7 @@ FROZEN = 4  # input, convolution, normalisation, ReLU
 def tiny_and_quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(keras.applications, "Tiny", Tiny, raising=False)
     monkeypatch.setattr(
-        running, "write_report", lambda path, report: path.write_text(report.warning, "utf-8")
+        finishing, "write_report", lambda path, report: path.write_text(report.warning, "utf-8")
     )
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from kinfold import training
 from kinfold.batches import ClassBalancedIndices, confused_classes
-from kinfold.training import evaluation, run_folder, running
+from kinfold.training import evaluation, finishing, run_folder, running
 from kinfold.training.commands import Settings, resume, train
 from kinfold.training.hard_negatives import sampled
 from kinfold.training.progress import Progress
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.usefixtures("compile_once")
 
 @pytest.fixture(autouse=True)
 def quick_report(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(running, "write_report", lambda path, report: path.write_text(""))
+    monkeypatch.setattr(finishing, "write_report", lambda path, report: path.write_text(""))
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
 def unbroken(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("runs") / "unbroken"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(running, "write_report", lambda path, report: path.write_text(""))
+        patch.setattr(finishing, "write_report", lambda path, report: path.write_text(""))
         train(settings, out)
     return out
 

@@ -20,12 +20,12 @@ from kinfold.core import files
 from kinfold.core.stored import Stored
 from kinfold.training import (
     evaluation,
+    finishing,
     listing,
     measuring,
     raw_input,
     records,
     run_folder,
-    running,
     sampling,
     sources,
 )
@@ -40,7 +40,7 @@ CLASSES, EACH, SIZE = 12, 6, 8
 
 @pytest.fixture(autouse=True)
 def quick_report(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (running, measuring):
+    for module in (finishing, measuring):
         monkeypatch.setattr(
             module, "write_report", lambda path, report: path.write_text(repr(report), "utf-8")
         )
@@ -77,7 +77,7 @@ def image_settings(path: Path, **others: Any) -> Settings:
 def unbroken(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("runs") / "unbroken"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(running, "write_report", lambda path, report: path.write_text("report"))
+        patch.setattr(finishing, "write_report", lambda path, report: path.write_text("report"))
         train(image_settings(folder), out)
     return out
 

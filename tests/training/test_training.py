@@ -27,11 +27,11 @@ from kinfold.datasets import Split
 from kinfold.training import (
     checkpoints,
     evaluation,
+    finishing,
     listing,
     measuring,
     raw_input,
     run_folder,
-    running,
     sources,
     verdicts,
 )
@@ -77,7 +77,7 @@ def unbroken(vectors: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def quick_report(monkeypatch: pytest.MonkeyPatch) -> None:
     """Spare the runs of a test the drawing of a report; `unbroken` has a real one."""
-    for module in (running, measuring):
+    for module in (finishing, measuring):
         monkeypatch.setattr(
             module, "write_report", lambda path, report: path.write_text(repr(report), "utf-8")
         )
