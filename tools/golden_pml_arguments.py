@@ -1,6 +1,7 @@
 """Computes `pml_arguments.npz` with pytorch-metric-learning: python tools/golden_pml_arguments.py
 
-Its losses with other distances, reducers, options and pairs of a miner; its regularizers. Float64,
+Its losses with other distances, reducers, options and pairs of a miner; its regularizers and
+miners. Float64,
 gradients with respect to the embeddings (dx) and references (dref). ClassWeightedReducer is left
 out where the peer multiplies losses [n, 1] by weights [n], which is n x n products.
 """
@@ -12,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from pytorch_metric_learning import distances, losses, reducers, regularizers
+from pytorch_metric_learning import distances, losses, miners, reducers, regularizers
 
 N, D, M, CLASSES = 12, 5, 7, 4
 
@@ -59,6 +60,27 @@ REGULARIZERS = [
     ("ZeroMeanRegularizer", {}),
     ("RegularFaceRegularizer", {}),
     ("SparseCentersRegularizer", {"num_classes": 4, "centers_per_class": 3}),
+]
+
+MINERS = [
+    ("PairMarginMiner", {"pos_margin": 0.6, "neg_margin": 1.1}, None),
+    ("PairMarginMiner", {"pos_margin": 0.6, "neg_margin": 0.2}, "cosine"),
+    ("MultiSimilarityMiner", {}, None),
+    ("MultiSimilarityMiner", {"epsilon": 0.2}, "square"),
+    ("BatchHardMiner", {}, None),
+    ("BatchHardMiner", {}, "cosine"),
+    *(
+        ("BatchEasyHardMiner", {"pos_strategy": one, "neg_strategy": other, **allowed}, distance)
+        for one in ("hard", "semihard", "easy", "all")
+        for other in ("hard", "semihard", "easy", "all")
+        if {one, other} not in ({"semihard"}, {"semihard", "all"})
+        for distance in (None, "cosine")
+        for allowed in ({}, {"allowed_pos_range": [0.3, 1.5], "allowed_neg_range": [0.2, 1.2]})
+    ),
+    *(("TripletMarginMiner", {"type_of_triplets": kind}, None) for kind in ("all", "easy")),
+    *(("TripletMarginMiner", {"type_of_triplets": kind}, "dot") for kind in ("hard", "semihard")),
+    ("AngularMiner", {"angle": 35}, None),
+    ("HDCMiner", {"filter_percentage": 0.3}, "snr"),  # no two pairs alike
 ]
 
 
@@ -179,6 +201,24 @@ def main() -> None:
         saved = {"x": x, "value": value.detach().numpy(), "dx": leaf.grad.numpy()}
         arrays |= {f"regularizer{at}/{key}": array for key, array in saved.items()}
         table.append({"name": f"regularizer{at}", "regularizer": kind, "kwargs": kwargs})
+    for at, (kind, kwargs, distance) in enumerate(MINERS):
+        y, x = rng.integers(0, CLASSES, N), rng.normal(size=(N, D))
+        saved = {
+            "y": y,
+            "x": x,
+            "ref_y": rng.integers(0, CLASSES, M),
+            "ref_x": rng.normal(size=(M, D)),
+        }
+        spec = DISTANCES.get(distance)
+        miner = getattr(miners, kind)(**kwargs, **({"distance": built(*spec)} if spec else {}))
+        tensors = {name: torch.tensor(array) for name, array in saved.items()}
+        alone = miner(tensors["x"], tensors["y"])
+        given = miner(tensors["x"], tensors["y"], tensors["ref_x"], tensors["ref_y"])
+        saved |= {f"t{i}": part.numpy() for i, part in enumerate(alone)}
+        saved |= {f"ref_t{i}": part.numpy() for i, part in enumerate(given)}
+        arrays |= {f"miner{at}/{key}": array for key, array in saved.items()}
+        name = {"name": f"miner{at}", "miner": kind, "kwargs": kwargs, "distance": spec}
+        table.append(name)
     path = Path(__file__).parent.parent / "tests" / "golden" / "pml_arguments.npz"
     np.savez_compressed(path, cases=json.dumps(table), **arrays)
     print(f"{len(table)} cases: {path}")
