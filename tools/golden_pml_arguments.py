@@ -83,6 +83,18 @@ MINERS = [
     ("HDCMiner", {"filter_percentage": 0.3}, "snr"),  # no two pairs alike
 ]
 
+WITH_WEIGHTS = [
+    ("ArcFaceLoss", {"scale": 8}, 1),
+    ("CosFaceLoss", {"scale": 8}, 1),
+    ("NormalizedSoftmaxLoss", {"temperature": 0.5}, 1),
+    ("SphereFaceLoss", {}, 1),
+    ("LargeMarginSoftmaxLoss", {}, 1),
+    ("SubCenterArcFaceLoss", {"scale": 8, "sub_centers": 2}, 2),
+    ("ProxyNCALoss", {"softmax_scale": 3}, 1),
+    ("ProxyAnchorLoss", {"alpha": 8}, 1),
+    ("SoftTripleLoss", {"centers_per_class": 2}, 2),
+]
+
 
 def wanted() -> list[dict[str, Any]]:
     """What is computed: losses, and what differs from their defaults."""
@@ -219,6 +231,21 @@ def main() -> None:
         arrays |= {f"miner{at}/{key}": array for key, array in saved.items()}
         name = {"name": f"miner{at}", "miner": kind, "kwargs": kwargs, "distance": spec}
         table.append(name)
+    for at, (kind, kwargs, centers) in enumerate(WITH_WEIGHTS):
+        loss = getattr(losses, kind)(num_classes=CLASSES, embedding_size=D, **kwargs).double()
+        (w,) = loss.parameters()
+        w.data = torch.tensor(rng.normal(size=tuple(w.shape)))
+        y, x = rng.integers(0, CLASSES, N), rng.normal(size=(N, D))
+        parts = chosen(rng, "triplets", y, None)
+        leaf = torch.tensor(x, requires_grad=True)
+        value = loss(leaf, torch.tensor(y), tuple(torch.tensor(part) for part in parts))
+        value.backward()
+        by_class = w.detach() if tuple(w.shape) == (CLASSES, D) else w.detach().T
+        by_class = by_class.reshape(CLASSES, centers, D).squeeze(1).numpy()
+        saved = {"y": y, "x": x, "w": by_class, "value": value.detach().numpy()}
+        saved |= {"dx": leaf.grad.numpy(), **{f"t{i}": part for i, part in enumerate(parts)}}
+        arrays |= {f"weights{at}/{key}": array for key, array in saved.items()}
+        table.append({"name": f"weights{at}", "with_weights": kind, "kwargs": kwargs})
     path = Path(__file__).parent.parent / "tests" / "golden" / "pml_arguments.npz"
     np.savez_compressed(path, cases=json.dumps(table), **arrays)
     print(f"{len(table)} cases: {path}")

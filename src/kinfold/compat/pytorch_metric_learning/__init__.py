@@ -5,3 +5,4 @@ from kinfold.compat.pytorch_metric_learning import losses as losses
 from kinfold.compat.pytorch_metric_learning import miners as miners
 from kinfold.compat.pytorch_metric_learning import reducers as reducers
 from kinfold.compat.pytorch_metric_learning import regularizers as regularizers
+from kinfold.compat.pytorch_metric_learning import samplers as samplers

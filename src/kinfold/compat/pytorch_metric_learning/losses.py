@@ -23,6 +23,24 @@ from kinfold.compat.pytorch_metric_learning.triplets import TripletMarginLoss as
 from kinfold.compat.pytorch_metric_learning.weighted import FastAPLoss as FastAPLoss
 from kinfold.compat.pytorch_metric_learning.weighted import NCALoss as NCALoss
 from kinfold.compat.pytorch_metric_learning.weighted import is_unit_euclidean
+from kinfold.compat.pytorch_metric_learning.with_weights import ArcFaceLoss as ArcFaceLoss
+from kinfold.compat.pytorch_metric_learning.with_weights import CosFaceLoss as CosFaceLoss
+from kinfold.compat.pytorch_metric_learning.with_weights import (
+    LargeMarginSoftmaxLoss as LargeMarginSoftmaxLoss,
+)
+from kinfold.compat.pytorch_metric_learning.with_weights import (
+    NormalizedSoftmaxLoss as NormalizedSoftmaxLoss,
+)
+from kinfold.compat.pytorch_metric_learning.with_weights import P2SGradLoss as P2SGradLoss
+from kinfold.compat.pytorch_metric_learning.with_weights import ProxyAnchorLoss as ProxyAnchorLoss
+from kinfold.compat.pytorch_metric_learning.with_weights import ProxyNCALoss as ProxyNCALoss
+from kinfold.compat.pytorch_metric_learning.with_weights import SoftTripleLoss as SoftTripleLoss
+from kinfold.compat.pytorch_metric_learning.with_weights import SphereFaceLoss as SphereFaceLoss
+from kinfold.compat.pytorch_metric_learning.with_weights import (
+    SubCenterArcFaceLoss as SubCenterArcFaceLoss,
+)
+from kinfold.compat.pytorch_metric_learning.wrappers import MultipleLosses as MultipleLosses
+from kinfold.compat.pytorch_metric_learning.wrappers import SelfSupervisedLoss as SelfSupervisedLoss
 from kinfold.core.checks import Tensor
 from kinfold.core.numerics import log_sum_exp
 

@@ -111,13 +111,16 @@ class MarginLoss(Loss):
         self.margin, self.nu, self.learn_beta = margin, nu, bool(learn_beta)
         self.triplets_per_anchor = _number(triplets_per_anchor)
         start = np.full(1 if num_classes is None else num_classes, beta, "float32")
-        self.beta: Any = ops.convert_to_tensor(start)
-        if learn_beta and Module is not object:
+        self.beta: Any
+        if Module is object:
+            variable = keras.Variable(start, name="beta") if learn_beta else None
+            self.beta = ops.convert_to_tensor(start) if variable is None else variable
+        elif learn_beta:
             import torch
 
-            self.beta = torch.nn.Parameter(self.beta)
-        elif learn_beta:
-            self.beta = keras.Variable(start, name="beta")
+            self.beta = torch.nn.Parameter(ops.convert_to_tensor(start))
+        else:  # `.to` moves it, and it is not saved
+            self.register_buffer("beta", ops.convert_to_tensor(start), persistent=False)
         of_one = not learn_beta and num_classes is None
         self._usual = self._usual and of_one and triplets_per_anchor == "all"
 
