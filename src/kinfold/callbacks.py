@@ -9,10 +9,11 @@ import keras
 import numpy as np
 
 from kinfold import distances
-from kinfold.core import batch_labels
+from kinfold.core import batch_labels, checks
 from kinfold.distributed import processes
 from kinfold.metrics import collapse
-from kinfold.metrics.retrieval import Task, measure
+from kinfold.metrics.retrieval import measure
+from kinfold.metrics.task import AVERAGES, Task
 
 
 class RetrievalEvaluation(keras.callbacks.Callback):
@@ -42,6 +43,9 @@ class RetrievalEvaluation(keras.callbacks.Callback):
         distance: a name that `kinfold.distances.get` knows, or a `Distance`.
         output: the embedding among several outputs: its key in a dict, its place in a list, or the
             name of its layer where the model was made of `keras.Input`. None where there is one.
+        groups, gallery_groups: groups of `x` and of `gallery_x`, such as cameras; see
+            `query_groups` and `gallery_groups` of `retrieval_metrics`.
+        average: "queries" or "classes", as there.
 
     Raises:
         ValueError, TypeError: at construction, what `retrieval_metrics` raises about labels,
@@ -82,6 +86,10 @@ class RetrievalEvaluation(keras.callbacks.Callback):
         batch_size: int | None = None,
         distance: Any = "cosine",
         output: str | int | None = None,
+        *,
+        groups: Any | None = None,
+        gallery_groups: Any | None = None,
+        average: str = "queries",
     ) -> None:
         super().__init__()
         if isinstance(output, bool) or not isinstance(output, str | int | None):
@@ -94,7 +102,8 @@ class RetrievalEvaluation(keras.callbacks.Callback):
                 "`gallery_x` and `gallery_y` must be given together, or neither. "
                 f"Received only `{'gallery_x' if gallery_y is None else 'gallery_y'}`."
             )
-        self.task = Task.of(y, gallery_y, metrics)
+        self.average = checks.choice(average, "average", AVERAGES)
+        self.task = Task.of(y, gallery_y, metrics, groups, gallery_groups)
         _check_count(x, len(self.task.query_classes), "x", "y")
         if gallery_x is not None:
             _check_count(gallery_x, len(self.task.gallery_classes), "gallery_x", "gallery_y")
@@ -135,7 +144,7 @@ class RetrievalEvaluation(keras.callbacks.Callback):
         self, query: np.ndarray, gallery: np.ndarray | None, epoch: int
     ) -> dict[str, float]:
         _check_finite(query, epoch)
-        values = measure(self.task, query, gallery, self.distance)
+        values = measure(self.task, query, gallery, self.distance, self.average)
         if not self.collapsed:
             self._watch(query, epoch)
         return values

@@ -12,8 +12,8 @@ from kinfold import distances
 from kinfold.batches._checks import check_count
 from kinfold.core.checks import Tensor
 from kinfold.core.labels import integer_labels
-from kinfold.metrics.ranking import to_numpy
 from kinfold.metrics.retrieval import neighbours
+from kinfold.metrics.task import to_numpy
 
 _FOUND = 1 << 22  # neighbours held at once; with their distances 48 MiB
 

@@ -12,7 +12,6 @@ from kinfold import distances
 from kinfold.core.checks import Tensor
 from kinfold.core.squares import NEAR
 from kinfold.metrics.copies import Copies
-from kinfold.metrics.ranking import to_numpy
 from kinfold.metrics.rows import (
     ELEMENTS,
     as_float32,
@@ -21,6 +20,7 @@ from kinfold.metrics.rows import (
     half_squares,
     unit_rows,
 )
+from kinfold.metrics.task import to_numpy
 
 
 class Gallery:

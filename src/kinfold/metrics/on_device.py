@@ -9,8 +9,8 @@ import numpy as np
 from keras import ops
 
 from kinfold.core.checks import Tensor
-from kinfold.metrics.ranking import to_numpy
 from kinfold.metrics.shortlists import TooManyTiesError
+from kinfold.metrics.task import to_numpy
 
 # Rows and items of a block of scores, 512 MiB on a GPU.
 ROWS, ITEMS = 2048, 65536

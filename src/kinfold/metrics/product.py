@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from keras import ops
 
-from kinfold.metrics.ranking import to_numpy
+from kinfold.metrics.task import to_numpy
 
 
 def given(rows: np.ndarray) -> Any:

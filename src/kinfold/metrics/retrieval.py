@@ -6,10 +6,12 @@ from typing import Any
 import numpy as np
 from keras import ops
 
+from kinfold.core import checks
 from kinfold.core.checks import Tensor
 from kinfold.metrics.compared import Comparison
 from kinfold.metrics.nearest import Nearest, nearest
-from kinfold.metrics.ranking import Task, score, smallest
+from kinfold.metrics.ranking import score, smallest
+from kinfold.metrics.task import AVERAGES, Task
 
 __all__ = ["neighbours", "retrieval_metrics"]
 
@@ -28,6 +30,10 @@ def retrieval_metrics(
     gallery_labels: Tensor | None = None,
     metrics: Sequence[str] = ("recall@1", "map@r"),
     distance: Any = "cosine",
+    *,
+    query_groups: Tensor | None = None,
+    gallery_groups: Tensor | None = None,
+    average: str = "queries",
 ) -> dict[str, float]:
     r"""How well each query's own class comes first when the gallery is ranked by distance.
 
@@ -45,12 +51,16 @@ def retrieval_metrics(
     | `mrr@k` | the same if that i <= k, else 0 |
     | `ndcg@k` | \sum_{i <= k} rel(i)/log2(i+1), over \sum_{i <= min(R, k)} 1/log2(i+1) |
 
-    and the metric is the mean over queries. Queries with R = 0 are left out of every mean. The
-    metric `queries_without_match` is their number, and `queries` the number of those that count; if
-    the first is not asked for, one warning gives it.
+    and the metric is the mean over queries, or over classes. Queries with R = 0 are left out of
+    every mean. The metric `queries_without_match` is their number, and `queries` the number of
+    those that count; if the first is not asked for, one warning gives it.
 
     Without a gallery, the queries are their own gallery. Each is removed from its own ranking by
     its index, so that no query matches itself, also among duplicates.
+
+    With groups, such as cameras, sessions or sellers, a query is not ranked against items of its
+    own class and group, which are too easy to find: neither as hits nor as misses. `recall@k` is
+    then what re-identification calls CMC at rank k.
 
     Ties: where items are equally far, a query scores what it would on average over all orders of
     them. So the order of the gallery makes no difference, and a collapsed model scores as chance
@@ -65,13 +75,17 @@ def retrieval_metrics(
         gallery_labels: integers [m] or [m, 1]; given exactly when `gallery` is.
         metrics: names from the table, k being a number: "recall@5", "precision@1", "map@10".
         distance: a name that `kinfold.distances.get` knows, or a `Distance`.
+        query_groups: integers [n] or [n, 1], or None.
+        gallery_groups: integers [m] or [m, 1]; given exactly when `gallery` and `query_groups` are.
+        average: "queries" for the mean over queries, "classes" for the mean over the means of
+            their classes, so that a class with many queries counts no more than another.
 
     Returns:
         A float for each name in `metrics`.
 
     Raises:
-        ValueError: an unknown metric, a k beyond the size of the ranking, no query with a match,
-            shapes that do not fit, embeddings or distances that are not finite.
+        ValueError: an unknown metric or average, a k beyond the size of the ranking, no query with
+            a match, shapes that do not fit, embeddings or distances that are not finite.
         TypeError: labels that are not integers, embeddings that are not numbers.
 
     References:
@@ -94,8 +108,9 @@ def retrieval_metrics(
             "`gallery` and `gallery_labels` must be given together, or neither. "
             f"Received only `{'gallery' if gallery_labels is None else 'gallery_labels'}`."
         )
-    task = Task.of(query_labels, gallery_labels, metrics)
-    values = measure(task, query, gallery, distance)
+    average = checks.choice(average, "average", AVERAGES)
+    task = Task.of(query_labels, gallery_labels, metrics, query_groups, gallery_groups)
+    values = measure(task, query, gallery, distance, average)
     if "queries_without_match" not in values:
         task.warn_of_left_out()
     return values
@@ -173,12 +188,21 @@ def _first(values: np.ndarray, items: np.ndarray, k: int) -> tuple[np.ndarray, n
     return np.take_along_axis(items, order, axis=1), np.take_along_axis(values, first, axis=1)
 
 
-def measure(task: Task, query: Tensor, gallery: Tensor | None, distance: Any) -> dict[str, float]:
+def measure(
+    task: Task, query: Tensor, gallery: Tensor | None, distance: Any, average: str = "queries"
+) -> dict[str, float]:
     """The metrics that `task` asks for, of these embeddings."""
     scores = score_queries(task, query, gallery, distance)
     valid = task.relevant > 0
     counts = {"queries": valid.sum(), "queries_without_match": (~valid).sum()}
-    return {name: float(counts.get(name, score[valid].mean())) for name, score in scores.items()}
+    weights = np.ones(valid.sum())
+    if average == "classes":
+        classes = task.query_classes[valid]
+        weights = 1 / np.bincount(classes)[classes]
+    return {
+        name: float(counts[name] if name in counts else np.average(score[valid], weights=weights))
+        for name, score in scores.items()
+    }
 
 
 def score_queries(
@@ -206,7 +230,7 @@ def score_queries(
         task = task.of_whole_rankings()
         order = order[left] if task.asked else order[:0]
     for rows, block in blocks(compared, order):
-        hits = task.gallery_classes == task.query_classes[rows, None]
+        block, hits = task.without_own_group(rows, block)
         for name, values in score(task, rows, block, hits).items():
             scores[name][rows] = values
     return scores
@@ -220,7 +244,8 @@ def _scored_by(
     for start in range(0, len(order), _ROWS):
         rows = order[start : start + _ROWS]
         block, items = found.distances[rows], found.items[rows]
-        hits = (task.gallery_classes[items] == task.query_classes[rows, None]) & np.isfinite(block)
+        block, hits = task.without_own_group(rows, block, items)
+        hits &= np.isfinite(block)
         for name, values in score(task, rows, block, hits).items():
             scores[name][rows] = values
         left[start : start + _ROWS] = ~hits.any(axis=1)

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from kinfold.metrics.ranking import to_numpy
+from kinfold.metrics.task import to_numpy
 
 # Numbers that are copied at once.
 ELEMENTS = 1 << 20

@@ -7,8 +7,8 @@ import numpy as np
 from kinfold.core.checks import Tensor
 from kinfold.core.labels import integer_labels
 from kinfold.metrics.compared import Comparison
-from kinfold.metrics.ranking import to_numpy
 from kinfold.metrics.retrieval import blocks
+from kinfold.metrics.task import to_numpy
 from kinfold.thresholds import intervals
 from kinfold.thresholds.curves import Curve, largest_with_far
 from kinfold.thresholds.result import Threshold, made

@@ -9,8 +9,8 @@ from kinfold import distances
 from kinfold.core.checks import Tensor
 from kinfold.core.labels import integer_labels
 from kinfold.metrics.compared import Gallery, paired
-from kinfold.metrics.ranking import to_numpy
 from kinfold.metrics.retrieval import neighbours
+from kinfold.metrics.task import to_numpy
 from kinfold.thresholds import intervals
 from kinfold.thresholds.curves import largest_with_far
 from kinfold.thresholds.result import Threshold, made

@@ -12,8 +12,8 @@ import numpy as np
 
 from kinfold.core.stored import Stored, blocks
 from kinfold.datasets import Split
-from kinfold.metrics.ranking import Task
 from kinfold.metrics.retrieval import score_queries
+from kinfold.metrics.task import Task
 from kinfold.training.verdicts import FEWEST
 from kinfold.training.verdicts import VECTOR_ROWS as VECTOR_ROWS
 from kinfold.training.verdicts import Gain as Gain
