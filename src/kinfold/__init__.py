@@ -16,6 +16,7 @@ from kinfold import losses as losses
 from kinfold import metrics as metrics
 from kinfold import thresholds as thresholds
 from kinfold.encoders import augmentation as augmentation
+from kinfold.matryoshka import MatryoshkaLoss as MatryoshkaLoss
 from kinfold.memory import CrossBatchMemory as CrossBatchMemory
 from kinfold.model import EmbeddingModel as EmbeddingModel
 from kinfold.search import Index as Index
