@@ -228,7 +228,7 @@ def test_pair_losses_of_pytorch_metric_learning(golden: Golden) -> None:
         arrays, keys = [golden["x"], golden["ref_x"]], ["dx", "dref"]
     with float64():
         value, gradients = value_and_gradients(
-            lambda x, *r: loss(x, y, *r, *((ref_y,) if r else ())), *arrays
+            lambda x, *r: loss(x, y, None, *r, *((ref_y,) if r else ())), *arrays
         )
     assert_close(value, golden["value"], 1e-9)
     for gradient, key in zip(gradients, keys, strict=True):
