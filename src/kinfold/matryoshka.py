@@ -96,20 +96,19 @@ class MatryoshkaLoss(PairLoss):
         y_pred: Any,
         sample_weight: Any = None,
         *,
-        ref_labels: Any = None,
         ref_embeddings: Any = None,
-        ref_mask: Any = None,
         memory: Part | None = None,
+        **references: Any,
     ) -> Tensor:
         x = self._long_enough(y_pred, "y_pred")
         r = None if ref_embeddings is None else self._long_enough(ref_embeddings, "ref_embeddings")
-        references = {"ref_labels": ref_labels, "ref_mask": ref_mask}
         total: Any = 0.0
         for size, weight in zip(self.sizes, self.weights, strict=True):
-            if r is not None:
-                references["ref_embeddings"] = r[:, :size]
-            part = None if memory is None else self._prefix(memory, size)
-            value = self.loss(y_true, x[:, :size], sample_weight, **references, memory=part)
+            shortened = {
+                "ref_embeddings": None if r is None else r[:, :size],
+                "memory": None if memory is None else self._prefix(memory, size),
+            }
+            value = self.loss(y_true, x[:, :size], sample_weight, **shortened, **references)
             total = total + weight * value
         return total
 

@@ -85,11 +85,8 @@ class ServedRun:
     def __init__(self, run: Trained) -> None:
         self.run, self.path, self.shape = run, run.path, run.embedder.shape
         self.takes_images = run.embedder.takes_images
-        self.sizes: tuple[int, ...] = (
-            1,
-            SMALL,
-            LARGE,
-        )  # which a backend that compiles does once for each
+        # A backend that compiles does so once for each.
+        self.sizes: tuple[int, ...] = (1, SMALL, LARGE)
 
     def embed(self, examples: np.ndarray) -> np.ndarray:
         return self.run.embedder.of_arrays(examples)

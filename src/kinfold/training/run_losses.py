@@ -85,6 +85,39 @@ def parse_options(name: str, texts: Iterable[str]) -> dict[str, Any]:
     return values
 
 
+def with_shorthands(
+    name: str, given: Mapping[str, Any], shorthands: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The options of a loss, and those that a run has a setting of its own for.
+
+    Args:
+        name: the loss.
+        given: its options by their names.
+        shorthands: such as {"margin": 0.2}; None where it is not set. It stands for the option of
+            that name, or for "negative_margin" where the loss has two.
+
+    Raises:
+        ValueError: a shorthand that the loss has no option for, or one that is given, too.
+    """
+    known, found = options(name), dict(given)
+    for short, value in shorthands.items():
+        if value is None:
+            continue
+        option = short if short in known else f"negative_{short}"
+        if option not in known:
+            raise ValueError(
+                f"The loss {name} has no {short}: leave it out, or choose another loss. "
+                f"Received: {short}={value}."
+            )
+        if option in found:
+            raise ValueError(
+                f"The {short} is given twice, as {short}={value} and as the loss option "
+                f"{option}={found[option]}: leave one of them out."
+            )
+        found[option] = value
+    return found
+
+
 def make(
     name: str,
     arguments: Mapping[str, Any],

@@ -81,30 +81,13 @@ class Settings(Fields):
         """
         return run_losses.make(
             self.loss,
-            self._loss_options(),
+            run_losses.with_shorthands(
+                self.loss, self.loss_options or {}, {"margin": self.margin, "gamma": self.gamma}
+            ),
             num_classes,
             embedding_size,
             self.examples_per_class or EXAMPLES_PER_CLASS,
         )
-
-    def _loss_options(self) -> dict[str, Any]:
-        known, options = run_losses.options(self.loss), dict(self.loss_options or {})
-        for short, value in (("margin", self.margin), ("gamma", self.gamma)):
-            if value is None:
-                continue
-            name = short if short in known else f"negative_{short}"
-            if name not in known:
-                raise ValueError(
-                    f"The loss {self.loss} has no {short}: leave it out, or choose another loss. "
-                    f"Received: {short}={value}."
-                )
-            if name in options:
-                raise ValueError(
-                    f"The {short} is given twice, as {short}={value} and as the loss option "
-                    f"{name}={options[name]}: leave one of them out."
-                )
-            options[name] = value
-        return options
 
     @property
     def weights_file(self) -> str | None:

@@ -38,9 +38,8 @@ class Call:
     ) -> None:
         if labels is None and indices_tuple is None:
             raise ValueError("Pass `labels` or `indices_tuple`.")
-        if ref_labels is not None and ref_emb is None:
-            raise ValueError("Pass both `ref_emb` and `ref_labels`, or neither.")
-        if ref_emb is not None and ref_labels is None and indices_tuple is None:
+        without_labels = ref_labels is None and indices_tuple is None
+        if without_labels if ref_emb is not None else ref_labels is not None:
             raise ValueError("Pass both `ref_emb` and `ref_labels`, or neither.")
         self.dtype = checks.compute_dtype(embeddings)
         self.same_labels = ref_emb is None or ref_labels is labels
@@ -60,10 +59,9 @@ class Call:
 
     def known_labels(self) -> tuple[np.ndarray, np.ndarray]:
         """The class ids of batch and references, for what makes a list of them."""
-        y, of_references = self._as_given  # as a tensor of a compiled step they are not known
-        return tuples.known(y, "labels").reshape(-1), tuples.known(of_references, "labels").reshape(
-            -1
-        )
+        # As given: as a tensor of a compiled step they would not be known.
+        y, of_references = (tuples.known(one, "labels").reshape(-1) for one in self._as_given)
+        return y, of_references
 
     def value(self, loss: losses.PairLoss, weights: Tensor | None = None) -> Tensor:
         """A loss of ours on what is compared."""
@@ -176,9 +174,7 @@ class Loss(Module):
             return self.lists(call)
         usual = self._usual and call.chosen is None
         total = self._sum(call) if usual else self.general(call)
-        if self.embedding_regularizer is not None:
-            total = total + self.embedding_regularizer(embeddings) * self.embedding_reg_weight
-        return total
+        return regularized(total, self.embedding_regularizer, self.embedding_reg_weight, embeddings)
 
     if Module is object:
         __call__ = forward
@@ -259,6 +255,11 @@ class Loss(Module):
             "indices": tuple(where) if of_pairs else where[0],
             "reduction_type": kind if of_pairs else "element",
         }
+
+
+def regularized(total: Any, regularizer: Any, weight: float, rows: Any) -> Any:
+    """A loss and, if there is a regularizer, its value of some rows, times its weight."""
+    return total if regularizer is None else total + regularizer(rows) * weight
 
 
 def masks(call: Call) -> tuple[np.ndarray, np.ndarray]:

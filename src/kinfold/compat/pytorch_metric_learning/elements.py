@@ -11,7 +11,7 @@ from kinfold.compat.pytorch_metric_learning.distances import BaseDistance
 from kinfold.compat.pytorch_metric_learning.equations import Equation
 from kinfold.compat.pytorch_metric_learning.reducers import BaseReducer
 from kinfold.core.checks import Tensor
-from kinfold.core.numerics import divide
+from kinfold.core.numerics import divide, softplus
 from kinfold.streaming import Problem
 
 
@@ -91,7 +91,7 @@ class AllTriplets(losses.TripletLoss):
         return loss, chosen, chosen
 
     def _of_gap(self, gap: Tensor) -> Tensor:
-        return ops.softplus(gap + self.margin) if self.smooth else super()._of_gap(gap)
+        return softplus(gap + self.margin) if self.smooth else super()._of_gap(gap)
 
     def _slope(self, gap: Tensor) -> Tensor:
         return ops.sigmoid(gap + self.margin) if self.smooth else super()._slope(gap)

@@ -12,6 +12,7 @@ from kinfold.compat.pytorch_metric_learning import elements, equations, reducers
 from kinfold.compat.pytorch_metric_learning.calls import Call, Loss, Module, masks
 from kinfold.core import checks
 from kinfold.core.checks import Tensor
+from kinfold.core.numerics import softplus
 
 # Triplets that a list of all of them may hold.
 MOST = 10**8
@@ -74,7 +75,7 @@ class TripletMarginLoss(Loss):
             nearer = self.distance.margin(far, between) > 0
             far = ops.where(nearer, between, far)
         gap = self.distance.margin(near, far) + self.margin
-        return ops.softplus(gap) if self.smooth_loss else ops.relu(gap)
+        return softplus(gap) if self.smooth_loss else ops.relu(gap)
 
     def lists(self, call: Call) -> dict[str, Any]:
         chosen = triplets(call, self.triplets_per_anchor)

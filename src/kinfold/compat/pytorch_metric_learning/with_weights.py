@@ -9,7 +9,7 @@ from keras import ops
 
 from kinfold import losses
 from kinfold.compat.pytorch_metric_learning import distances, elements, reducers, tuples
-from kinfold.compat.pytorch_metric_learning.calls import Call, Module
+from kinfold.compat.pytorch_metric_learning.calls import Call, Module, regularized
 from kinfold.core.checks import Tensor
 
 
@@ -85,12 +85,11 @@ class WithWeights(Module):
             dtype = keras.backend.standardize_dtype(call.x.dtype)
             weights = ops.convert_to_tensor(found, dtype=dtype)
         total = self.total(call, weights)
-        if self.weight_regularizer is not None:
-            rows = ops.reshape(self.loss.trainable_variables[0].value, (-1, call.x.shape[1]))
-            total = total + self.weight_regularizer(rows) * self.weight_reg_weight
-        if self.embedding_regularizer is not None:
-            total = total + self.embedding_regularizer(embeddings) * self.embedding_reg_weight
-        return total
+        if isinstance(self.reducer, reducers.DoNothingReducer):
+            return total
+        prototypes = ops.reshape(self.loss.trainable_variables[0].value, (-1, call.x.shape[1]))
+        total = regularized(total, self.weight_regularizer, self.weight_reg_weight, prototypes)
+        return regularized(total, self.embedding_regularizer, self.embedding_reg_weight, embeddings)
 
     if Module is object:
         __call__ = forward
