@@ -126,6 +126,7 @@ def _pairs(kind: str, dense: str, **options: Any) -> Entry:
 
 _CIRCLE = {"gamma": GAMMA, "margin": MARGIN}
 _MINED = {"epsilon": 0.1}
+_RANKED = {"margin": 0.4, "Tn": 10}
 
 CATALOGUE = (
     Entry(
@@ -153,6 +154,20 @@ CATALOGUE = (
     _ours("MarginLoss", "MarginLoss"),
     _ours("SoftNearestNeighborLoss", "NCALoss", distance="squared_euclidean"),
     _ours("FastAPLoss", "FastAPLoss"),
+    _ours("SmoothAPLoss", "SmoothAPLoss"),
+    _ours("PNPLoss", "PNPLoss"),
+    Entry(
+        "RankedListLoss",
+        Builder("kinfold.losses", "RankedListLoss"),
+        {
+            PML: Builder(
+                "pytorch_metric_learning.losses", "RankedListLoss", _RANKED, False, of_embeddings
+            )
+        },
+    ),
+    _ours("HistogramLoss", "HistogramLoss"),
+    _ours("ThresholdConsistentMarginLoss", "ThresholdConsistentMarginLoss"),
+    _ours("IntraPairVarianceLoss", "IntraPairVarianceLoss"),
     _ours("ArcFaceLoss", "ArcFaceLoss", by_class=True),
     _ours("ArcFaceLoss", "SubCenterArcFaceLoss", by_class=True, sub_centers=3),
     _ours("CosFaceLoss", "CosFaceLoss", by_class=True),

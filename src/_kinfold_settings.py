@@ -29,6 +29,12 @@ LOSSES = {
     "tuplet-margin": "TupletMarginLoss",
     "angular": "AngularLoss",
     "fast-ap": "FastAPLoss",
+    "smooth-ap": "SmoothAPLoss",
+    "pnp": "PNPLoss",
+    "ranked-list": "RankedListLoss",
+    "histogram": "HistogramLoss",
+    "threshold-consistent-margin": "ThresholdConsistentMarginLoss",
+    "intra-pair-variance": "IntraPairVarianceLoss",
     "pair-contrastive": "PairContrastiveLoss",
     "contrastive": "PairContrastiveLoss",  # the name that runs of earlier versions have
     "siamese-contrastive": "ContrastiveLoss",
@@ -41,6 +47,7 @@ LOSSES = {
     "proxy-nca": "ProxyNCALoss",
     "proxy-anchor": "ProxyAnchorLoss",
     "soft-triple": "SoftTripleLoss",
+    "manifold": "ManifoldLoss",
     "info-nce": "InfoNCELoss",
     "sig-lip": "SigLIPLoss",
 }

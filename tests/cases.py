@@ -144,6 +144,27 @@ def _fast_ap(p: np.ndarray, n: np.ndarray) -> float:
     return 1 - sum(terms) / len(p)
 
 
+def _before(s: np.ndarray, own: float) -> float:
+    return float((1 / (1 + np.exp(-(s - own) / 0.1))).sum())
+
+
+def _smooth_ap(p: np.ndarray, n: np.ndarray) -> float:
+    ranks = [1 + _before(-np.delete(p, i), -one) for i, one in enumerate(p)]
+    every = [rank + _before(-n, -one) for rank, one in zip(ranks, p, strict=True)]
+    return 1 - float(np.mean(np.divide(ranks, every)))
+
+
+def _pnp(penalty: Callable[[np.ndarray], np.ndarray]) -> Row:
+    return lambda p, n: float(np.mean(penalty(np.array([_before(-n, -one) for one in p]))))
+
+
+def _ranked_list(p: np.ndarray, n: np.ndarray) -> float:
+    near, far = (gap[gap > 0] for gap in (p - 0.8, 1.2 - n))
+    return 0.5 * float(
+        sum(np.average(gap, weights=np.exp(10 * gap)) for gap in (near, far) if len(gap))
+    )
+
+
 def _made(loss: type, **fixed: Any) -> Callable[..., losses.PairLoss]:
     return lambda **kwargs: loss(**{**fixed, **kwargs})
 
@@ -238,6 +259,24 @@ CASES = [
         _fast_ap,
         "squared_euclidean",
     ),
+    Case("smooth_ap", _made(losses.SmoothAPLoss, temperature=0.1), _smooth_ap),
+    *(
+        Case(
+            f"pnp_{variant}",
+            _made(losses.PNPLoss, variant=variant, temperature=0.1),
+            _pnp(penalty),
+        )
+        for variant, penalty in (
+            ("O", lambda r: r),
+            ("Dq", lambda r: 1 - 1 / (1 + r)),
+        )
+    ),
+    Case(
+        "ranked_list",
+        _made(losses.RankedListLoss, positive_temperature=10.0, normalize=False),
+        _ranked_list,
+        "euclidean",
+    ),
     Case("tfsim_circle", _made(tfsim.CircleLoss), _tfsim_circle, mean_counts_invalid=True),
 ]
 
@@ -299,11 +338,13 @@ def batch(
     return rng.integers(0, classes, n), x.astype(dtype)
 
 
-# One loss of each way to compute: tiles, blocks, two passes, loops over triplets, a sum of pairs.
+# One loss of each way to compute: tiles, blocks, two passes, loops over triplets, a sum of pairs,
+# a sum over positives.
 FORMS = [
     case
     for case in CASES
-    if case.name in ("circle", "circle_snr", "lifted", "triplet_all_semi_hard", "sup_con")
+    if case.name
+    in ("circle", "circle_snr", "lifted", "triplet_all_semi_hard", "sup_con", "smooth_ap")
 ]
 
 

@@ -81,6 +81,11 @@ def checks() -> dict[str, Check]:
                 add(f"{case}-fused-references", made(case), references, **beside)
     many = (np.arange(rows * 3).reshape(rows, 3) % 4 == 0).astype("int32")
     add("labels", losses.CircleLoss, y=many)
+    for whole in ("Histogram", "ThresholdConsistentMargin", "IntraPairVariance"):
+        loss = getattr(losses, f"{whole}Loss")
+        add(whole, loss, weights=weights)
+        add(f"{whole}-references", loss, references, ref_labels=ref_y)
+        add(f"{whole}-empty", loss, empty=True)
     add("n_pairs", losses.NPairsLoss)
     add("n_pairs-empty", losses.NPairsLoss, empty=True)
     pairs = {"x": x, "ref_embeddings": batch(rows, seed=2)[1]}

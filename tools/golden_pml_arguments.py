@@ -150,6 +150,24 @@ def wanted() -> list[dict[str, Any]]:
         add("MarginLoss", options, mined="triplets")
         add("MarginLoss", options, distance="cosine")
         add("MarginLoss", options, refs=True)
+    for reducer in (None, "sum", "threshold", "classes"):
+        add("RankedListLoss", {"margin": 0.4, "Tn": 3, "Tp": 1}, reducer=reducer)
+        add("SmoothAPLoss", {"temperature": 0.1}, reducer=reducer)
+        add("IntraPairVarianceLoss", reducer=reducer)
+        add("InstanceLoss", {"gamma": 4}, reducer=reducer)
+    add("RankedListLoss", {"margin": 0.4, "Tn": 3, "alpha": 1.4, "imbalance": 0.2})
+    add("RankedListLoss", {"margin": 0.4, "Tn": 3}, distance="raw")
+    add("SmoothAPLoss", {"temperature": 0.1}, mined="triplets")
+    for distance in (None, "square", "raw"):
+        for mined in (None, *MINED):
+            add("IntraPairVarianceLoss", {"pos_eps": 0.1}, distance=distance, mined=mined)
+    add("IntraPairVarianceLoss", refs=True)
+    for variant in ("Ds", "Dq", "Iu", "Ib", "O"):
+        add("PNPLoss", {"variant": variant, "anneal": 0.1, "alpha": 2, "b": 3})
+    for mined in (None, *MINED):
+        add("ThresholdConsistentMarginLoss", {"lambda_plus": 0.5, "margin_plus": 0.7}, mined=mined)
+        add("HistogramLoss", {"n_bins": 10}, mined=mined)
+    add("HistogramLoss", {"delta": 0.5})
     return found
 
 
@@ -180,6 +198,8 @@ def main() -> None:
     rng, table, arrays = np.random.default_rng(0), [], {}
     for at, case in enumerate(wanted()):
         y, x = rng.integers(0, CLASSES, N), 1.5 * rng.normal(size=(N, D))
+        if case["loss"] == "SmoothAPLoss":  # the peer reads m examples of each of m classes in turn
+            y, x = np.repeat([2, 0, 1], 3), x[:9]
         saved = {"y": y, "x": x}
         leaves = [torch.tensor(x, requires_grad=True)]
         if case.get("refs"):
@@ -189,6 +209,8 @@ def main() -> None:
             "distance": DISTANCES.get(case.get("distance")),
             "reducer": REDUCERS.get(case.get("reducer")),
         }
+        # What the peer makes without a dtype; MarginLoss keeps its beta in float32, as ours does.
+        torch.set_default_dtype(torch.float32 if case["loss"] == "MarginLoss" else torch.float64)
         objects = {what: built(*spec) for what, spec in specs.items() if spec}
         loss = getattr(losses, case["loss"])(**case["kwargs"], **objects).double()
         mined = None
@@ -246,6 +268,16 @@ def main() -> None:
         saved |= {"dx": leaf.grad.numpy(), **{f"t{i}": part for i, part in enumerate(parts)}}
         arrays |= {f"weights{at}/{key}": array for key, array in saved.items()}
         table.append({"name": f"weights{at}", "with_weights": kind, "kwargs": kwargs})
+    for at, kwargs in enumerate(({}, {"lambdaC": 0.5, "alpha": 0.5, "margin": 0.01})):
+        loss = losses.ManifoldLoss(l=D, K=CLASSES, **kwargs)
+        w, x = rng.normal(size=(CLASSES, D)), rng.normal(size=(N, D))
+        loss.proxies.data = torch.tensor(w)
+        y, leaf = rng.integers(0, CLASSES, N), torch.tensor(x, requires_grad=True)
+        value = loss(leaf, indices_tuple=torch.tensor(y))
+        value.backward()
+        saved = {"y": y, "x": x, "w": w, "value": value.detach().numpy(), "dx": leaf.grad.numpy()}
+        arrays |= {f"manifold{at}/{key}": array for key, array in saved.items()}
+        table.append({"name": f"manifold{at}", "manifold": True, "kwargs": kwargs})
     path = Path(__file__).parent.parent / "tests" / "golden" / "pml_arguments.npz"
     np.savez_compressed(path, cases=json.dumps(table), **arrays)
     print(f"{len(table)} cases: {path}")

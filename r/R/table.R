@@ -38,6 +38,22 @@ LOSSES <- list(
   tuplet_margin = of_pairs("TupletMarginLoss", margin = 5.73, scale = 64),
   angular = of_pairs("AngularLoss", alpha = 40),
   fast_ap = of_pairs("FastAPLoss", bins = 10L, distance = "squared_euclidean"),
+  smooth_ap = of_pairs("SmoothAPLoss", temperature = 0.01, distance = "cosine"),
+  pnp = of_pairs("PNPLoss",
+    variant = "O", b = 2, alpha = 1, temperature = 0.01, distance = "cosine"
+  ),
+  ranked_list = of_pairs("RankedListLoss",
+    margin = 0.4, negative_temperature = 10, balance = 0.5, alpha = NULL,
+    positive_temperature = 0, distance = "euclidean"
+  ),
+  histogram = of_pairs("HistogramLoss", bins = 100L),
+  threshold_consistent_margin = of_pairs("ThresholdConsistentMarginLoss",
+    positive_margin = 0.1, negative_margin = 0.5, positive_weight = 1, negative_weight = 1,
+    distance = "cosine"
+  ),
+  intra_pair_variance = of_pairs("IntraPairVarianceLoss",
+    positive_epsilon = 0.01, negative_epsilon = 0.01
+  ),
   arc_face = of_classes("ArcFaceLoss", margin = 0.5, scale = 64, sub_centers = 1L),
   cos_face = of_classes("CosFaceLoss", margin = 0.35, scale = 64),
   normalized_softmax = of_classes("NormalizedSoftmaxLoss", temperature = 0.05),
@@ -48,6 +64,9 @@ LOSSES <- list(
   proxy_anchor = of_classes("ProxyAnchorLoss", margin = 0.1, alpha = 32),
   soft_triple = of_classes("SoftTripleLoss",
     centers_per_class = 10L, scale = 20, gamma = 0.1, margin = 0.01, regularization = 0.2
+  ),
+  manifold = of_classes("ManifoldLoss",
+    context_weight = 1, intrinsic_weight = 1, alpha = 0.8, margin = 5e-4
   ),
   info_nce = of_partners("InfoNCELoss",
     temperature = 0.07, both_directions = TRUE, train_temperature = FALSE

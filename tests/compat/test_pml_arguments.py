@@ -53,6 +53,17 @@ def test_the_peers_numbers(golden: Golden) -> None:
         assert_close(got, right, 1e-7)
 
 
+@pytest.mark.parametrize("golden", [g for g in CASES if "manifold" in g.case], ids=str)
+def test_manifold_loss(golden: Golden) -> None:
+    with float64():
+        loss = losses.ManifoldLoss(golden["x"].shape[1], len(golden["w"]), **golden.case["kwargs"])
+        (variable,) = loss.trainable_variables
+        variable.assign(golden["w"])
+        value, (dx,) = value_and_gradients(lambda x: loss(x, None, golden["y"]), golden["x"])
+    assert_close(value, golden["value"], 1e-5)  # the peer inverts in float32
+    assert_close(dx, golden["dx"], 1e-4)
+
+
 @pytest.mark.parametrize("golden", REGULARIZERS, ids=lambda golden: golden.case["regularizer"])
 def test_regularizers(golden: Golden) -> None:
     regularizer = getattr(regularizers, golden.case["regularizer"])(**golden.case["kwargs"])

@@ -24,6 +24,9 @@ BY_BLOCKS = {
     "triplet_soft_all": lambda **k: losses.TripletLoss(None, "all", "all", **k),
     "triplet_soft_all_semi_hard": lambda **k: losses.TripletLoss(None, "all", "semi-hard", **k),
     "n_pairs": losses.NPairsLoss,
+    "histogram": losses.HistogramLoss,
+    "threshold_consistent_margin": losses.ThresholdConsistentMarginLoss,
+    "intra_pair_variance": losses.IntraPairVarianceLoss,
 }
 PROTOTYPES = {
     "arc_face": losses.ArcFaceLoss,
@@ -36,6 +39,7 @@ PROTOTYPES = {
     "proxy_nca": losses.ProxyNCALoss,
     "soft_triple": losses.SoftTripleLoss,
     "proxy_anchor": losses.ProxyAnchorLoss,
+    "manifold": lambda *a, block_size, **k: losses.ManifoldLoss(*a, **k),
 }
 PAIRED = {
     "info_nce": lambda **k: losses.InfoNCELoss(0.5, **k),

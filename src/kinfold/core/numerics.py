@@ -174,6 +174,18 @@ def count_in_row(mask: Tensor) -> Tensor:
     return hand.count(mask) if hand else ops.sum(mask, axis=1)
 
 
+def sum_at(values: Tensor, at: Tensor, number: int) -> Tensor:
+    """Sum of the values [k] that belong at each of `number` positions, in their own precision.
+
+    Args:
+        values: floating [k].
+        at: integers [k], from 0 to `number` - 1.
+    """
+    if keras.backend.backend() == "torch":  # where segment_sum is in float32
+        return values.new_zeros(number).index_add(0, at.long(), values)
+    return ops.segment_sum(values, at, num_segments=number)
+
+
 def log_sum_exp(logit: Tensor, mask: Tensor | None = None, axis: int = 1) -> Tensor:
     """Log of the sum of exp(logit) over the allowed entries of each row; 0 for a row without any.
 

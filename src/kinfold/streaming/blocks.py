@@ -102,7 +102,8 @@ def per_anchor(
         whole: whether to take one block, or never to; None leaves it to the rule.
 
     Returns:
-        Losses [n], differentiable with respect to `x` and `r`, and what a mean counts [n].
+        Losses [n], differentiable with respect to `x` and `r`, and what a mean counts [n]. A block
+        may give several numbers of each anchor, [t, k], for [n, k] in all.
     """
     xs, rs = _tuple(x), _tuple(r)
     if 0 in (xs[0].shape[0], rs[0].shape[0]):

@@ -216,7 +216,7 @@ class _Outputs:
 
     def put(self, cut: slice, outputs: Any) -> None:
         if not self.parts:
-            self.parts = [part.new_empty(self.n) for part in outputs]
+            self.parts = [part.new_empty(self.n, *part.shape[1:]) for part in outputs]
         for rows, part in zip(self.parts, outputs, strict=True):
             rows[cut] = part
 

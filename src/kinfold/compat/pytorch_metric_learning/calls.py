@@ -92,7 +92,7 @@ class Loss(Module):
 
     Args:
         build: makes losses of ours, whose sum it is with the peer's own distance and reducer, from
-            `remove_diagonal`, `dtype` and `normalize`.
+            `remove_diagonal`, `dtype` and `normalize`; None for one of equations alone.
         parts: its equations by the peer's names, for other distances, reducers and a miner's
             pairs; and whether each has pairs for elements.
         usual_distance, usual_reducer: the peer's own.
@@ -107,7 +107,7 @@ class Loss(Module):
 
     def __init__(
         self,
-        build: Build,
+        build: Build | None,
         parts: dict[str, tuple[Equation, bool]] | None = None,
         usual_distance: distances.BaseDistance | None = None,
         usual_reducer: reducers.BaseReducer | None = None,
@@ -129,7 +129,7 @@ class Loss(Module):
         self.reducer = reducers.found(reducer or usual_reducer or reducers.MeanReducer())
         self.embedding_regularizer = embedding_regularizer
         self.embedding_reg_weight = embedding_reg_weight
-        self._usual = distance is None and reducer is None
+        self._usual = build is not None and distance is None and reducer is None
         self._build, self._to_references, self._parts = build, to_references or build, parts
         self._takes_references, self._needs_negatives = takes_references, needs_negatives
         self._built: dict[tuple[bool, bool, str], tuple[losses.PairLoss, ...]] = {}
@@ -183,7 +183,7 @@ class Loss(Module):
         """The loss with the peer's own distance and reducer, by losses of ours."""
         key = (call.given, call.same_labels, call.dtype)
         if key not in self._built:
-            build = self._to_references if call.given else self._build
+            build: Any = self._to_references if call.given else self._build
             self._built[key] = build(remove_diagonal=key[1], dtype=key[2], normalize=True)
         total = sum(call.value(loss) for loss in self._built[key])
         return self.or_zero(call, total, self._built[key][0])
@@ -195,7 +195,8 @@ class Loss(Module):
                 f"A memory takes {type(self).__name__} with the distance and the reducer that it "
                 "has by itself."
             )
-        return elements.Sum(self._build(remove_diagonal=True, dtype=None, normalize=True))
+        build: Any = self._build
+        return elements.Sum(build(remove_diagonal=True, dtype=None, normalize=True))
 
     def or_zero(self, call: Call, total: Any, loss: losses.PairLoss) -> Tensor:
         if not self._needs_negatives:

@@ -43,15 +43,7 @@ class Elements(losses.PairLoss):
         problem = super().problem(*args, **kwargs)
         if self.pairs is None:
             return problem._replace(extra=self.of_anchor)
-        if problem.rows:
-            raise NotImplementedError(
-                "A miner's pairs are of one process's batch, and this loss is over the batch of "
-                "all ranks. Pass `gather_across_devices=False` to a loss of kinfold.losses."
-            )
-        (part,) = problem.parts
-        rows, columns = _numbers(problem.x), _numbers(part.embeddings)
-        extra = (rows, *self.of_anchor)
-        return problem._replace(extra=extra, parts=(part._replace(extra=(columns,)),))
+        return numbered(problem, self.of_anchor)
 
     def valid_anchors(self, positive: Tensor, negative: Tensor) -> Tensor:
         return ops.ones_like(positive[:, 0], dtype="bool")
@@ -64,15 +56,32 @@ class Elements(losses.PairLoss):
             positive, negative = (ops.cast(mask, dtype) for mask in (positive, negative))
         else:
             rows, columns, extra = extra[0], extra[-1], extra[1:-1]
-            a1, p, a2, n = self.pairs
-            positive = tuples.times(a1, p, rows, columns, dtype)
-            negative = tuples.times(a2, n, rows, columns, dtype)
+            positive, negative = times(self.pairs, rows, columns, dtype)
         found = self.equation(self.distance, distance, positive, negative, *extra)
         return self.reducer.of_rows(*found) if len(found) == 2 else self._divided(*found)
 
     def _divided(self, total: Tensor, number: Tensor, divisor: Tensor) -> tuple[Tensor, Tensor]:
         """Sums of rows [t], for elements that no list is made of: see `equations.margin`."""
         return total, divisor if self.reducer.by_divisor else number
+
+
+def numbered(problem: Problem, of_anchor: tuple[Tensor, ...] = ()) -> Problem:
+    """A problem whose blocks are told which anchors and references they hold, for `times`."""
+    if problem.rows:
+        raise NotImplementedError(
+            "A miner's pairs are of one process's batch, and this loss is over the batch of all "
+            "ranks. Pass `gather_across_devices=False` to a loss of kinfold.losses."
+        )
+    (part,) = problem.parts
+    rows, columns = _numbers(problem.x), _numbers(part.embeddings)
+    return problem._replace(extra=(rows, *of_anchor), parts=(part._replace(extra=(columns,)),))
+
+
+def times(pairs: tuples.Pairs, rows: Tensor, columns: Tensor, dtype: str) -> tuple[Tensor, Tensor]:
+    """How often each pair of a block is a positive and a negative one of a list, [t, m] each."""
+    a1, p, a2, n = pairs
+    positive = tuples.times(a1, p, rows, columns, dtype)
+    return positive, tuples.times(a2, n, rows, columns, dtype)
 
 
 class AllTriplets(losses.TripletLoss):

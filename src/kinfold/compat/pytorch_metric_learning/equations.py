@@ -119,6 +119,88 @@ def nca(scale: float) -> Equation:
     return losses
 
 
+def ranked_list(
+    margin: float, imbalance: float, alpha: float, temperatures: tuple[float, float]
+) -> Equation:
+    def losses(_: Any, mat: Tensor, positive: Tensor, negative: Tensor) -> Any:
+        inner = alpha - margin
+        # As there: a pair at the distance 0 counts as none, and each weight has 1e-5 more.
+        near = ops.logical_and(positive > 0, ops.logical_and(mat > inner, mat > 0))
+        far = ops.logical_and(negative > 0, ops.logical_and(mat < alpha, mat > 0))
+        near = _weighted_mean(mat - inner, near, temperatures[0])
+        far = _weighted_mean(alpha - mat, far, temperatures[1])
+        return _anchors((1 - imbalance) * near + imbalance * far)
+
+    return losses
+
+
+def _weighted_mean(gap: Tensor, mask: Tensor, temperature: float) -> Tensor:
+    zero = ops.zeros_like(gap)
+    gap = ops.where(mask, gap, zero)
+    weight = ops.where(mask, ops.exp(temperature * gap), zero)
+    return ops.sum(weight * gap, axis=1) / ops.sum(weight + 1e-5, axis=1)
+
+
+def near_excess(margin: float, weight: float) -> Equation:
+    """weight * (margin - s) of the positive pairs with a similarity of at most the margin."""
+
+    def losses(_: Any, mat: Tensor, positive: Tensor, negative: Tensor) -> Any:
+        return weight * (margin - mat), ops.where(mat <= margin, positive, ops.zeros_like(mat))
+
+    return losses
+
+
+def far_excess(margin: float, weight: float) -> Equation:
+    """weight * (s - margin) of the negative pairs with a similarity of at least the margin."""
+
+    def losses(_: Any, mat: Tensor, positive: Tensor, negative: Tensor) -> Any:
+        return weight * (mat - margin), ops.where(mat >= margin, negative, ops.zeros_like(mat))
+
+    return losses
+
+
+def near_itself(_: Any, mat: Tensor, positive: Tensor, negative: Tensor) -> Any:
+    """The distance of each positive pair."""
+    return mat, positive
+
+
+def far_itself(_: Any, mat: Tensor, positive: Tensor, negative: Tensor) -> Any:
+    """The distance of each negative pair."""
+    return mat, negative
+
+
+def near_variance(epsilon: float) -> Equation:
+    """By how much each positive pair is further than the mean [t] of all, squared."""
+
+    def losses(d: Any, mat: Tensor, positive: Tensor, negative: Tensor, mean: Tensor) -> Any:
+        slack = 1 - epsilon if d.is_inverted else 1 + epsilon
+        return ops.square(ops.relu(d.margin(mat, slack * mean[:, None]))), positive
+
+    return losses
+
+
+def far_variance(epsilon: float) -> Equation:
+    """By how much each negative pair is closer than the mean [t] of all, squared."""
+
+    def losses(d: Any, mat: Tensor, positive: Tensor, negative: Tensor, mean: Tensor) -> Any:
+        slack = 1 + epsilon if d.is_inverted else 1 - epsilon
+        return ops.square(ops.relu(d.margin(slack * mean[:, None], mat))), negative
+
+    return losses
+
+
+def instance(gamma: float) -> Equation:
+    """The softmax of each row against the one whose position [t] is given."""
+
+    def losses(_: Any, mat: Tensor, positive: Tensor, negative: Tensor, at: Tensor) -> Any:
+        at = ops.cast(at, "int32")[:, None]
+        logit = gamma * mat
+        own = ops.take_along_axis(logit, at, axis=1)[:, 0]
+        return _anchors(log_sum_exp(logit) - own)
+
+    return losses
+
+
 def _closeness(d: Any, mat: Tensor) -> Tensor:
     return mat if d.is_inverted else -mat
 

@@ -13,7 +13,6 @@ from kinfold import losses
 from kinfold.compat.pytorch_metric_learning import elements, equations, reducers, terms, tuples
 from kinfold.compat.pytorch_metric_learning.calls import Build, Call, Loss, masks
 from kinfold.compat.pytorch_metric_learning.distances import (
-    BaseDistance,
     CosineSimilarity,
     DotProductSimilarity,
     SNRDistance,
@@ -22,7 +21,19 @@ from kinfold.compat.pytorch_metric_learning.triplets import MarginLoss as Margin
 from kinfold.compat.pytorch_metric_learning.triplets import TripletMarginLoss as TripletMarginLoss
 from kinfold.compat.pytorch_metric_learning.weighted import FastAPLoss as FastAPLoss
 from kinfold.compat.pytorch_metric_learning.weighted import NCALoss as NCALoss
-from kinfold.compat.pytorch_metric_learning.weighted import is_unit_euclidean
+from kinfold.compat.pytorch_metric_learning.weighted import SmoothAPLoss as SmoothAPLoss
+from kinfold.compat.pytorch_metric_learning.weighted import is_cosine, is_unit_euclidean
+from kinfold.compat.pytorch_metric_learning.whole import HistogramLoss as HistogramLoss
+from kinfold.compat.pytorch_metric_learning.whole import InstanceLoss as InstanceLoss
+from kinfold.compat.pytorch_metric_learning.whole import (
+    IntraPairVarianceLoss as IntraPairVarianceLoss,
+)
+from kinfold.compat.pytorch_metric_learning.whole import ManifoldLoss as ManifoldLoss
+from kinfold.compat.pytorch_metric_learning.whole import PNPLoss as PNPLoss
+from kinfold.compat.pytorch_metric_learning.whole import RankedListLoss as RankedListLoss
+from kinfold.compat.pytorch_metric_learning.whole import (
+    ThresholdConsistentMarginLoss as ThresholdConsistentMarginLoss,
+)
 from kinfold.compat.pytorch_metric_learning.with_weights import ArcFaceLoss as ArcFaceLoss
 from kinfold.compat.pytorch_metric_learning.with_weights import CosFaceLoss as CosFaceLoss
 from kinfold.compat.pytorch_metric_learning.with_weights import (
@@ -54,7 +65,7 @@ class CircleLoss(Loss):
             {"loss": (equations.circle(m, gamma), False)},
             CosineSimilarity(),
             reducers.AvgNonZeroReducer(),
-            only=_is_cosine,
+            only=is_cosine,
             **shared,
         )
 
@@ -97,10 +108,6 @@ def _hinge_parts(near: float, far: float) -> dict[str, tuple[equations.Equation,
         "pos_loss": (equations.near_hinges(near), True),
         "neg_loss": (equations.far_hinges(far), True),
     }
-
-
-def _is_cosine(distance: BaseDistance) -> bool:
-    return isinstance(distance, CosineSimilarity)
 
 
 class MultiSimilarityLoss(Loss):
@@ -151,7 +158,7 @@ class TupletMarginLoss(Loss):
             lambda **k: (terms.TupletMargin(margin, scale, **k),),
             {"loss": (equations.tuplet_margin(margin, scale), True)},
             CosineSimilarity(),
-            only=_is_cosine,
+            only=is_cosine,
             **shared,
         )
 
@@ -167,7 +174,7 @@ class _Summed(Loss):
                 f"{type(self).__name__} takes MeanReducer, SumReducer or ClassWeightedReducer, and "
                 "no indices_tuple."
             )
-        build = self._to_references if call.given else self._build
+        build: Any = self._to_references if call.given else self._build
         reduction = "sum" if reducer.sums else "sum_over_batch_size"
         own = {"remove_diagonal": call.same_labels, "dtype": call.dtype, "reduction": reduction}
         (loss,) = build(**own, **self.other_distance())

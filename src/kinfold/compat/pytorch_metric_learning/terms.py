@@ -8,7 +8,7 @@ from keras import ops
 from kinfold import losses
 from kinfold.compat.pytorch_metric_learning.reducers import BaseReducer
 from kinfold.core.checks import Tensor
-from kinfold.core.numerics import any_in_row, log_sum_exp, softplus, unit_rows
+from kinfold.core.numerics import any_in_row, count_in_row, log_sum_exp, softplus, unit_rows
 from kinfold.losses.lifted_structure import NONE, log_add
 from kinfold.streaming import Problem
 
@@ -163,12 +163,15 @@ def _numbers(like: Tensor) -> Tensor:
     return ops.arange(ops.shape(like)[0], dtype=keras.backend.standardize_dtype(like.dtype))
 
 
-class FastAP(losses.FastAPLoss):
-    """Anchors with a positive are elements, times a weight, which a reducer makes one number of."""
+class Weighed(losses.PairLoss):
+    """Anchors with a positive are elements, times a weight, which a reducer makes one number of.
 
-    def __init__(self, reducer: BaseReducer, times: Tensor, num_bins: int, **kwargs: Any) -> None:
-        reduction = "sum" if reducer.sums else "sum_over_batch_size"
-        super().__init__(num_bins, reduction=reduction, **kwargs)
+    It stands before the class of a loss.
+    """
+
+    def __init__(self, reducer: BaseReducer, times: Tensor, *args: Any, **kwargs: Any) -> None:
+        kwargs["reduction"] = "sum" if reducer.sums else "sum_over_batch_size"
+        super().__init__(*args, **kwargs)
         self.reducer, self.times = reducer, times
 
     def problem(self, *args: Any, **kwargs: Any) -> Problem:
@@ -180,3 +183,25 @@ class FastAP(losses.FastAPLoss):
         loss = super().per_anchor(distance, positive, negative) * extra[0]
         some = ops.cast(any_in_row(positive), loss.dtype)
         return self.reducer.of_rows(loss[:, None], some[:, None])
+
+
+class FastAP(Weighed, losses.FastAPLoss):
+    """FastAP, weighed."""
+
+
+class SmoothAP(losses.SmoothAPLoss):
+    """An anchor is a positive of itself, and every one counts."""
+
+    def valid_anchors(self, positive: Tensor, negative: Tensor) -> Tensor:
+        return any_in_row(positive)
+
+
+class WeighedSmoothAP(Weighed, SmoothAP):
+    """Smooth-AP, weighed."""
+
+
+class PNP(losses.PNPLoss):
+    """An anchor is a positive of itself, and counts if it has another one."""
+
+    def valid_anchors(self, positive: Tensor, negative: Tensor) -> Tensor:
+        return count_in_row(positive) > 1

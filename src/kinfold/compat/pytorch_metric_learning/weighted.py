@@ -9,7 +9,11 @@ from keras import ops
 from kinfold import losses
 from kinfold.compat.pytorch_metric_learning import elements, equations, reducers, terms, tuples
 from kinfold.compat.pytorch_metric_learning.calls import Call, Loss
-from kinfold.compat.pytorch_metric_learning.distances import BaseDistance, LpDistance
+from kinfold.compat.pytorch_metric_learning.distances import (
+    BaseDistance,
+    CosineSimilarity,
+    LpDistance,
+)
 from kinfold.core.checks import Tensor
 
 
@@ -70,6 +74,28 @@ class FastAPLoss(_Weighted):
 
     def weighed(self, call: Call, reducer: reducers.BaseReducer, times: Tensor) -> losses.PairLoss:
         return terms.FastAP(reducer, times, self.num_bins, normalize=True, dtype=call.dtype)
+
+
+class SmoothAPLoss(_Weighted):
+    """Smooth-AP; see `kinfold.losses.SmoothAPLoss`. An anchor is a positive of itself here."""
+
+    def __init__(self, temperature: float = 0.01, **shared: Any) -> None:
+        super().__init__(
+            lambda **k: (terms.SmoothAP(temperature, **{**k, "remove_diagonal": False}),),
+            usual_distance=CosineSimilarity(),
+            only=is_cosine,
+            takes_references=False,
+            **shared,
+        )
+        self.temperature = temperature
+
+    def weighed(self, call: Call, reducer: reducers.BaseReducer, times: Tensor) -> losses.PairLoss:
+        own: dict[str, Any] = {"remove_diagonal": False, "normalize": True, "dtype": call.dtype}
+        return terms.WeighedSmoothAP(reducer, times, self.temperature, **own)
+
+
+def is_cosine(distance: BaseDistance) -> bool:
+    return isinstance(distance, CosineSimilarity)
 
 
 def is_unit_euclidean(power: float) -> Any:
