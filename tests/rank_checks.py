@@ -96,6 +96,11 @@ def checks() -> dict[str, Check]:
     add("info_nce-none", lambda: losses.InfoNCELoss(reduction="none"), pairs)
     add("info_nce-empty", losses.InfoNCELoss, pairs, empty=True)
     add("sig_lip", losses.SigLIPLoss, pairs, weights=weights)
+    columns = {"x": batch(rows * 4, seed=3)[1].reshape(rows, 4, -1)}
+    guide = batch(rows * 4, seed=4)[1].reshape(rows, 4, -1)
+    several = {"positives": 2, "guide_margin": 0.1}
+    for kind in (losses.InfoNCELoss, losses.SigLIPLoss):
+        add(f"{kind.__name__}-several", lambda kind=kind: kind(**several), columns, y=guide)
     of_angles = (
         "ArcFace",
         "CosFace",

@@ -69,13 +69,16 @@ LOSSES <- list(
     context_weight = 1, intrinsic_weight = 1, alpha = 0.8, margin = 5e-4
   ),
   info_nce = of_partners("InfoNCELoss",
-    temperature = 0.07, both_directions = TRUE, train_temperature = FALSE
+    temperature = 0.07, both_directions = TRUE, train_temperature = FALSE, positives = 1L,
+    guide_margin = NULL
   ),
-  sig_lip = of_partners("SigLIPLoss", scale = 10, bias = -10, train_scale_and_bias = TRUE),
+  sig_lip = of_partners("SigLIPLoss",
+    scale = 10, bias = -10, train_scale_and_bias = TRUE, positives = 1L, guide_margin = NULL
+  ),
   contrastive = of_distances("ContrastiveLoss", margin = 1)
 )
 
 # Arguments that Python counts with; R writes 10 for 10L.
 COUNTS <- c(
-  "num_classes", "embedding_size", "bins", "sub_centers", "centers_per_class", "block_size"
+  "num_classes", "embedding_size", "bins", "sub_centers", "centers_per_class", "block_size", "positives"
 )

@@ -177,7 +177,7 @@ def test_config_and_fit(case: Case) -> None:
     y, x = batch(12, d=6)
     assert number(kept(y, x)) == number(loss(y, x))
     model = keras.Sequential([kinfold.layers.L2Embedding(4)])
-    model.compile("sgd", loss=case.build())
+    model.compile("sgd", loss=case.build(normalize=True))
     history = model.fit(x, y, batch_size=6, verbose=0)
     assert np.isfinite(history.history["loss"][0])
 

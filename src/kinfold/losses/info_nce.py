@@ -9,7 +9,7 @@ from keras import ops
 from kinfold import streaming
 from kinfold.core import checks
 from kinfold.core.checks import Tensor
-from kinfold.core.numerics import log_sum_exp, unit_rows
+from kinfold.core.numerics import any_in_row, log_sum_exp, softplus, unit_rows
 from kinfold.losses.paired import PairedLoss
 from kinfold.losses.reduction import reduced
 from kinfold.losses.trainable import current
@@ -26,7 +26,8 @@ class InfoNCELoss(PairedLoss):
 
         -log(exp(s_ii) / sum_j exp(s_ij)),  -log(exp(s_ii) / sum_j exp(s_ji))
 
-    or the first alone. CLIP's loss has both directions and a trained temperature.
+    or the first alone. CLIP's loss has both directions and a trained temperature. With several
+    partners, the loss of each is taken among the others' candidates, and a pair has their mean.
 
     Args:
         temperature: scale of the dot products, greater than 0; if it is trained, its first value.
@@ -38,6 +39,8 @@ class InfoNCELoss(PairedLoss):
         name: optional name of the loss.
         dtype: dtype of the computation; None means `keras.config.floatx()`.
         gather_across_devices: see `PairLoss`.
+        positives: how many partners each embedding has; see `PairedLoss`.
+        guide_margin: a guard against false negatives; see `PairedLoss`.
 
     Raises:
         TypeError: the temperature is not a number.
@@ -72,8 +75,11 @@ class InfoNCELoss(PairedLoss):
         dtype: Any = None,
         *,
         gather_across_devices: bool = True,
+        positives: int = 1,
+        guide_margin: float | None = None,
     ) -> None:
-        super().__init__(normalize, block_size, reduction, name, dtype, gather_across_devices)
+        shared = normalize, block_size, reduction, name, dtype, gather_across_devices
+        super().__init__(*shared, positives, guide_margin)
         self.temperature = checks.number(temperature, "temperature", above=0.0)
         self.both_directions = bool(both_directions)
         self.train_temperature = bool(train_temperature)
@@ -96,7 +102,7 @@ class InfoNCELoss(PairedLoss):
             scale = ops.exp(current(self.log_scale))
         return fused.pairs(self, x, r, scale, self.both_directions)
 
-    def _directions(self, x: Tensor, r: Tensor) -> list[tuple[Tensor, Tensor]]:
+    def directions(self, x: Tensor, r: Tensor) -> list[tuple[Tensor, Tensor]]:
         return [(x, r), (r, x)] if self.both_directions else [(x, r)]
 
     def _rows(self, x: Tensor, r: Tensor) -> Tensor:
@@ -108,7 +114,7 @@ class InfoNCELoss(PairedLoss):
             return super()._reduced(x, r, weights, reduction)
         few = (
             None not in (x.shape[0], r.shape[0])
-            and x.shape[0] * r.shape[0] <= self._rule().on(x).pairs
+            and x.shape[0] * r.shape[0] <= self.rule().on(x).pairs
         )
         if takes_one_block(self.block_size is None and few):
             total = self._whole(x, r, weights)
@@ -125,7 +131,7 @@ class InfoNCELoss(PairedLoss):
         # Four products where two passes would take six: the sums of the partners' direction come
         # first, and their gradient is then taken among the rows of the other one.
         sums, _ = streaming.per_anchor(
-            self._sums, ops.stop_gradient(r), ops.stop_gradient(x), rule=self._rule()
+            self._sums, ops.stop_gradient(r), ops.stop_gradient(x), rule=self.rule()
         )
         anchors, references = (self._at(x), weights), (sums, weights)
         return streaming.weighted_sum(
@@ -135,11 +141,18 @@ class InfoNCELoss(PairedLoss):
             ops.ones_like(weights),
             anchors,
             references,
-            rule=self._rule(),
+            rule=self.rule(),
         )[0]
 
     def row(self, logit: Tensor, at: Tensor) -> Tensor:
         return log_sum_exp(logit) - _at(logit, at)
+
+    def row_of_several(self, logit: Tensor, own: Tensor, negative: Tensor) -> Tensor:
+        others = ops.expand_dims(log_sum_exp(logit, negative), 1)
+        counts = ops.logical_and(own, ops.expand_dims(any_in_row(negative), 1))
+        zero = ops.zeros_like(logit)
+        apart = ops.where(counts, softplus(ops.where(counts, others - logit, zero)), zero)
+        return ops.sum(apart, axis=1) / ops.sum(ops.cast(own, apart.dtype), axis=1)
 
     def _sums(self, x: Tensor, r: Tensor) -> tuple[Tensor, Tensor]:
         sums = log_sum_exp(x @ ops.transpose(r))

@@ -69,10 +69,7 @@ class IntraPairVarianceLoss(TwoMeansLoss):
     def problem(self, *args: Any, **kwargs: Any) -> Problem:
         # Each anchor takes both means along, so that gradients reach all pairs through them.
         problem = snapshot(super().problem(*args, **kwargs))
-        rows = table(self, problem, self._sums)
-        if rows is None:
-            nothing = ops.sum(problem.x, axis=1) * 0.0
-            return problem._replace(extra=(nothing, nothing))
+        rows = table(self, problem, self._sums, 4)
         total = in_all(problem, rows)
         one = ops.ones_like(rows[:, 0])
         means = (one * divide(total[i], ops.stop_gradient(total[i + 1])) for i in (0, 2))

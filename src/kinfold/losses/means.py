@@ -41,10 +41,7 @@ class TwoMeansLoss(PairLoss):
 
     def _parts(self, problem: Problem) -> tuple[Tensor, Tensor]:
         """Each anchor's part of the loss [n], and of what a mean divides by, 1 in all [n]."""
-        rows = table(self, problem, self._four)
-        if rows is None:
-            nothing = ops.sum(problem.x, axis=1) * 0.0
-            return nothing, nothing
+        rows = table(self, problem, self._four, 4)
         numbers = in_all(problem, ops.stop_gradient(rows))
         near = divide(rows[:, 0], ops.ones_like(rows[:, 0]) * numbers[1])
         far = divide(rows[:, 2], ops.ones_like(rows[:, 2]) * numbers[3])
@@ -56,16 +53,18 @@ class TwoMeansLoss(PairLoss):
         return ops.stack(parts, axis=1), ops.ones_like(parts[0])
 
 
-def table(loss: PairLoss, problem: Problem, row: Any) -> Tensor | None:
-    """Several numbers of each anchor [n, k], by blocks; None where there are no pairs.
+def table(loss: PairLoss, problem: Problem, row: Any, width: int) -> Tensor:
+    """Several numbers of each anchor [n, width], by blocks; 0 where there are no pairs.
 
     Args:
-        row: from a block's distances, positives, negatives [t, m] and extras, numbers [t, k], and
-            anything [t].
+        row: from a block's distances, positives, negatives [t, m] and extras, numbers [t, width],
+            and anything [t].
     """
     roads.chosen(loss, problem)  # raises where one is forced that is not for this loss
     rows = roads.streamed_rows(loss, problem, row)[0]
-    return rows if len(rows.shape) == 2 else None
+    if len(rows.shape) == 2:
+        return rows
+    return ops.repeat(ops.expand_dims(rows, 1), width, axis=1)  # 0, and takes part in a gradient
 
 
 def in_all(problem: Problem, rows: Tensor) -> Tensor:

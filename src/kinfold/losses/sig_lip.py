@@ -32,6 +32,8 @@ class SigLIPLoss(PairedLoss):
         name: optional name of the loss.
         dtype: dtype of the computation; None means `keras.config.floatx()`.
         gather_across_devices: see `PairLoss`.
+        positives: how many partners each embedding has; see `PairedLoss`.
+        guide_margin: a guard against false negatives; see `PairedLoss`.
 
     Raises:
         TypeError: the scale or the bias is not a number.
@@ -66,8 +68,11 @@ class SigLIPLoss(PairedLoss):
         dtype: Any = None,
         *,
         gather_across_devices: bool = True,
+        positives: int = 1,
+        guide_margin: float | None = None,
     ) -> None:
-        super().__init__(normalize, block_size, reduction, name, dtype, gather_across_devices)
+        shared = normalize, block_size, reduction, name, dtype, gather_across_devices
+        super().__init__(*shared, positives, guide_margin)
         self.scale = checks.number(scale, "scale", above=0.0)
         self.bias = checks.number(bias, "bias")
         self.train_scale_and_bias = bool(train_scale_and_bias)
@@ -80,9 +85,9 @@ class SigLIPLoss(PairedLoss):
         if not self.train_scale_and_bias:
             return x * self.scale, r
         # The bias is one more column of the dot product, so that its gradient is the engine's.
-        one = ops.ones_like(x[:, :1])
         x = x * ops.exp(current(self.log_scale))
-        bias = one * current(self.trained_bias)
+        bias = ops.ones_like(x[:, :1]) * current(self.trained_bias)
+        one = ops.ones_like(r[:, :1])
         return ops.concatenate([x, bias], axis=1), ops.concatenate([r, one], axis=1)
 
     def _fused(self, x: Tensor, r: Tensor) -> Tensor | None:
@@ -108,6 +113,13 @@ class SigLIPLoss(PairedLoss):
         own = ops.equal(ops.expand_dims(at, 1), ops.expand_dims(columns, 0))
         sign = ops.cast(ops.where(own, -1.0, 1.0), keras.backend.standardize_dtype(logit.dtype))
         return ops.sum(softplus(sign * logit), axis=1)
+
+    def row_of_several(self, logit: Tensor, own: Tensor, negative: Tensor) -> Tensor:
+        if not self.train_scale_and_bias:
+            logit = logit + self.bias
+        zero = ops.zeros_like(logit)
+        near = ops.where(own, softplus(-logit), zero)
+        return ops.sum(near + ops.where(negative, softplus(logit), zero), axis=1)
 
     def get_config(self) -> dict[str, Any]:
         return {

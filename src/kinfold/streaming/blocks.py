@@ -107,7 +107,7 @@ def per_anchor(
     """
     xs, rs = _tuple(x), _tuple(r)
     if 0 in (xs[0].shape[0], rs[0].shape[0]):
-        return _nothing(xs[0], rs)
+        return _nothing(xs, rs)
     if (devices := _backend().devices(xs[0])) is not None:
         each = _OnDevice(per_anchor, block, rule, _told(whole))
         return _backend().on_devices(each, devices, (xs, (), anchors), rs, references)
@@ -143,8 +143,8 @@ def weighted_sum(
     """
     xs, rs = _tuple(x), _tuple(r)
     if 0 in (xs[0].shape[0], rs[0].shape[0]):
-        loss, valid = _nothing(xs[0], rs)
-        return keras.ops.sum(loss * weights) + _zero(rs), valid
+        loss, valid = _nothing(xs, rs)
+        return keras.ops.sum(loss * weights) + _zero((*xs, *rs)), valid
     if (devices := _backend().devices(xs[0])) is not None:
         each = _OnDevice(weighted_sum, block, rule, _told(whole))
         return _backend().on_devices(each, devices, (xs, (weights,), anchors), rs, references)
@@ -225,14 +225,14 @@ def _told(whole: bool | None) -> bool | None:
     return forced.one_block() if whole is None else whole
 
 
-def _nothing(x: Tensor, rs: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
-    loss = keras.ops.sum(at_least_float32(x), axis=1) * 0.0 + _zero(rs)
+def _nothing(xs: tuple[Tensor, ...], rs: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
+    loss = keras.ops.sum(at_least_float32(xs[0]), axis=1) * 0.0 + _zero((*xs[1:], *rs))
     return loss, keras.ops.zeros_like(loss, dtype="bool")
 
 
-def _zero(rs: tuple[Tensor, ...]) -> Tensor:
+def _zero(tensors: tuple[Tensor, ...]) -> Tensor:
     """0 with a gradient of 0: a rank without anchors must take part in the backward pass too."""
-    return sum(keras.ops.sum(at_least_float32(r)) * 0.0 for r in rs)
+    return sum(keras.ops.sum(at_least_float32(t)) * 0.0 for t in tensors)
 
 
 def _size(x: Tensor, r: Tensor, rule: BlockSizeRule, whole: bool | None) -> Any:
