@@ -22,7 +22,7 @@ LOSSES <- list(
   pair_contrastive = of_pairs("PairContrastiveLoss",
     positive_margin = 0, negative_margin = 1, distance = "euclidean"
   ),
-  sup_con = of_pairs("SupConLoss", temperature = 0.1, distance = "cosine"),
+  sup_con = of_pairs("SupConLoss", temperature = 0.1, distance = "cosine", graded = FALSE),
   nt_xent = of_pairs("NTXentLoss", temperature = 0.07, distance = "cosine"),
   soft_nearest_neighbor = of_pairs("SoftNearestNeighborLoss",
     temperature = 1, distance = "cosine"

@@ -8,7 +8,7 @@ from keras import ops
 from cases import ENGINE, Case, batch
 from kinfold import losses
 from kinfold.layers import L2Embedding
-from native import assert_close, value_and_gradients
+from native import assert_close, float64, number, value_and_gradients
 
 # How pairs are told apart is the base's; these differ in what they do with them.
 SOME = ("circle", "pair_contrastive", "sup_con", "triplet_all", "fast_ap")
@@ -85,3 +85,32 @@ def test_errors_say_what_to_pass() -> None:
     with pytest.raises(ValueError, match="LiftedStructureLoss needs the negatives"):
         losses.LiftedStructureLoss()(np.ones((4, 4), "bool"), x)
     assert ops.convert_to_numpy(loss(np.arange(4), x)) == 0.0
+
+
+@pytest.mark.parametrize("block_size", [None, 3])
+def test_graded_positives_count_by_their_common_labels(block_size: int | None) -> None:
+    x = batch(9, dtype="float64")[1]
+    labels = (np.random.default_rng(0).random((9, 4)) < 0.5).astype("int32")
+    rows = []
+    for i in range(9):
+        share = {
+            j: np.sum(labels[i] & labels[j]) / np.sum(labels[i] | labels[j])
+            for j in range(9)
+            if j != i and np.any(labels[i] | labels[j])
+        }
+        logit = {j: x[i] @ x[j] / 0.1 for j in share if j != i}
+        every = [x[i] @ x[j] / 0.1 for j in range(9) if j != i]
+        if any(share.values()) and not all(share.get(j) for j in range(9) if j != i):
+            lse = np.logaddexp.reduce(every)
+            weights = [share[j] for j in logit]
+            rows.append(np.average([lse - logit[j] for j in logit], weights=weights))
+    with float64():
+        loss = losses.SupConLoss(graded=True, block_size=block_size, dtype="float64")
+        assert_close(number(loss(labels, x)), np.mean(rows), 1e-6)
+    assert losses.SupConLoss.from_config(loss.get_config()).graded
+    y, x = batch(13, classes=6)
+    alone = number(losses.SupConLoss()(y, x))
+    assert_close(number(losses.SupConLoss(graded=True)(one_hot(y), x)), alone, 1e-5)
+    for other in (y, y[:, None] == y):
+        with pytest.raises(ValueError, match=r"SupConLoss\(graded=True\) weighs positives"):
+            losses.SupConLoss(graded=True)(other, x)

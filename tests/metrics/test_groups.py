@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from kinfold.callbacks import RetrievalEvaluation
-from kinfold.metrics import nearest, retrieval_metrics
+from kinfold.metrics import nearest, retrieval_metrics, retrieval_table
 
 METRICS = ("recall@1", "recall@5", "precision@3", "map@r", "map@5", "mrr", "mrr@2", "ndcg@4")
 
@@ -100,3 +100,40 @@ def test_refused() -> None:
         retrieval_metrics(x, y, query_groups=group + 0.5)
     with pytest.raises(ValueError, match="average"):
         retrieval_metrics(x, y, average="all")
+
+
+@pytest.mark.parametrize("by", ["class", "group"])
+@pytest.mark.parametrize("own", [True, False], ids=["own gallery", "gallery"])
+def test_a_table_of_classes_or_groups(by: str, own: bool) -> None:
+    query = data(60, 2)
+    gallery = query if own else data(65, 3)
+    kept, right = one_by_one(query, gallery, own)
+    given = {"query_groups": query[2], "metrics": METRICS, "by": by}
+    if not own:
+        given |= {"gallery": gallery[0], "gallery_labels": gallery[1], "gallery_groups": gallery[2]}
+    table = retrieval_table(query[0], query[1], **given)
+    assert list(table) == [by, "queries", *METRICS]
+    of = query[1 if by == "class" else 2]
+    assert np.array_equal(table[by], np.unique(of))
+    for row, one in enumerate(table[by]):
+        some = of[kept] == one
+        assert table["queries"][row] == some.sum()
+        for name in METRICS:
+            mean = right[name][some].mean() if some.any() else np.nan
+            assert table[name][row] == pytest.approx(mean, abs=1e-6, nan_ok=True)
+
+
+def test_a_table_says_what_is_missing() -> None:
+    x, y, group = data(60, 2)
+    y[0] = 100  # with nothing to find
+    table = retrieval_table(x, y, metrics=["mrr"])
+    assert (table["queries"][-1], table["class"][-1]) == (0, 100)
+    assert np.isnan(table["mrr"][-1])
+    with pytest.raises(ValueError, match="`query_groups`"):
+        retrieval_table(x, y, by="group")
+    with pytest.raises(ValueError, match="`by` must be one of"):
+        retrieval_table(x, y, by="seller", query_groups=group)
+    with pytest.raises(ValueError, match="'queries' is a number of queries"):
+        retrieval_table(x, y, metrics=["queries"])
+    with pytest.raises(ValueError, match="must be given together"):
+        retrieval_table(x, y, x)

@@ -47,7 +47,7 @@ def distance_matrix(name, x, r):
 def score(hits, name, relevant):
     """One query's metric from its ranking, as the table of definitions says."""
     kind, _, k = name.partition("@")
-    k = relevant if name in ("r_precision", "map@r") else int(k or len(hits))
+    k = relevant if name == "r_precision" or k == "r" else int(k or len(hits))
     precision = [sum(hits[:i]) / i for i in range(1, len(hits) + 1)]
     if kind == "recall":
         return float(any(hits[:k]))
@@ -55,6 +55,8 @@ def score(hits, name, relevant):
         return sum(hits[:k]) / k
     if kind == "map":
         return sum(precision[i] * hits[i] for i in range(k)) / min(relevant, k)
+    if kind == "map_found":
+        return sum(precision[i] * hits[i] for i in range(k)) / max(sum(hits[:k]), 1)
     if kind == "mrr":
         return next((1 / (i + 1) for i in range(k) if hits[i]), 0.0)
     gain = sum(hits[i] / math.log2(i + 2) for i in range(k))
@@ -113,6 +115,7 @@ def test_every_metric_against_a_plain_loop(distance, own_gallery):
     if own_gallery:
         r, ry = x, y
     names = [*EVERY, "recall@40", "precision@40", "map@40", "ndcg@40", "mrr@40"]
+    names += ["map_found@r", "map_found@3"]
     expected = brute_force(distance_matrix(distance, x, r), y, ry, names, own_gallery)
     gallery = () if own_gallery else (r, ry)
     values = retrieval_metrics(x, y, *gallery, metrics=names, distance=distance)

@@ -278,3 +278,21 @@ def test_zero_rows_are_far_from_all_whatever_lies_off_the_origin() -> None:
     x[:3] = 0
     found = thresholds.calibrate(x, y, recall=1.0)
     assert found.distance == pytest.approx(1.0)  # a zero row and another of its class
+
+
+@pytest.mark.parametrize("distance", ["cosine", "euclidean", "inner_product"])
+def test_false_non_match_rates(distance: str) -> None:
+    x, y = embeddings()
+    values, same = all_pairs(x, y, distance)
+    found = thresholds.fnmr_at_fmr(x, y, (0.1, 0.01, 0.001), distance=distance)
+    assert list(found) == [0.1, 0.01, 0.001]
+    other = np.sort(values[~same])
+    for fmr, fnmr in found.items():
+        beyond = other[int(fmr * len(other))]  # the first that may not be accepted
+        assert fnmr == pytest.approx(np.mean(values[same] >= beyond), abs=2 / same.sum())
+        recall = thresholds.calibrate(x, y, fmr, distance=distance).recall
+        assert fnmr == pytest.approx(1 - recall)
+    with pytest.raises(ValueError, match=r"`fmr` must be above 0 and at most 1\. Received: 2"):
+        thresholds.fnmr_at_fmr(x, y, (0.1, 2))
+    with pytest.raises(ValueError, match="less than one of the"):
+        thresholds.fnmr_at_fmr(x, y, (1e-9,))

@@ -129,6 +129,11 @@ def _average_precision(ranks: Ranks, k: Any, relevant: np.ndarray) -> np.ndarray
     return _sum_to(k, ranks.precision_of_hits()) / np.minimum(relevant, k)
 
 
+def _average_precision_of_found(ranks: Ranks, k: Any, relevant: np.ndarray) -> np.ndarray:
+    found = _sum_to(k, ranks.relevance())
+    return _sum_to(k, ranks.precision_of_hits()) / np.where(found > 0, found, 1)
+
+
 def _ndcg(ranks: Ranks, k: Any, relevant: np.ndarray) -> np.ndarray:
     discount = 1 / np.log2(np.arange(2, ranks.items.shape[1] + 2))
     ideal = np.cumsum(discount)[np.minimum(relevant, k) - 1]
@@ -139,6 +144,7 @@ _AT_RANK = {
     "recall": _recall,
     "precision": _precision,
     "map": _average_precision,
+    "map_found": _average_precision_of_found,
     "ndcg": _ndcg,
 }
 

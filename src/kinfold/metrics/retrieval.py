@@ -47,6 +47,7 @@ def retrieval_metrics(
     | `r_precision` | P(R) |
     | `map@r` | (1/R) \sum_{i <= R} P(i) rel(i) |
     | `map@k` | (1/min(R, k)) \sum_{i <= k} P(i) rel(i) |
+    | `map_found@r`, `map_found@k` | the same sums, divided by the hits among those ranks |
     | `mrr` | 1/i at the first i with rel(i) = 1, over the whole ranking |
     | `mrr@k` | the same if that i <= k, else 0 |
     | `ndcg@k` | \sum_{i <= k} rel(i)/log2(i+1), over \sum_{i <= min(R, k)} 1/log2(i+1) |
@@ -64,7 +65,8 @@ def retrieval_metrics(
 
     Ties: where items are equally far, a query scores what it would on average over all orders of
     them. So the order of the gallery makes no difference, and a collapsed model scores as chance
-    does. Gallery items with equal embeddings always tie. Other items tie if their float32 distances
+    does (`map_found` takes the means of its sum and of the hits apart). Gallery items with equal
+    embeddings always tie. Other items tie if their float32 distances
     are equal; if rounding splits such a tie, the result is one of the orders averaged over.
 
     Args:

@@ -11,12 +11,13 @@ from kinfold.core.labels import integer_labels
 
 AVERAGES = ("queries", "classes")
 
-_AT_K = ("recall", "precision", "map", "ndcg", "mrr")
+_AT_K = ("recall", "precision", "map", "map_found", "ndcg", "mrr")
 
 # Names without a number: their kind, and the ranks they look at (None for R, 0 for all or none).
 _PLAIN = {
     "r_precision": ("precision", None),
     "map@r": ("map", None),
+    "map_found@r": ("map_found", None),
     "mrr": ("mrr", 0),
     "queries": ("count", 0),
     "queries_without_match": ("count", 0),

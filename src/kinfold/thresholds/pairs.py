@@ -1,5 +1,6 @@
 """The distance at which pairs of things are taken for the same."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -78,22 +79,8 @@ def calibrate(
     name, value = next(iter(chosen.items())) if chosen else ("far", 0.01)
     if name != "best_f1" and not (0 < float(value) <= 1):
         raise ValueError(f"`{name}` must be above 0 and at most 1. Received: {name}={value}.")
-    x, y = to_numpy(embeddings), integer_labels(to_numpy(labels), "labels")
-    if x.ndim != 2 or len(x) != len(y):
-        raise ValueError(
-            "`embeddings` must have shape [n, d] and `labels` [n]. Received shapes "
-            f"{x.shape} and {y.shape}."
-        )
-    rows = drawn(y, MOST)
-    y = np.unique(y[rows], return_inverse=True)[1]
+    compared, y = _drawn_to_compare(embeddings, labels, distance)
     sizes = np.bincount(y).astype(np.float64)
-    if len(sizes) < 2 or sizes.max() < 2:
-        raise ValueError(
-            "Calibrating needs pairs of one class and of different ones: two classes at least, "
-            f"one of them with two examples. Received {len(sizes)} classes, the largest with "
-            f"{int(sizes.max())}."
-        )
-    compared = Comparison.of(x[rows], None, distance)
     values, first, second = _pairs(compared)
     alike = y[first] == y[second]
     same, other = np.sort(values[alike]), np.sort(values[~alike])
@@ -108,9 +95,78 @@ def calibrate(
         intervals.of_pairs(accepted + accepted.T, sizes),
         per="pair",
         classes=len(sizes),
-        examples=len(rows),
+        examples=len(y),
         similarity=compared.kind.similarity,
     )
+
+
+def fnmr_at_fmr(
+    embeddings: Tensor,
+    labels: Tensor,
+    fmr: Sequence[float] = (0.01, 0.001),
+    *,
+    distance: Any = "cosine",
+) -> dict[float, float]:
+    """The false non-match rate at given false match rates, as biometrics reports verification.
+
+    At the largest distance that accepts at most a share `fmr` of the pairs of different classes, it
+    is the share of the pairs of one class that are refused: 1 less the recall of `calibrate`.
+
+    Args:
+        embeddings: floating [n, d], as an array or a tensor of the backend. Of more than 5,000,
+            5,000 are drawn, always the same ones.
+        labels: integers [n] or [n, 1].
+        fmr: false match rates, each above 0 and at most 1.
+        distance: a name that `kinfold.distances.get` knows, or a `Distance`.
+
+    Returns:
+        The false non-match rate of each.
+
+    Raises:
+        ValueError: a rate out of range, or less than one of the pairs; no pairs of a kind.
+        TypeError: labels that are not integers.
+
+    Example:
+
+    >>> import numpy as np
+    >>> from kinfold import thresholds
+    >>> x = np.array([[0.0], [0.2], [0.3], [1.0], [1.1], [2.0]])
+    >>> y = np.array([0, 0, 1, 1, 2, 2])
+    >>> found = thresholds.fnmr_at_fmr(x, y, (0.25, 0.5), distance="euclidean")
+    >>> {rate: round(value, 2) for rate, value in found.items()}
+    {0.25: 0.33, 0.5: 0.0}
+    """
+    for rate in fmr:
+        if not 0 < rate <= 1:
+            raise ValueError(f"`fmr` must be above 0 and at most 1. Received: {rate}.")
+    compared, y = _drawn_to_compare(embeddings, labels, distance)
+    values, first, second = _pairs(compared)
+    alike = y[first] == y[second]
+    same, other = values[alike], np.sort(values[~alike])
+    limits = {rate: np.float32(largest_with_far(other, rate)) for rate in fmr}
+    return {rate: float(np.mean(same > limit)) for rate, limit in limits.items()}
+
+
+def _drawn_to_compare(
+    embeddings: Tensor, labels: Tensor, distance: Any
+) -> tuple[Comparison, np.ndarray]:
+    """Examples to compare with one another, 5,000 at most, and their classes from 0."""
+    x, y = to_numpy(embeddings), integer_labels(to_numpy(labels), "labels")
+    if x.ndim != 2 or len(x) != len(y):
+        raise ValueError(
+            "`embeddings` must have shape [n, d] and `labels` [n]. Received shapes "
+            f"{x.shape} and {y.shape}."
+        )
+    rows = drawn(y, MOST)
+    y = np.unique(y[rows], return_inverse=True)[1]
+    sizes = np.bincount(y)
+    if len(sizes) < 2 or sizes.max() < 2:
+        raise ValueError(
+            "Calibrating needs pairs of one class and of different ones: two classes at least, "
+            f"one of them with two examples. Received {len(sizes)} classes, the largest with "
+            f"{int(sizes.max())}."
+        )
+    return Comparison.of(x[rows], None, distance), y
 
 
 def rates(
