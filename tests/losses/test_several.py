@@ -60,7 +60,7 @@ def sig_lip(both: np.ndarray, p: int, guide: np.ndarray, margin: float) -> np.nd
     for i in range(N):
         both_kinds = zip(candidates(r, p), candidates(of_r, p), strict=True)
         for (j, partner, row), (_, _, other) in both_kinds:
-            s = 4 * x[i] @ row - 2
+            s = x[i] @ row - 2
             if j == i and partner:
                 rows[i] += np.logaddexp(0, -s)
             elif counts(g[i], other, of_r[i, :p], margin):
@@ -70,8 +70,8 @@ def sig_lip(both: np.ndarray, p: int, guide: np.ndarray, margin: float) -> np.nd
 
 LOSSES = {
     "info_nce": (lambda **k: losses.InfoNCELoss(0.2, **k), info_nce),
-    "sig_lip": (lambda **k: losses.SigLIPLoss(4.0, -2.0, False, **k), sig_lip),
-    "sig_lip_trained": (lambda **k: losses.SigLIPLoss(4.0, -2.0, **k), sig_lip),
+    "sig_lip": (lambda **k: losses.SigLIPLoss(1.0, -2.0, False, **k), sig_lip),
+    "sig_lip_trained": (lambda **k: losses.SigLIPLoss(1.0, -2.0, **k), sig_lip),
 }
 F64 = {"dtype": "float64"}
 weight = np.linspace(0.0, 2.0, N)

@@ -79,9 +79,10 @@ class HistogramLoss(PairLoss):
         positives, negatives = rows[:, : self.bins + 1], rows[:, self.bins + 1 :]
         every = in_all(problem, positives)
         share = divide(every, ops.ones_like(every) * ops.stop_gradient(ops.sum(every)))
-        # Of each node and those below; a product, as Keras's running sum is in float32 alone.
-        below = ops.tri(self.bins + 1, dtype=keras.backend.standardize_dtype(share.dtype)) @ share
-        return negatives @ below, ops.stop_gradient(ops.sum(negatives, axis=1))
+        # Of each node and those below: Keras's running sum is in float32 alone.
+        lower = ops.tri(self.bins + 1, dtype=keras.backend.standardize_dtype(share.dtype))
+        below = ops.sum(lower * ops.expand_dims(share, 0), axis=1, keepdims=True)
+        return ops.squeeze(negatives @ below, 1), ops.stop_gradient(ops.sum(negatives, axis=1))
 
     def _histograms(
         self, distance: Tensor, positive: Tensor, negative: Tensor, *extra: Tensor
