@@ -2,6 +2,7 @@
 # make test   an environment with the three backends, lint, types, tests of what is computed
 # make test-runs  the tests of whole runs: training, the command line, several processes, benchmarks
 # make test-pages  the served page and the report, in a browser
+# make site  the documentation as a site, in build/site
 # make test-r the R package: its check, its tests and its example, in an environment of its own
 # make bench  an environment with the peers too, then the loss benchmark (about a quarter of an hour)
 
@@ -11,7 +12,7 @@ RUN ?= runs/glyphs
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test test-runs test-pages test-r bench clean
+.PHONY: demo test test-runs test-pages test-r site bench clean
 
 demo: $(VENV)/.demo
 	@if [ -e "$(RUN)/config.json" ]; then $(BIN)/kinfold train --resume "$(RUN)"; \
@@ -27,6 +28,10 @@ test-runs: $(VENV)/.test
 test-pages: $(VENV)/.test
 	@PYTHON=$(BIN)/python tools/check_pages.sh
 
+site: $(VENV)/.test
+	$(BIN)/python tools/site.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
+
 test-r:
 	@VENV_R=$(VENV)-r PYTHON=$(PYTHON) tools/check_r.sh
 
@@ -40,7 +45,7 @@ $(VENV)/.demo: pyproject.toml constraints.txt | $(BIN)/python
 
 # tensorflow-cpu: the same TensorFlow without the parts that a test machine has no use for.
 $(VENV)/.test: pyproject.toml constraints.txt | $(BIN)/python
-	$(PIP) -e '.[jax,torch,gpu,train,dev]' tensorflow-cpu
+	$(PIP) -e '.[jax,torch,gpu,train,dev,docs]' tensorflow-cpu
 	@touch $@
 
 $(BIN)/python:

@@ -80,9 +80,12 @@ def test_the_page_on_several_devices_runs_under_torchrun(tmp_path: Path) -> None
     ("page", "made"),
     [
         ("from_pytorch_metric_learning.md", lambda names: names["loss"].reducer.low == 0.1),
+        ("from_keras.md", lambda names: names["model"].loss.gamma == 80),
+        ("from_tensorflow_addons.md", lambda names: names["model"].loss.margin == 0.5),
         ("large_batches.md", lambda names: names["model"].compiled),
         ("losses.md", lambda names: names["model"].compiled),
         ("searching.md", lambda names: 0 < names["threshold"].recall <= 1),
+        ("sound.md", lambda names: names["x"].shape == (96, 64, 64, 1)),
         ("training.md", lambda names: len(names["callbacks"]) == 6),
     ],
     ids=lambda value: value if isinstance(value, str) else "",

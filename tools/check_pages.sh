@@ -28,4 +28,4 @@ if ! there >/dev/null 2>&1; then
     exit 0
 fi
 KINFOLD_TEST_PAGES=1 KERAS_BACKEND=torch "$PYTHON" -m pytest -m pages --durations=5 \
-    tests/serving/test_page.py tests/training/test_report.py
+    tests/serving/test_page.py tests/training/test_report.py tests/test_site.py
