@@ -156,11 +156,14 @@ class Block:
         y, at, *allowed = anchors
         diagonal = part.offset is None or not self.loss.remove_diagonal
         rows = at + part.offset if part.offset else at
-        same, other = pairs.masks(y, *(ref_y or [None]), *mask, rows=rows, diagonal=diagonal)
+        of_pairs = y, *(ref_y or [None])
         if not allowed:
-            return same, other
-        rows = ops.expand_dims(allowed[0], 1)
-        return ops.logical_and(same, rows), ops.logical_and(other, rows)
+            return pairs.masks(*of_pairs, *mask, rows=rows, diagonal=diagonal)
+        same, other = pairs.masks(*of_pairs, rows=rows, diagonal=diagonal)
+        counts = ops.expand_dims(allowed[0], 1)
+        if mask:
+            counts = ops.logical_and(counts, ops.expand_dims(mask[0], 0))
+        return ops.logical_and(same, counts), ops.logical_and(other, counts)
 
 
 class Streamed(NamedTuple):
