@@ -7,6 +7,7 @@ from kinfold.compat.tensorflow_similarity import indexer as indexer
 from kinfold.compat.tensorflow_similarity import layers as layers
 from kinfold.compat.tensorflow_similarity import losses as losses
 from kinfold.compat.tensorflow_similarity import matchers as matchers
+from kinfold.compat.tensorflow_similarity import models as models
 from kinfold.compat.tensorflow_similarity import retrieval_metrics as retrieval_metrics
 from kinfold.compat.tensorflow_similarity import schedules as schedules
 from kinfold.compat.tensorflow_similarity import search as search
