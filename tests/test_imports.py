@@ -17,7 +17,7 @@ SRC = Path(kinfold.__file__).parent
 ROOMS = [
     "core", "distances", "distributed", "streaming", "losses", "matryoshka", "memory", "model",
     "layers", "datasets", "metrics", "search", "thresholds", "batches", "callbacks",
-    "encoders", "compat", "training", "trained", "shipping",
+    "encoders", "training", "trained", "shipping", "compat",
 ]  # fmt: skip
 
 HEAVY = {"PIL", "matplotlib", "pyarrow", "rich", "sklearn", "typer", "jax", "torch", "tensorflow"}

@@ -1,6 +1,8 @@
 """TensorFlow Similarity on Keras 3, under its names: training, index, evaluation and pictures."""
 
+from kinfold.compat.tensorflow_similarity import architectures as architectures
 from kinfold.compat.tensorflow_similarity import augmenters as augmenters
+from kinfold.compat.tensorflow_similarity import callbacks as callbacks
 from kinfold.compat.tensorflow_similarity import classification_metrics as classification_metrics
 from kinfold.compat.tensorflow_similarity import distances as distances
 from kinfold.compat.tensorflow_similarity import evaluators as evaluators
@@ -17,3 +19,4 @@ from kinfold.compat.tensorflow_similarity import stores as stores
 from kinfold.compat.tensorflow_similarity import training_metrics as training_metrics
 from kinfold.compat.tensorflow_similarity import types as types
 from kinfold.compat.tensorflow_similarity import utils as utils
+from kinfold.compat.tensorflow_similarity import visualization as visualization

@@ -31,7 +31,7 @@ class Evaluator(abc.ABC):
     @abc.abstractmethod
     def evaluate_retrieval(
         self,
-        target_labels: Sequence[int],
+        target_labels: Sequence[int] | Tensor,
         lookups: Lookups,
         retrieval_metrics: Sequence[RetrievalMetric],
         distance_rounding: int = 8,
@@ -73,7 +73,7 @@ class Evaluator(abc.ABC):
     @abc.abstractmethod
     def calibrate(
         self,
-        target_labels: Sequence[int],
+        target_labels: Sequence[int] | Tensor,
         lookups: Lookups,
         thresholds_targets: Mapping[str, float],
         calibration_metric: ClassificationMetric,
@@ -112,7 +112,7 @@ class MemoryEvaluator(Evaluator):
 
     def evaluate_retrieval(
         self,
-        target_labels: Sequence[int],
+        target_labels: Sequence[int] | Tensor,
         lookups: Lookups,
         retrieval_metrics: Sequence[RetrievalMetric],
         distance_rounding: int = 8,
@@ -158,7 +158,7 @@ class MemoryEvaluator(Evaluator):
 
     def calibrate(
         self,
-        target_labels: Sequence[int],
+        target_labels: Sequence[int] | Tensor,
         lookups: Lookups,
         thresholds_targets: Mapping[str, float],
         calibration_metric: ClassificationMetric,

@@ -135,7 +135,7 @@ class Indexer(Measured):
     def batch_add(
         self,
         predictions: Tensor,
-        labels: Sequence[int] | None = None,
+        labels: Sequence[int] | Tensor | None = None,
         data: Sequence[Any] | None = None,
         build: bool = True,
         verbose: int = 1,

@@ -47,7 +47,7 @@ class Measured(abc.ABC):
     def evaluate_retrieval(
         self,
         predictions: Tensor,
-        target_labels: Sequence[int],
+        target_labels: Sequence[int] | Tensor,
         retrieval_metrics: Sequence[RetrievalMetric],
         verbose: int = 1,
     ) -> dict[str, Any]:
@@ -75,7 +75,7 @@ class Measured(abc.ABC):
     def evaluate_classification(
         self,
         predictions: Tensor,
-        target_labels: Sequence[int],
+        target_labels: Sequence[int] | Tensor,
         distance_thresholds: Sequence[float] | Tensor,
         metrics: Sequence[str | ClassificationMetric] = ("f1",),
         matcher: str | ClassificationMatch = "match_nearest",
@@ -110,7 +110,7 @@ class Measured(abc.ABC):
     def calibrate(
         self,
         predictions: Tensor,
-        target_labels: Sequence[int],
+        target_labels: Sequence[int] | Tensor,
         thresholds_targets: Mapping[str, float],
         calibration_metric: str | ClassificationMetric = "f1_score",
         k: int = 1,

@@ -33,7 +33,7 @@ class Store(abc.ABC):
     def batch_add(
         self,
         embeddings: Tensor,
-        labels: Sequence[int] | None = None,
+        labels: Sequence[int] | Tensor | None = None,
         data: Sequence[Any] | None = None,
     ) -> list[int]:
         """Add n records, of embeddings [n, d], and return their numbers."""
@@ -94,7 +94,7 @@ class MemoryStore(Store):
     def batch_add(
         self,
         embeddings: Tensor,
-        labels: Sequence[int] | None = None,
+        labels: Sequence[int] | Tensor | None = None,
         data: Sequence[Any] | None = None,
     ) -> list[int]:
         rows = to_numpy(embeddings)
