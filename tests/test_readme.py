@@ -80,6 +80,7 @@ def test_the_page_on_several_devices_runs_under_torchrun(tmp_path: Path) -> None
     ("page", "made"),
     [
         ("from_pytorch_metric_learning.md", lambda names: names["loss"].reducer.low == 0.1),
+        ("from_tensorflow_similarity.md", lambda names: names["found"]["recall@1"] > 0.5),
         ("large_batches.md", lambda names: names["model"].compiled),
         ("losses.md", lambda names: names["model"].compiled),
         ("searching.md", lambda names: 0 < names["threshold"].recall <= 1),
