@@ -5,7 +5,8 @@
 The tutorial trains on photographs. Here the images are characters, drawn by the fonts of
 matplotlib, so that nothing is downloaded. Labels serve to measure alone: how often the nearest
 character is the same one, among characters that were not trained on. Learning without labels needs
-far more steps than a minute on a CPU has, so the gain is small here.
+far more steps than a minute on a CPU has: here the loss falls, and the recall stays about where it
+is before training.
 """
 
 import argparse
@@ -33,7 +34,7 @@ LOSSES = {
 
 
 class Views(Augmenter):
-    """Characters moved and scaled a little, with strokes of another weight.
+    """Characters moved and scaled a little, some of them blurred.
 
     For photographs `SimCLRAugmenter(height, width)` and `BarlowAugmenter` make the usual views. A
     mirrored character is another one, and these have no colours.
@@ -42,8 +43,7 @@ class Views(Augmenter):
     def __init__(self) -> None:
         self.layers = [
             RandomWindow(move=0.1, zoom=0.2),
-            keras.layers.RandomGaussianBlur(0.5, 3, (0.1, 1.0), value_range=(0.0, 1.0)),
-            keras.layers.RandomContrast(0.5, value_range=(0.0, 1.0)),
+            keras.layers.RandomGaussianBlur(0.5, 5, (0.1, 2.0), value_range=(0.0, 1.0)),
         ]
 
     def augment(self, x: Any, y: Any, number: int, is_warmup: bool) -> list[np.ndarray]:
@@ -57,19 +57,19 @@ class Views(Augmenter):
 
 
 def backbone() -> keras.Model:
-    """Three convolutions and a pooling: 128 features of an image in [0, 1]."""
+    """Three convolutions and a dense layer: 128 features of an image in [0, 1]."""
     x = inputs = keras.Input((SIZE, SIZE, 1))
     for filters in (32, 64, 128):
         x = keras.layers.Conv2D(filters, 3, strides=2, padding="same", use_bias=False)(x)
         x = keras.layers.ReLU()(keras.layers.BatchNormalization(momentum=0.9)(x))
-    return keras.Model(inputs, keras.layers.GlobalMaxPooling2D()(x))
+    return keras.Model(inputs, keras.layers.Dense(128)(keras.layers.Flatten()(x)))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--algorithm", choices=list(LOSSES), default="simclr")
     parser.add_argument("--epochs", type=int, default=3, help="Epochs (default 3).")
-    parser.add_argument("--steps", type=int, default=60, help="Steps per epoch (default 60).")
+    parser.add_argument("--steps", type=int, default=50, help="Steps per epoch (default 50).")
     given = parser.parse_args()
     keras.utils.set_random_seed(0)
 
@@ -86,7 +86,7 @@ def main() -> None:
         algorithm=given.algorithm,
     )
     steps = given.epochs * given.steps
-    rate = WarmupCosineDecay(2e-3, total_steps=steps, warmup_steps=steps // 10)
+    rate = WarmupCosineDecay(1e-3, total_steps=steps, warmup_steps=steps // 10)
     model.compile(keras.optimizers.Adam(rate), LOSSES[given.algorithm])
 
     def recall() -> float:
