@@ -82,6 +82,7 @@ def test_the_page_on_several_devices_runs_under_torchrun(tmp_path: Path) -> None
         ("from_pytorch_metric_learning.md", lambda names: names["loss"].reducer.low == 0.1),
         ("from_keras.md", lambda names: names["model"].loss.gamma == 80),
         ("from_tensorflow_addons.md", lambda names: names["model"].loss.margin == 0.5),
+        ("from_tensorflow_similarity.md", lambda names: names["found"]["recall@1"] > 0.5),
         ("large_batches.md", lambda names: names["model"].compiled),
         ("losses.md", lambda names: names["model"].compiled),
         ("searching.md", lambda names: 0 < names["threshold"].recall <= 1),

@@ -17,7 +17,7 @@ BACKENDS = ("jax", "tensorflow", "torch")
 # Whole runs, of the command line, of processes and of the pages' code; all else is core.
 RUNS = (
     "benchmarks", "command_line", "distributed", "encoders", "serving", "shipping", "trained",
-    "training", "test_readme.py",
+    "training", "test_examples.py", "test_readme.py",
 )  # fmt: skip
 # Each backend's tests run in this many processes, so that two cores end at about the same time.
 PARTS = 2

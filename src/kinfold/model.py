@@ -41,8 +41,10 @@ class EmbeddingModel(keras.Model):
     _remembering: "_Remembering | None" = None
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
-        of_inputs = len(args) > 1 or "outputs" in kwargs
-        return super().__new__(_of_inputs() if cls is EmbeddingModel and of_inputs else cls)
+        # A subclass with an `__init__` of its own has other arguments.
+        plain = cls.__init__ is EmbeddingModel.__init__
+        of_inputs = plain and (len(args) > 1 or "outputs" in kwargs)
+        return super().__new__(_of_inputs(cls) if of_inputs else cls)  # type: ignore[arg-type]
 
     def compile(
         self,
@@ -182,9 +184,9 @@ class EmbeddingModel(keras.Model):
 
     def __reduce__(self) -> Any:
         rebuild, arguments = super().__reduce__()
-        if type(self) is _of_inputs():
+        if hasattr(type(self), "_made_from"):
             # This class is made at run time, so pickle cannot find it by its name.
-            rebuild = EmbeddingModel._unpickle_model
+            rebuild = type(self)._made_from._unpickle_model
         return rebuild, arguments
 
     @contextlib.contextmanager
@@ -211,18 +213,20 @@ class EmbeddingModel(keras.Model):
 
 
 @functools.cache
-def _of_inputs() -> type:
-    """The class of `EmbeddingModel(inputs, outputs)`, made as Keras makes one for `keras.Model`.
+def _of_inputs(kind: type) -> type:
+    """The class of `kind(inputs, outputs)`, made as Keras makes one for `keras.Model`.
 
     Left to itself, Keras turns the class that it is called on into such a one, and its subclasses
     with it, which then cannot be models of a `call`.
     """
+    if hasattr(kind, "_made_from"):
+        return kind
     inputs = keras.Input((1,))
-    bases = (EmbeddingModel, type(keras.Model(inputs, inputs)))
-    made = type(
-        "EmbeddingModel", bases, {"__module__": __name__, "__doc__": EmbeddingModel.__doc__}
-    )
-    return keras.saving.register_keras_serializable("kinfold")(made)
+    bases = (kind, type(keras.Model(inputs, inputs)))
+    told = {"__module__": kind.__module__, "__doc__": kind.__doc__, "_made_from": kind}
+    made = type(kind.__name__, bases, told)
+    package, _, name = keras.saving.get_registered_name(kind).rpartition(">")
+    return keras.saving.register_keras_serializable(package, name)(made) if package else made
 
 
 class _Remembering(keras.losses.Loss):

@@ -2,6 +2,7 @@
 
 from kinfold.compat.tensorflow_similarity.losses.barlow import Barlow as Barlow
 from kinfold.compat.tensorflow_similarity.losses.circle_loss import CircleLoss as CircleLoss
+from kinfold.compat.tensorflow_similarity.losses.metric_loss import MetricLoss as MetricLoss
 from kinfold.compat.tensorflow_similarity.losses.multi_similarity_loss import (
     MultiSimilarityLoss as MultiSimilarityLoss,
 )
@@ -16,3 +17,4 @@ from kinfold.compat.tensorflow_similarity.losses.soft_nearest_neighbor_loss impo
 from kinfold.compat.tensorflow_similarity.losses.triplet_loss import PNLoss as PNLoss
 from kinfold.compat.tensorflow_similarity.losses.triplet_loss import TripletLoss as TripletLoss
 from kinfold.compat.tensorflow_similarity.losses.vicreg import VicReg as VicReg
+from kinfold.compat.tensorflow_similarity.losses.xbm import XBM as XBM

@@ -7,6 +7,7 @@ import keras
 
 from kinfold import losses
 from kinfold.compat import keras2
+from kinfold.compat.tensorflow_similarity.distances import get
 from kinfold.compat.tensorflow_similarity.losses.batch_mean import BatchMean
 from kinfold.core.checks import Tensor
 from kinfold.core.numerics import softplus
@@ -25,7 +26,7 @@ class CircleLoss(BatchMean, losses.CircleLoss):
     shape [batch, 1].
 
     Args:
-        distance: a name, instance or config; see `kinfold.distances.get`.
+        distance: a name, instance or config; see `tensorflow_similarity.distances.get`.
         gamma: scale of the logits, greater than 0.
         margin: the relaxation, in units of the distance.
         name: optional name of the loss.
@@ -52,7 +53,7 @@ class CircleLoss(BatchMean, losses.CircleLoss):
         **kwargs: Any,
     ) -> None:
         keras2.rename_reduction(kwargs)
-        super().__init__(gamma, margin, distance, name=name, **kwargs)
+        super().__init__(gamma, margin, get(distance), name=name, **kwargs)
 
     def combine(self, positive: Tensor, negative: Tensor) -> Tensor:
         return softplus(positive) + softplus(negative)

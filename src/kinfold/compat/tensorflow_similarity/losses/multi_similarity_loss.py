@@ -7,6 +7,7 @@ import keras
 
 from kinfold import losses
 from kinfold.compat import keras2
+from kinfold.compat.tensorflow_similarity.distances import get
 from kinfold.compat.tensorflow_similarity.losses.batch_mean import BatchMean
 from kinfold.core import checks
 from kinfold.streaming import Family
@@ -20,7 +21,7 @@ class MultiSimilarityLoss(BatchMean, losses.MultiSimilarityLoss):
     batch; the loss without reduction has the shape [batch, 1].
 
     Args:
-        distance: a name, instance or config; see `kinfold.distances.get`.
+        distance: a name, instance or config; see `tensorflow_similarity.distances.get`.
         alpha: scale of the positives' logits, greater than 0.
         beta: scale of the negatives' logits, greater than 0.
         epsilon: margin of the pairs that count, in units of the distance.
@@ -56,7 +57,7 @@ class MultiSimilarityLoss(BatchMean, losses.MultiSimilarityLoss):
         self.lmda = checks.number(lmda, "lmda")
         self.center = checks.number(center, "center")
         super().__init__(
-            alpha, beta, self.center - self.lmda, epsilon, distance, name=name, **kwargs
+            alpha, beta, self.center - self.lmda, epsilon, get(distance), name=name, **kwargs
         )
 
     def get_config(self) -> dict[str, Any]:

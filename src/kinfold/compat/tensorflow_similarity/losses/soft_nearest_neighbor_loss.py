@@ -8,6 +8,7 @@ from keras import ops
 
 from kinfold import losses
 from kinfold.compat import keras2
+from kinfold.compat.tensorflow_similarity.distances import get
 from kinfold.core.checks import Tensor
 from kinfold.streaming import Family
 
@@ -20,7 +21,7 @@ class SoftNearestNeighborLoss(losses.SoftNearestNeighborLoss):
     the loss ends at 20.7, and the mean is over the whole batch.
 
     Args:
-        distance: a name, instance or config; see `kinfold.distances.get`.
+        distance: a name, instance or config; see `tensorflow_similarity.distances.get`.
         temperature: scale of the distances, greater than 0.
         name: optional name of the loss.
         **kwargs: `reduction` and `dtype`, as in Keras.
@@ -45,7 +46,7 @@ class SoftNearestNeighborLoss(losses.SoftNearestNeighborLoss):
         **kwargs: Any,
     ) -> None:
         keras2.rename_reduction(kwargs)
-        super().__init__(temperature, distance, name=name, **kwargs)
+        super().__init__(temperature, get(distance), name=name, **kwargs)
 
     def combine(self, positive: Tensor, negative: Tensor) -> Tensor:
         return -ops.log(1e-9 + ops.exp(-super().combine(positive, negative)))

@@ -7,6 +7,7 @@ from keras import ops
 
 from kinfold import losses
 from kinfold.compat import keras2
+from kinfold.compat.tensorflow_similarity.distances import get
 from kinfold.compat.tensorflow_similarity.losses.batch_mean import BatchMean
 from kinfold.core.checks import Tensor
 from kinfold.core.numerics import any_in_row
@@ -23,7 +24,7 @@ class TripletLoss(BatchMean, losses.TripletLoss):
     the nearest of all references (itself) as a hard positive, the furthest as an easy one.
 
     Args:
-        distance: a name, instance or config; see `kinfold.distances.get`.
+        distance: a name, instance or config; see `tensorflow_similarity.distances.get`.
         positive_mining_strategy: "hard" (the furthest) or "easy" (the nearest).
         negative_mining_strategy: "hard" (the nearest), "semi-hard" or "easy" (the furthest).
         margin: margin of the triplets; None for the soft form.
@@ -59,7 +60,7 @@ class TripletLoss(BatchMean, losses.TripletLoss):
             positive_mining_strategy,
             negative_mining_strategy,
             self.swaps,
-            distance,
+            get(distance),
             name=name,
             **kwargs,
         )
