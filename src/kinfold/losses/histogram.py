@@ -83,8 +83,9 @@ class HistogramLoss(PairLoss):
         every = in_all(problem, positives)
         share = divide(every, ops.ones_like(every) * ops.stop_gradient(ops.sum(every)))
         # Of each node and those below; a product, as Keras's running sum is in float32 alone.
-        below = ops.tri(self.bins + 1, dtype=keras.backend.standardize_dtype(share.dtype)) @ share
-        return negatives @ below, ops.stop_gradient(ops.sum(negatives, axis=1))
+        tri = ops.tri(self.bins + 1, dtype=keras.backend.standardize_dtype(share.dtype))
+        below = ops.sum(tri * share, axis=1)
+        return ops.sum(negatives * below, axis=1), ops.stop_gradient(ops.sum(negatives, axis=1))
 
     def _histograms(
         self, distance: Tensor, positive: Tensor, negative: Tensor, *extra: Tensor

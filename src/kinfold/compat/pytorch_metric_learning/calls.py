@@ -105,6 +105,9 @@ class Loss(Module):
             `embedding_reg_weight`, is added.
     """
 
+    needs_labels = False  # even with a miner's pairs
+    by_pairs = True  # whether the pairs or triplets of the batch are all that counts
+
     def __init__(
         self,
         build: Build | None,
@@ -167,7 +170,16 @@ class Loss(Module):
                 positions outside of the batch.
             NotImplementedError: what this loss takes no miner's pairs or no such reducer for.
         """
+        if labels is None and self.needs_labels:
+            raise ValueError(f"{type(self).__name__} needs `labels`.")
         call = Call(embeddings, labels, indices_tuple, ref_emb, ref_labels)
+        return self.of(call, embeddings)
+
+    if Module is object:
+        __call__ = forward
+
+    def of(self, call: Call, embeddings: Any) -> Any:
+        """The loss of a checked call, and the regularizer's number of the embeddings."""
         if call.given and not self._takes_references:
             raise ValueError(f"{type(self).__name__} takes no ref_emb and ref_labels.")
         if isinstance(self.reducer, reducers.DoNothingReducer):
@@ -175,9 +187,6 @@ class Loss(Module):
         usual = self._usual and call.chosen is None
         total = self._sum(call) if usual else self.general(call)
         return regularized(total, self.embedding_regularizer, self.embedding_reg_weight, embeddings)
-
-    if Module is object:
-        __call__ = forward
 
     def _sum(self, call: Call) -> Tensor:
         """The loss with the peer's own distance and reducer, by losses of ours."""
