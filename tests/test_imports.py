@@ -16,7 +16,7 @@ SRC = Path(kinfold.__file__).parent
 # Each room imports from those before it only.
 ROOMS = [
     "core", "distances", "distributed", "streaming", "losses", "matryoshka", "memory", "model",
-    "layers", "compat", "datasets", "metrics", "search", "thresholds", "batches", "callbacks",
+    "layers", "datasets", "metrics", "search", "thresholds", "compat", "batches", "callbacks",
     "encoders", "training", "trained", "shipping",
 ]  # fmt: skip
 

@@ -74,7 +74,7 @@ class DynamicSoftMarginLoss(BaseMetricLossFunction):
         self.hist_ = ops.stop_gradient(new)
         tri = ops.tri(number, dtype=keras.backend.standardize_dtype(new.dtype))
         weights = ops.take(ops.sum(tri * new, axis=1), ops.clip(at, 0, number - 1), axis=0)
-        mean = ops.mean(weights * gap)
+        mean = ops.sum(weights * gap) / gap.shape[0]
         return {"loss": {"losses": mean, "indices": None, "reduction_type": "already_reduced"}}
 
     def _of_views(self, x: Tensor, r: Tensor, indices_tuple: Any) -> Tensor:

@@ -14,6 +14,9 @@ import numpy as np
 
 from kinfold.compat.pytorch_metric_learning import tuples
 from kinfold.compat.pytorch_metric_learning.errors import WrongArgumentError
+from kinfold.compat.pytorch_metric_learning.tuples_sampler import (
+    TuplesToWeightsSampler as TuplesToWeightsSampler,
+)
 from kinfold.core import checks
 
 

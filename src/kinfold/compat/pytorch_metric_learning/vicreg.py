@@ -41,7 +41,7 @@ class VICRegLoss(BaseMetricLossFunction):
             raise ValueError("VICRegLoss takes no labels, ref_labels and indices_tuple.")
         views = embeddings, ref_emb
         checks.same_count(embeddings, ref_emb, ("embeddings", "ref_emb"))
-        gap = ops.mean(ops.square(embeddings - ref_emb), axis=1)
+        gap = ops.sum(ops.square(embeddings - ref_emb), axis=1) / embeddings.shape[1]
         found = {"invariance_loss": gap * self.invariance_lambda}
         for i, view in enumerate(views, 1):
             variance = ops.sum(ops.square(_centred(view)), axis=0) / (view.shape[0] - 1)
@@ -73,7 +73,7 @@ def _off_diagonal(x: Tensor) -> Tensor:
 
 
 def _centred(x: Tensor) -> Tensor:
-    return x - ops.mean(x, axis=0)
+    return x - ops.sum(x, axis=0) / x.shape[0]  # the mean of Keras is in float32
 
 
 def _range(losses: Tensor) -> Tensor:
