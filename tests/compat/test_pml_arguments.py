@@ -220,5 +220,8 @@ def test_refused() -> None:
         losses.TripletMarginLoss(reducer=reducers.PerAnchorReducer())(x, y)
     with pytest.raises(NotImplementedError, match="collect_stats"):
         losses.CircleLoss(collect_stats=True)
-    with pytest.raises(NotImplementedError, match="no indices_tuple"):
-        losses.AngularLoss()(x, y, (i, i, i))
+    with pytest.raises(NotImplementedError, match="has no divisor"):
+        losses.AngularLoss(reducer=reducers.DivisorReducer())(x, y)
+    for loss in (losses.AngularLoss(), losses.NCALoss(), losses.NPairsLoss()):
+        with pytest.raises(ValueError, match="needs `labels`"):
+            loss(x, indices_tuple=(i, i, i))

@@ -19,8 +19,15 @@ PROTOTYPES = [golden for golden in cases("prototypes") if golden.get("w") is not
 def with_prototypes(name: str, w: np.ndarray, d: int, **kwargs: Any) -> Any:
     size = "descriptors_dim" if name == "P2SGradLoss" else "embedding_size"
     loss = getattr(losses, name)(num_classes=len(w), **{size: d}, **kwargs)
-    loss.trainable_variables[0].assign(w)
+    assign(loss, w)
     return loss
+
+
+def assign(loss: Any, w: np.ndarray) -> None:
+    """Give a loss prototypes [classes, d] or [classes, centers, d], in the peer's shape."""
+    (variable,) = loss.trainable_variables
+    rows = w.reshape(-1, w.shape[-1])
+    variable.assign(rows if loss.rows_are_classes else rows.T)
 
 
 @pytest.mark.parametrize("golden", PROTOTYPES, ids=str)
@@ -47,7 +54,7 @@ def test_reducers_and_regularizers_of_losses_with_weights() -> None:
     y, x = batch(12)
     y = y % 3
     loss = losses.CosFaceLoss(3, x.shape[1])
-    w = ops.convert_to_numpy(loss.trainable_variables[0])
+    w = ops.convert_to_numpy(loss.prototypes)
 
     def other(**kwargs: Any) -> Any:
         return with_prototypes("CosFaceLoss", w, x.shape[1], **kwargs)
@@ -78,7 +85,7 @@ def test_an_optimizer_of_pytorch_trains_the_weights() -> None:
     loss = losses.ArcFaceLoss(num_classes=4, embedding_size=x.shape[1], scale=8).to("cpu")
     both = losses.MultipleLosses([loss, losses.TripletMarginLoss()])
     (parameter,) = both.parameters()
-    assert list(loss.state_dict()) == ["prototypes"]
+    assert list(loss.state_dict()) == ["W"]
     before = loss(x, y % 4).item()
     optimizer = torch.optim.SGD(both.parameters(), lr=0.1)
     both(x, y % 4).backward()

@@ -7,10 +7,10 @@ import keras
 import numpy as np
 from keras import ops
 
-from kinfold import distributed, losses
+from kinfold import losses
 from kinfold.compat.pytorch_metric_learning import distances, elements, reducers, tuples
+from kinfold.compat.pytorch_metric_learning.call import Call as Call
 from kinfold.compat.pytorch_metric_learning.equations import Equation
-from kinfold.core import checks
 from kinfold.core.checks import Tensor
 
 Build = Callable[..., tuple[losses.PairLoss, ...]]
@@ -20,71 +20,6 @@ if keras.backend.backend() == "torch":
     import torch
 
     Module = torch.nn.Module
-
-
-class Call:
-    """What one call compares, checked.
-
-    Attributes:
-        x, labels: the batch; the labels are 0 where a call gives none, but what a miner chose.
-        r, ref_labels: the references, which may be the batch itself.
-        given: whether references were given.
-        same_labels: whether reference i is example i, and so no pair of it.
-        chosen: what a miner chose, or None.
-    """
-
-    def __init__(
-        self, embeddings: Any, labels: Any, indices_tuple: Any, ref_emb: Any, ref_labels: Any
-    ) -> None:
-        if labels is None and indices_tuple is None:
-            raise ValueError("Pass `labels` or `indices_tuple`.")
-        without_labels = ref_labels is None and indices_tuple is None
-        if without_labels if ref_emb is not None else ref_labels is not None:
-            raise ValueError("Pass both `ref_emb` and `ref_labels`, or neither.")
-        self.dtype = checks.compute_dtype(embeddings)
-        self.same_labels = ref_emb is None or ref_labels is labels
-        self.given = ref_emb is not None and not (self.same_labels and ref_emb is embeddings)
-        self.x = checks.embeddings(embeddings, "embeddings", self.dtype)
-        self.r = checks.embeddings(ref_emb, "ref_emb", self.dtype) if self.given else self.x
-        n, m = self.x.shape[0], self.r.shape[0]
-        self._as_given = labels, ref_labels if self.given else labels
-        self.labels = self._labels(labels, n)
-        self.ref_labels = self._labels(ref_labels, m) if self.given else self.labels
-        self.chosen = None
-        if indices_tuple is not None:
-            self.chosen = tuples.checked(indices_tuple, n, m)
-
-    def _labels(self, labels: Any, n: int) -> Tensor:
-        return ops.zeros(n, "int32") if labels is None else checks.labels(labels, "labels")
-
-    def known_labels(self) -> tuple[np.ndarray, np.ndarray]:
-        """The class ids of batch and references, for what makes a list of them."""
-        # As given: as a tensor of a compiled step they would not be known.
-        y, of_references = (tuples.known(one, "labels").reshape(-1) for one in self._as_given)
-        return y, of_references
-
-    def value(self, loss: losses.PairLoss, weights: Tensor | None = None) -> Tensor:
-        """A loss of ours on what is compared."""
-        references = {}
-        if self.given:
-            references = {"ref_labels": self.ref_labels, "ref_embeddings": self.r}
-        return loss(self.labels, self.x, weights, **references)
-
-    def any_apart(self, loss: losses.PairLoss) -> Tensor:
-        """Whether any pair is a negative one, on any rank."""
-        if isinstance(self.chosen, tuples.Pairs):
-            return ops.convert_to_tensor(len(self.chosen.n) > 0)
-        if self.chosen is not None:
-            return ops.convert_to_tensor(len(self.chosen.a) > 0)
-        y, r = self.labels, self.ref_labels
-        if ranks := distributed.ranks(loss, y):
-            rows = ranks.meet({}, y, r)
-            y, r = (of.gathered(part) for of, part in zip(rows, (y, r), strict=True))
-        if 0 in (y.shape[0], r.shape[0]):
-            return ops.zeros((), dtype="bool")
-        return ops.logical_or(
-            ops.not_equal(ops.max(y), ops.min(r)), ops.not_equal(ops.min(y), ops.max(r))
-        )
 
 
 class Loss(Module):
@@ -104,6 +39,9 @@ class Loss(Module):
         embedding_regularizer: called on the embeddings [batch, d]; its value, times
             `embedding_reg_weight`, is added.
     """
+
+    needs_labels = False  # even with a miner's pairs
+    by_pairs = True  # whether the pairs or triplets of the batch are all that counts
 
     def __init__(
         self,
@@ -167,7 +105,16 @@ class Loss(Module):
                 positions outside of the batch.
             NotImplementedError: what this loss takes no miner's pairs or no such reducer for.
         """
+        if labels is None and self.needs_labels:
+            raise ValueError(f"{type(self).__name__} needs `labels`.")
         call = Call(embeddings, labels, indices_tuple, ref_emb, ref_labels)
+        return self.of(call, embeddings)
+
+    if Module is object:
+        __call__ = forward
+
+    def of(self, call: Call, embeddings: Any) -> Any:
+        """The loss of a checked call, and the regularizer's number of the embeddings."""
         if call.given and not self._takes_references:
             raise ValueError(f"{type(self).__name__} takes no ref_emb and ref_labels.")
         if isinstance(self.reducer, reducers.DoNothingReducer):
@@ -175,9 +122,6 @@ class Loss(Module):
         usual = self._usual and call.chosen is None
         total = self._sum(call) if usual else self.general(call)
         return regularized(total, self.embedding_regularizer, self.embedding_reg_weight, embeddings)
-
-    if Module is object:
-        __call__ = forward
 
     def _sum(self, call: Call) -> Tensor:
         """The loss with the peer's own distance and reducer, by losses of ours."""

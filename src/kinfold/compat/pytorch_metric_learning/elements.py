@@ -11,7 +11,7 @@ from kinfold.compat.pytorch_metric_learning.distances import BaseDistance
 from kinfold.compat.pytorch_metric_learning.equations import Equation
 from kinfold.compat.pytorch_metric_learning.reducers import BaseReducer
 from kinfold.core.checks import Tensor
-from kinfold.core.numerics import divide, softplus
+from kinfold.core.numerics import softplus
 from kinfold.streaming import Problem
 
 
@@ -73,7 +73,7 @@ def numbered(problem: Problem, of_anchor: tuple[Tensor, ...] = ()) -> Problem:
             "ranks. Pass `gather_across_devices=False` to a loss of kinfold.losses."
         )
     (part,) = problem.parts
-    rows, columns = _numbers(problem.x), _numbers(part.embeddings)
+    rows, columns = numbers(problem.x), numbers(part.embeddings)
     return problem._replace(extra=(rows, *of_anchor), parts=(part._replace(extra=(columns,)),))
 
 
@@ -127,23 +127,7 @@ class Sum(losses.PairLoss):
         )
 
 
-def of_list(
-    losses: Tensor, weights: Tensor | None, reducer: BaseReducer, divisor: Tensor | None = None
-) -> Tensor:
-    """Reduce the losses of a list of elements [k], with the weight of each one's anchor."""
-    row = ops.expand_dims(losses, 0)
-    if weights is not None:
-        row = row * ops.expand_dims(weights, 0)
-    total, number = reducer.of_rows(row, ops.ones_like(row))
-    total, number = total[0], number[0]
-    if reducer.sums:
-        return total
-    if divisor is not None and reducer.by_divisor:
-        number = divisor
-    return divide(total, ops.cast(number, keras.backend.standardize_dtype(total.dtype)))
-
-
-def _numbers(like: Tensor) -> Tensor:
+def numbers(like: Tensor) -> Tensor:
     """0, 1, 2 and so on, floating [n]; whole up to 2^24."""
     dtype = "float64" if like.dtype == "float64" else "float32"
     return ops.arange(ops.shape(like)[0], dtype=dtype)

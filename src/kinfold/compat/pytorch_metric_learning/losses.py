@@ -10,30 +10,51 @@ import numpy as np
 from keras import ops
 
 from kinfold import losses
-from kinfold.compat.pytorch_metric_learning import elements, equations, reducers, terms, tuples
+from kinfold.compat.pytorch_metric_learning import equations, reducers, reducing, terms, tuples
 from kinfold.compat.pytorch_metric_learning.calls import Build, Call, Loss, masks
 from kinfold.compat.pytorch_metric_learning.distances import (
     CosineSimilarity,
     DotProductSimilarity,
     SNRDistance,
 )
+from kinfold.compat.pytorch_metric_learning.dynamic_soft_margin import (
+    DynamicSoftMarginLoss as DynamicSoftMarginLoss,
+)
+from kinfold.compat.pytorch_metric_learning.memory import CrossBatchMemory as CrossBatchMemory
+from kinfold.compat.pytorch_metric_learning.own import BaseLossWrapper as BaseLossWrapper
+from kinfold.compat.pytorch_metric_learning.own import (
+    BaseMetricLossFunction as BaseMetricLossFunction,
+)
+from kinfold.compat.pytorch_metric_learning.own import (
+    EmbeddingRegularizerMixin as EmbeddingRegularizerMixin,
+)
+from kinfold.compat.pytorch_metric_learning.own import GenericPairLoss as GenericPairLoss
+from kinfold.compat.pytorch_metric_learning.own import (
+    WeightRegularizerMixin as WeightRegularizerMixin,
+)
+from kinfold.compat.pytorch_metric_learning.summed import AngularLoss as AngularLoss
+from kinfold.compat.pytorch_metric_learning.summed import LiftedStructureLoss as LiftedStructureLoss
 from kinfold.compat.pytorch_metric_learning.triplets import MarginLoss as MarginLoss
 from kinfold.compat.pytorch_metric_learning.triplets import TripletMarginLoss as TripletMarginLoss
+from kinfold.compat.pytorch_metric_learning.vicreg import VICRegLoss as VICRegLoss
 from kinfold.compat.pytorch_metric_learning.weighted import FastAPLoss as FastAPLoss
 from kinfold.compat.pytorch_metric_learning.weighted import NCALoss as NCALoss
 from kinfold.compat.pytorch_metric_learning.weighted import SmoothAPLoss as SmoothAPLoss
-from kinfold.compat.pytorch_metric_learning.weighted import is_cosine, is_unit_euclidean
+from kinfold.compat.pytorch_metric_learning.weighted import is_cosine
 from kinfold.compat.pytorch_metric_learning.whole import HistogramLoss as HistogramLoss
 from kinfold.compat.pytorch_metric_learning.whole import InstanceLoss as InstanceLoss
 from kinfold.compat.pytorch_metric_learning.whole import (
     IntraPairVarianceLoss as IntraPairVarianceLoss,
 )
-from kinfold.compat.pytorch_metric_learning.whole import ManifoldLoss as ManifoldLoss
 from kinfold.compat.pytorch_metric_learning.whole import PNPLoss as PNPLoss
 from kinfold.compat.pytorch_metric_learning.whole import RankedListLoss as RankedListLoss
 from kinfold.compat.pytorch_metric_learning.whole import (
     ThresholdConsistentMarginLoss as ThresholdConsistentMarginLoss,
 )
+from kinfold.compat.pytorch_metric_learning.with_proxies import ManifoldLoss as ManifoldLoss
+from kinfold.compat.pytorch_metric_learning.with_proxies import ProxyAnchorLoss as ProxyAnchorLoss
+from kinfold.compat.pytorch_metric_learning.with_proxies import ProxyNCALoss as ProxyNCALoss
+from kinfold.compat.pytorch_metric_learning.with_proxies import SoftTripleLoss as SoftTripleLoss
 from kinfold.compat.pytorch_metric_learning.with_weights import ArcFaceLoss as ArcFaceLoss
 from kinfold.compat.pytorch_metric_learning.with_weights import CosFaceLoss as CosFaceLoss
 from kinfold.compat.pytorch_metric_learning.with_weights import (
@@ -43,9 +64,6 @@ from kinfold.compat.pytorch_metric_learning.with_weights import (
     NormalizedSoftmaxLoss as NormalizedSoftmaxLoss,
 )
 from kinfold.compat.pytorch_metric_learning.with_weights import P2SGradLoss as P2SGradLoss
-from kinfold.compat.pytorch_metric_learning.with_weights import ProxyAnchorLoss as ProxyAnchorLoss
-from kinfold.compat.pytorch_metric_learning.with_weights import ProxyNCALoss as ProxyNCALoss
-from kinfold.compat.pytorch_metric_learning.with_weights import SoftTripleLoss as SoftTripleLoss
 from kinfold.compat.pytorch_metric_learning.with_weights import SphereFaceLoss as SphereFaceLoss
 from kinfold.compat.pytorch_metric_learning.with_weights import (
     SubCenterArcFaceLoss as SubCenterArcFaceLoss,
@@ -163,60 +181,6 @@ class TupletMarginLoss(Loss):
         )
 
 
-class _Summed(Loss):
-    """A loss whose mean over positive pairs takes other distances, weights or no division."""
-
-    def general(self, call: Call) -> Tensor:
-        reducer = reducers.of_part(self.reducer, "loss")
-        plain = (reducers.MeanReducer, reducers.SumReducer, reducers.ClassWeightedReducer)
-        if call.chosen is not None or not isinstance(reducer, plain):
-            raise NotImplementedError(
-                f"{type(self).__name__} takes MeanReducer, SumReducer or ClassWeightedReducer, and "
-                "no indices_tuple."
-            )
-        build: Any = self._to_references if call.given else self._build
-        reduction = "sum" if reducer.sums else "sum_over_batch_size"
-        own = {"remove_diagonal": call.same_labels, "dtype": call.dtype, "reduction": reduction}
-        (loss,) = build(**own, **self.other_distance())
-        total = call.value(loss, self.anchor_weights(call, reducer))
-        return self.or_zero(call, total, loss)
-
-    def other_distance(self) -> dict[str, Any]:
-        return {"normalize": True}
-
-
-class AngularLoss(_Summed):
-    """Angular loss, its mean over positive pairs; as in the peer, negatives keep their norms."""
-
-    def __init__(self, alpha: float = 40, **shared: Any) -> None:
-        super().__init__(
-            lambda **k: (terms.Angular(alpha, **k),),
-            only=is_unit_euclidean(1),
-            needs_negatives=True,
-            **shared,
-        )
-
-
-class LiftedStructureLoss(_Summed):
-    """Lifted structure loss; see `kinfold.losses.LiftedStructureLoss`.
-
-    With references it is the peer's number, which takes the negatives of a reference from the
-    anchor of the same index.
-    """
-
-    def __init__(self, neg_margin: float = 1, pos_margin: float = 0, **shared: Any) -> None:
-        super().__init__(
-            lambda **k: (terms.Lifted(neg_margin, pos_margin, **k),),
-            only=lambda distance: not distance.is_inverted,
-            needs_negatives=True,
-            to_references=lambda **k: (terms.LiftedToReferences(neg_margin, pos_margin, **k),),
-            **shared,
-        )
-
-    def other_distance(self) -> dict[str, Any]:
-        return {"distance": self.distance}
-
-
 class GeneralizedLiftedStructureLoss(Loss):
     """Generalised lifted structure loss, its mean over the whole batch."""
 
@@ -230,6 +194,8 @@ class GeneralizedLiftedStructureLoss(Loss):
 
 class NPairsLoss(Loss):
     """N-pairs loss; see `kinfold.losses.NPairsLoss`."""
+
+    needs_labels = True
 
     def __init__(self, **shared: Any) -> None:
         super().__init__(
@@ -245,7 +211,7 @@ class NPairsLoss(Loss):
         weights = self.anchor_weights(call, reducer)
         if weights is not None:
             weights = ops.take(weights, anchors, axis=0)
-        return elements.of_list(loss, weights, reducer)
+        return reducing.of_list(loss, weights, reducer)
 
     def _of(self, call: Call) -> tuple[Tensor, np.ndarray]:
         """The loss of a pair of each class [k], and its anchor: the first pair of the class."""

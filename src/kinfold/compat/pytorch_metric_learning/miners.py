@@ -139,9 +139,9 @@ class HDCMiner(BaseMiner):
         super().__init__(**shared)
         self.filter_percentage = filter_percentage
 
-    def mine(self, call: Call) -> Chosen:
+    def choose(self, call: Call) -> Chosen:
         self._found: list[list[np.ndarray]] = [[], []]
-        a, p, b, n = super().mine(call)
+        a, p, b, n = super().choose(call)
         near, far = (np.concatenate(part) for part in self._found)
         hardest = [
             np.argsort(order, kind="stable")[: math.ceil(self.filter_percentage * len(order))]
@@ -174,7 +174,7 @@ class UniformHistogramMiner(BaseMiner):
         self.pos_per_bin = checks.count(pos_per_bin, "pos_per_bin")
         self.neg_per_bin = checks.count(neg_per_bin, "neg_per_bin")
 
-    def mine(self, call: Call) -> Chosen:
+    def choose(self, call: Call) -> Chosen:
         """Look three times: for the range, for how many are in each bin, and for those drawn."""
         rng = np.random.default_rng(random.getrandbits(63))
         number = self.pos_per_bin, self.neg_per_bin

@@ -23,7 +23,7 @@ Chosen = tuple[np.ndarray, ...]
 
 
 class BaseMiner(Module):
-    """Subclass it with `of_block`; a module on PyTorch.
+    """Subclass it with `of_block`, or with `mine`; a module on PyTorch.
 
     Args:
         distance: one of `distances`; None for the peer's own, LpDistance().
@@ -50,14 +50,19 @@ class BaseMiner(Module):
             Positions, integers: (anchors, positives, negatives), or (anchors, positives, anchors,
             negatives).
         """
-        call = Call(embeddings, labels, None, ref_emb, ref_labels)
-        found = self.mine(call)
-        return tuple(ops.convert_to_tensor(part, dtype="int32") for part in found)
+        if ref_emb is None:
+            ref_emb, ref_labels = embeddings, labels
+        return self.mine(embeddings, labels, ref_emb, ref_labels)
 
     if Module is object:
         __call__ = forward
 
-    def mine(self, call: Call) -> Chosen:
+    def mine(self, embeddings: Any, labels: Any, ref_emb: Any, ref_labels: Any) -> Any:
+        """What `forward` returns; a miner of one's own may say this, as in the peer."""
+        found = self.choose(Call(embeddings, labels, None, ref_emb, ref_labels))
+        return tuple(ops.convert_to_tensor(part, dtype="int32") for part in found)
+
+    def choose(self, call: Call) -> Chosen:
         """Positions of what is chosen among all pairs."""
         parts = []
         for mat, positive, negative, start in self.blocks(call):

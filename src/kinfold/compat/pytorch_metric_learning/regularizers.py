@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from keras import ops
 
-from kinfold.compat.pytorch_metric_learning import distances, elements, reducers
+from kinfold.compat.pytorch_metric_learning import distances, reducers, reducing
 from kinfold.core import checks
 from kinfold.core.checks import Tensor
 from kinfold.core.numerics import square_root
@@ -39,7 +39,7 @@ class BaseRegularizer:
         found = self.of_rows(rows)
         if self.reducer.by_divisor and len(found) == 1:
             raise NotImplementedError(f"{type(self).__name__} has no divisor for DivisorReducer.")
-        return elements.of_list(found[0], weights, self.reducer, *found[1:])
+        return reducing.of_list(found[0], weights, self.reducer, *found[1:])
 
     def of_rows(self, x: Tensor) -> tuple[Tensor, ...]:
         """The elements [k], and, where there is one, what a DivisorReducer divides by."""

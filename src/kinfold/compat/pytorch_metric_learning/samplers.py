@@ -13,6 +13,10 @@ from typing import Any
 import numpy as np
 
 from kinfold.compat.pytorch_metric_learning import tuples
+from kinfold.compat.pytorch_metric_learning.errors import WrongArgumentError
+from kinfold.compat.pytorch_metric_learning.tuples_sampler import (
+    TuplesToWeightsSampler as TuplesToWeightsSampler,
+)
 from kinfold.core import checks
 
 
@@ -42,11 +46,11 @@ class MPerClassSampler:
             self.length -= self.length % whole if whole < self.length else 0
         else:
             if self.batch_size % self.m_per_class:
-                raise ValueError(
+                raise WrongArgumentError(
                     f"`batch_size` must be a multiple of m. Received: {batch_size}, {m}."
                 )
             if self.batch_size > min(self.length, whole):
-                raise ValueError(
+                raise WrongArgumentError(
                     f"`batch_size` must be at most m times the number of classes, {whole}, and at "
                     f"most length_before_new_iter, {self.length}. Received: {batch_size}."
                 )
@@ -93,14 +97,14 @@ class HierarchicalSampler:
         levels = tuples.known(labels, "labels")
         each = checks.count(batch_size, "batch_size") // super_classes_per_batch
         if batch_size % super_classes_per_batch:
-            raise ValueError(
+            raise WrongArgumentError(
                 "`batch_size` must be a multiple of super_classes_per_batch. Received: "
                 f"{batch_size}, {super_classes_per_batch}."
             )
         if samples_per_class != "all" and each % checks.count(
             samples_per_class, "samples_per_class"
         ):
-            raise ValueError(
+            raise WrongArgumentError(
                 f"The share of a super-class, {each}, must be a multiple of samples_per_class. "
                 f"Received: {samples_per_class}."
             )
@@ -147,7 +151,7 @@ class FixedSetOfTriplets:
     def __init__(self, labels: Any, num_triplets: int) -> None:
         rng, rows = _drawn(), list(_rows_of_classes(labels).values())
         if len(rows) < 2:
-            raise ValueError(f"Triplets take two classes. Received {len(rows)}.")
+            raise WrongArgumentError(f"Triplets take two classes. Received {len(rows)}.")
         drawn = []
         for _ in range(checks.count(num_triplets, "num_triplets")):
             own, other = rng.choice(len(rows), 2, replace=False)

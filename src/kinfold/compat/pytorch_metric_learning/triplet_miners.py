@@ -73,10 +73,10 @@ class DistanceWeightedMiner(BaseMiner):
         super().__init__(**shared)
         self.cutoff, self.nonzero_loss_cutoff = cutoff, nonzero_loss_cutoff
 
-    def mine(self, call: Call) -> Chosen:
+    def choose(self, call: Call) -> Chosen:
         self._dimension, self._own = call.x.shape[1], call.same_labels
         self._rng = np.random.default_rng(random.getrandbits(63))
-        return super().mine(call)
+        return super().choose(call)
 
     def of_block(self, mat: np.ndarray, positive: np.ndarray, negative: np.ndarray) -> Chosen:
         d = np.maximum(mat.astype("float64"), self.cutoff)
@@ -110,11 +110,11 @@ class AngularMiner(BaseMiner):
             )
         self.angle = np.radians(angle)
 
-    def mine(self, call: Call) -> Chosen:
+    def choose(self, call: Call) -> Chosen:
         self._x = tuples.known(call.x, "embeddings").astype("float64")
         self._r = tuples.known(call.r, "embeddings").astype("float64")
         self._first = 0
-        return super().mine(call)
+        return super().choose(call)
 
     def of_block(self, mat: np.ndarray, positive: np.ndarray, negative: np.ndarray) -> Chosen:
         found = [self._of(i, *rows) for i, rows in enumerate(zip(positive, negative, strict=True))]
@@ -136,7 +136,7 @@ class AngularMiner(BaseMiner):
 class EmbeddingsAlreadyPackagedAsTriplets(BaseMiner):
     """The batch holds triplets one after the other: anchor, positive, negative."""
 
-    def mine(self, call: Call) -> Chosen:
+    def choose(self, call: Call) -> Chosen:
         if (n := call.x.shape[0]) % 3:
             raise ValueError(f"A batch of triplets must hold three examples each. Received {n}.")
         return tuple(np.arange(first, n, 3) for first in range(3))

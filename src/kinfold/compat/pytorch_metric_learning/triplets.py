@@ -8,7 +8,7 @@ import numpy as np
 from keras import ops
 
 from kinfold import losses
-from kinfold.compat.pytorch_metric_learning import elements, equations, reducers, tuples
+from kinfold.compat.pytorch_metric_learning import elements, equations, reducers, reducing, tuples
 from kinfold.compat.pytorch_metric_learning.calls import Call, Loss, Module, masks
 from kinfold.core import checks
 from kinfold.core.checks import Tensor
@@ -66,7 +66,7 @@ class TripletMarginLoss(Loss):
             )
             return call.value(loss, weights)
         chosen = triplets(call, self.triplets_per_anchor)
-        return elements.of_list(self._of(call, chosen), of_anchors(weights, chosen), reducer)
+        return reducing.of_list(self._of(call, chosen), of_anchors(weights, chosen), reducer)
 
     def _of(self, call: Call, chosen: tuples.Triplets) -> Tensor:
         """The loss of each triplet [k]."""
@@ -158,11 +158,11 @@ class MarginLoss(Loss):
         chosen = triplets(call, self.triplets_per_anchor)
         loss, divisor = self._of(call, chosen, beta)
         weights = of_anchors(self.anchor_weights(call, reducer), chosen)
-        value = elements.of_list(loss, weights, reducer, divisor)
+        value = reducing.of_list(loss, weights, reducer, divisor)
         if not nu:
             return value
         of_beta = nu * ops.take(beta, chosen.a, axis=0)
-        return value + elements.of_list(of_beta, weights, reducer, divisor)
+        return value + reducing.of_list(of_beta, weights, reducer, divisor)
 
     def _of(self, call: Call, chosen: tuples.Triplets, beta: Tensor) -> tuple[Tensor, Tensor]:
         """The loss of each triplet [k], and the number of hinges above 0."""

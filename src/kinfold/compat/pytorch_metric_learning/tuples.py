@@ -70,6 +70,16 @@ def known(values: Any, name: str) -> np.ndarray:
     return np.asarray(ops.convert_to_numpy(values))
 
 
+def all_pairs(labels: Any, ref_labels: Any) -> Pairs:
+    """All pairs of a batch with references, which are the batch itself if both are one object."""
+    y = known(labels, "labels").reshape(-1)
+    same = y[:, None] == known(ref_labels, "ref_labels").reshape(-1)
+    near = same.copy()
+    if ref_labels is labels:
+        np.fill_diagonal(near, False)
+    return Pairs(*np.nonzero(near), *np.nonzero(~same))
+
+
 def pairs_of(chosen: Pairs | Triplets) -> Pairs:
     """The pairs of triplets, each as often as it is in one."""
     return Pairs(chosen.a, chosen.p, chosen.a, chosen.n) if len(chosen) == 3 else chosen
@@ -86,6 +96,15 @@ def triplets_of(chosen: Pairs | Triplets) -> Triplets:
     which = np.repeat(np.arange(len(a1)), number)
     within = np.arange(len(which)) - np.repeat(np.cumsum(number) - number, number)
     return Triplets(a1[which], p[which], n[order[first[which] + within]])
+
+
+def without_own(chosen: Pairs | Triplets, at: np.ndarray) -> Pairs | Triplets:
+    """What was chosen but the pairs of an anchor with itself, which is reference `at[anchor]`."""
+    if len(chosen) == 3:
+        kept = at[chosen.a] != chosen.p
+        return Triplets(*(part[kept] for part in chosen))
+    kept = at[chosen.a1] != chosen.p
+    return Pairs(chosen.a1[kept], chosen.p[kept], chosen.a2, chosen.n)
 
 
 def weights_of(chosen: Pairs | Triplets, size: int, given: bool) -> np.ndarray:

@@ -20,6 +20,9 @@ from kinfold.core.checks import Tensor
 class _Weighted(Loss):
     """A loss that takes how often a miner chose an example as the weight of its anchor."""
 
+    needs_labels = True
+    by_pairs = False
+
     def general(self, call: Call) -> Tensor:
         found = np.ones(call.x.shape[0])
         if call.chosen is not None:

@@ -1,7 +1,5 @@
 """The losses of pytorch-metric-learning that are of the whole batch, or take no other reducer."""
 
-import math
-import random
 from typing import Any
 
 import keras
@@ -10,10 +8,11 @@ from keras import ops
 
 from kinfold import distributed, losses
 from kinfold.compat.pytorch_metric_learning import elements, equations, reducers, terms, tuples
-from kinfold.compat.pytorch_metric_learning.calls import Call, Loss, Module
+from kinfold.compat.pytorch_metric_learning.calls import Call, Loss
 from kinfold.compat.pytorch_metric_learning.distances import CosineSimilarity, LpDistance
+from kinfold.compat.pytorch_metric_learning.errors import WrongArgumentError
 from kinfold.compat.pytorch_metric_learning.weighted import is_cosine
-from kinfold.compat.pytorch_metric_learning.with_weights import WithWeights
+from kinfold.core import checks
 from kinfold.core.checks import Tensor
 from kinfold.core.numerics import divide
 from kinfold.streaming import Problem
@@ -23,6 +22,8 @@ _ENDS: tuple[Any, Any] = ("left", "right")
 
 class _Reduced(Loss):
     """A loss that is one number by itself: the peer has no use for a reducer there."""
+
+    by_pairs = False
 
     def __init__(self, *args: Any, **shared: Any) -> None:
         if shared.get("reducer") is not None:
@@ -36,6 +37,8 @@ class _Reduced(Loss):
 class PNPLoss(_Reduced):
     """PNP loss; see `kinfold.losses.PNPLoss`. An anchor is a positive of itself here."""
 
+    VARIANTS = ("Ds", "Dq", "Iu", "Ib", "O")
+
     def __init__(
         self,
         b: float = 2,
@@ -44,6 +47,7 @@ class PNPLoss(_Reduced):
         variant: str = "O",
         **shared: Any,
     ) -> None:
+        checks.choice(variant, "variant", self.VARIANTS)
         super().__init__(
             lambda **k: (terms.PNP(variant, b, alpha, anneal, **{**k, "remove_diagonal": False}),),
             usual_distance=CosineSimilarity(),
@@ -53,6 +57,8 @@ class PNPLoss(_Reduced):
 
 class RankedListLoss(Loss):
     """Ranked list loss; see `kinfold.losses.RankedListLoss`."""
+
+    by_pairs = False
 
     def __init__(
         self,
@@ -64,7 +70,9 @@ class RankedListLoss(Loss):
         **shared: Any,
     ) -> None:
         if not 0 <= imbalance <= 1:
-            raise ValueError(f"`imbalance` must be from 0 to 1. Received: imbalance={imbalance}.")
+            raise WrongArgumentError(
+                f"`imbalance` must be from 0 to 1. Received: imbalance={imbalance}."
+            )
         outer = 1 + margin / 2 if alpha is None else alpha
         super().__init__(
             None,
@@ -137,6 +145,9 @@ class InstanceLoss(Loss):
     instances, take `kinfold.losses.NormalizedSoftmaxLoss` with a class for each.
     """
 
+    needs_labels = True
+    by_pairs = False
+
     def __init__(self, gamma: float = 64, **shared: Any) -> None:
         super().__init__(
             None,
@@ -208,7 +219,7 @@ class HistogramLoss(_Reduced):
         if delta is not None:
             bins = round(2 / delta)
             if abs(bins * delta - 2) > 1e-9 or n_bins not in (None, bins):
-                raise ValueError(
+                raise WrongArgumentError(
                     "`delta` must be 2 / n_bins with a whole number of bins. Received: "
                     f"delta={delta}, n_bins={n_bins}."
                 )
@@ -228,56 +239,3 @@ def _once(chosen: tuples.Triplets) -> tuples.Pairs:
         for other in (chosen.p, chosen.n)
     )
     return tuples.Pairs(*near, *far)
-
-
-class ManifoldLoss(WithWeights):
-    """Manifold similarity loss; see `kinfold.losses.ManifoldLoss`.
-
-    A call takes no labels, but in `indices_tuple` the proxy of each example [batch]; by default
-    they are drawn at random, each proxy at least once, by `keras.utils.set_random_seed`.
-
-    Args:
-        l: dimensions of the embeddings.
-        K: number of proxies.
-        lambdaC: weight of the context loss; infinite for the context loss alone.
-        alpha: how likely a walk goes on.
-        margin: by how much the own proxy must be closer.
-    """
-
-    def __init__(
-        self,
-        l: int,  # noqa: E741
-        K: int = 50,
-        lambdaC: float = 1.0,
-        alpha: float = 0.8,
-        margin: float = 5e-4,
-        **shared: Any,
-    ) -> None:
-        if shared.get("reducer") is not None:
-            raise NotImplementedError("ManifoldLoss is one number by itself, and takes no reducer.")
-        alone = math.isinf(lambdaC)
-        loss = losses.ManifoldLoss(
-            K, l, 1.0 if alone else lambdaC, 0.0 if alone else 1.0, alpha, margin
-        )
-        super().__init__(loss, **shared)
-
-    def forward(
-        self,
-        embeddings: Any,
-        labels: Any = None,
-        indices_tuple: Any = None,
-        ref_emb: Any = None,
-        ref_labels: Any = None,
-    ) -> Any:
-        """Compute the loss of the embeddings [batch, l] and the proxies `indices_tuple` [batch]."""
-        if not (labels is None and ref_emb is None and ref_labels is None):
-            raise ValueError("ManifoldLoss takes no labels, ref_emb and ref_labels.")
-        if indices_tuple is None:
-            n, k = len(embeddings), self.loss.num_classes
-            rng = np.random.default_rng(random.getrandbits(63))
-            more = rng.integers(0, k, max(n - k, 0))
-            indices_tuple = rng.permutation(np.concatenate([np.arange(min(n, k)), more]))
-        return super().forward(embeddings, indices_tuple)
-
-    if Module is object:
-        __call__ = forward

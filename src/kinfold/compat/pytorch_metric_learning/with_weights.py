@@ -3,116 +3,28 @@
 import math
 from typing import Any
 
-import keras
 import numpy as np
 from keras import ops
 
 from kinfold import losses
-from kinfold.compat.pytorch_metric_learning import distances, elements, reducers, tuples
-from kinfold.compat.pytorch_metric_learning.calls import Call, Module, regularized
+from kinfold.compat.pytorch_metric_learning import distances, tuples
+from kinfold.compat.pytorch_metric_learning.calls import Module
+from kinfold.compat.pytorch_metric_learning.weights import WithWeights
+from kinfold.core import checks
 from kinfold.core.checks import Tensor
+from kinfold.core.numerics import unit_rows
+from kinfold.losses.sphere_face import norms
 
 
-class WithWeights(Module):
-    """A loss of ours with prototypes, called as there: `loss(embeddings, labels)`.
+class _Scaled(WithWeights):
+    """Logits are cosines, times a scale."""
 
-    On PyTorch it is a module, whose parameter an optimizer trains; elsewhere give
-    `trainable_variables` to one. The prototypes are [classes, d], or [classes, centers, d].
-
-    Args:
-        loss: the loss.
-        reducer: what reduces the losses of the examples; None for the mean.
-        weight_regularizer: called on the prototypes, one in a row; its value, times
-            `weight_reg_weight`, is added.
-        embedding_regularizer: the same of the embeddings.
-    """
-
-    by_anchors = False  # whether an example's weight counts where it is an anchor alone
-
-    def __init__(
-        self,
-        loss: losses.PrototypeLoss,
-        *,
-        reducer: Any = None,
-        weight_regularizer: Any = None,
-        weight_reg_weight: float = 1,
-        embedding_regularizer: Any = None,
-        embedding_reg_weight: float = 1,
-        collect_stats: bool = False,
-    ) -> None:
-        super().__init__()
-        distances.refuse_stats(collect_stats)
-        self.loss = loss
-        self.reducer = None if reducer is None else reducers.found(reducer)
-        self.weight_regularizer, self.weight_reg_weight = weight_regularizer, weight_reg_weight
-        self.embedding_regularizer = embedding_regularizer
-        self.embedding_reg_weight = embedding_reg_weight
-        (variable,) = loss.trainable_variables
-        if Module is not object:
-            self.prototypes = variable.value
-
-    @property
-    def trainable_variables(self) -> list[keras.Variable]:
-        """The prototypes, for an optimizer of Keras."""
-        return self.loss.trainable_variables
-
-    def forward(
-        self,
-        embeddings: Any,
-        labels: Any,
-        indices_tuple: Any = None,
-        ref_emb: Any = None,
-        ref_labels: Any = None,
-    ) -> Any:
-        """Compute the loss.
-
-        Args:
-            embeddings: [batch, d].
-            labels: integer class ids [batch], from 0.
-            indices_tuple: what a miner chose; how often an example is in it is its weight.
-            ref_emb, ref_labels: None; these losses compare with their prototypes.
-
-        Returns:
-            A scalar of the backend's tensors.
-        """
-        call = Call(embeddings, labels, indices_tuple, ref_emb, ref_labels)
-        if call.given:
-            raise ValueError(f"{type(self).__name__} takes no ref_emb and ref_labels.")
-        weights = None
-        if call.chosen is not None:
-            found = tuples.weights_of(call.chosen, call.x.shape[0], self.by_anchors)
-            found = self.of_miner(found)
-            dtype = keras.backend.standardize_dtype(call.x.dtype)
-            weights = ops.convert_to_tensor(found, dtype=dtype)
-        total = self.total(call, weights)
-        if isinstance(self.reducer, reducers.DoNothingReducer):
-            return total
-        prototypes = ops.reshape(self.loss.trainable_variables[0].value, (-1, call.x.shape[1]))
-        total = regularized(total, self.weight_regularizer, self.weight_reg_weight, prototypes)
-        return regularized(total, self.embedding_regularizer, self.embedding_reg_weight, embeddings)
-
-    if Module is object:
-        __call__ = forward
-
-    def of_miner(self, weights: np.ndarray) -> np.ndarray:
-        """What ours weighs an example by, where the peer weighs it by these."""
-        return weights
-
-    def total(self, call: Call, weights: Tensor | None) -> Any:
-        """The reduced loss of the examples, times weights [n]."""
-        if self.reducer is None:
-            return self.loss(call.labels, call.x, weights)
-        loss = self.loss.call(call.labels, call.x)
-        loss = loss if weights is None else loss * weights
-        if isinstance(self.reducer, reducers.DoNothingReducer):
-            where = ops.arange(call.x.shape[0], dtype="int32")
-            return {"loss": {"losses": loss, "indices": where, "reduction_type": "element"}}
-        reducer = reducers.of_part(self.reducer, "loss").of_anchors()
-        of_classes = reducers.weights_of(reducer, call.labels, loss)
-        return elements.of_list(loss, of_classes, reducer)
+    def logits(self, x: Tensor, cosine: Tensor) -> Tensor:
+        cosine = ops.max(cosine, axis=2) if len(cosine.shape) == 3 else cosine
+        return cosine * self.loss.scale
 
 
-class ArcFaceLoss(WithWeights):
+class ArcFaceLoss(_Scaled):
     """ArcFace; `margin` is in degrees. See `kinfold.losses.ArcFaceLoss`."""
 
     def __init__(
@@ -127,7 +39,7 @@ class ArcFaceLoss(WithWeights):
         super().__init__(losses.ArcFaceLoss(num_classes, embedding_size, angle, scale), **shared)
 
 
-class SubCenterArcFaceLoss(WithWeights):
+class SubCenterArcFaceLoss(_Scaled):
     """ArcFace with several centers of each class, of which the nearest counts."""
 
     def __init__(
@@ -141,9 +53,53 @@ class SubCenterArcFaceLoss(WithWeights):
     ) -> None:
         size = num_classes, embedding_size, math.radians(margin), scale
         super().__init__(losses.ArcFaceLoss(*size, sub_centers=sub_centers), **shared)
+        self.sub_centers = sub_centers
+
+    def get_outliers(
+        self,
+        embeddings: Any,
+        labels: Any,
+        threshold: float = 75,
+        return_dominant_centers: bool = True,
+    ) -> Any:
+        """Find examples far from the center that most examples of their class are nearest to.
+
+        Args:
+            embeddings: [batch, d], known numbers.
+            labels: integer class ids [batch].
+            threshold: the angle in degrees from which an example is an outlier.
+            return_dominant_centers: whether the dominant centers are returned too.
+
+        Returns:
+            Positions of outliers, integers [k], class by class; and the dominant center of each
+            class [d, classes], 0 for a class without examples.
+        """
+        y = tuples.known(checks.labels(labels, "labels"), "labels").reshape(-1)
+        x = tuples.known(embeddings, "embeddings")
+        if len(x) != len(y):
+            raise ValueError(f"`embeddings` and `labels` differ in number: {len(x)} and {len(y)}.")
+        x, centers = x.astype("float64"), tuples.known(self.prototypes, "prototypes")
+        shape = self.loss.num_classes, self.sub_centers, x.shape[1]
+        centers = centers.reshape(shape).astype("float64")
+        dominant, found = np.zeros((shape[0], shape[2])), [np.zeros(0, int)]
+        for label in np.unique(y):
+            rows = np.flatnonzero(y == label)
+            cosine = _unit(x[rows]) @ _unit(centers[label]).T
+            most = np.bincount(cosine.argmax(1), minlength=shape[1]).argmax()
+            dominant[label] = centers[label, most]
+            found.append(rows[cosine[:, most] < math.cos(math.radians(threshold))])
+        outliers = ops.convert_to_tensor(np.concatenate(found), dtype="int32")
+        if not return_dominant_centers:
+            return outliers
+        dtype = checks.compute_dtype(embeddings)
+        return outliers, ops.convert_to_tensor(dominant.T, dtype=dtype)
 
 
-class CosFaceLoss(WithWeights):
+def _unit(rows: np.ndarray) -> np.ndarray:
+    return rows / np.maximum(np.linalg.norm(rows, axis=-1, keepdims=True), 1e-12)
+
+
+class CosFaceLoss(_Scaled):
     """CosFace; see `kinfold.losses.CosFaceLoss`."""
 
     def __init__(
@@ -157,17 +113,50 @@ class CosFaceLoss(WithWeights):
         super().__init__(losses.CosFaceLoss(num_classes, embedding_size, margin, scale), **shared)
 
 
+class _SoftmaxOf(losses.NormalizedSoftmaxLoss):
+    """Softmax of how near an example of any norm is to prototypes of unit norm."""
+
+    normalizes_examples = False
+
+    def __init__(self, distance: distances.BaseDistance, *args: Any) -> None:
+        super().__init__(*args)
+        self.distance = distance
+
+    def similarity(self, x: Tensor, prototypes: Tensor) -> Tensor:
+        mat = self.distance.pairwise(x, prototypes)
+        return mat if self.distance.is_inverted else -mat
+
+
 class NormalizedSoftmaxLoss(WithWeights):
-    """Softmax of cosines; see `kinfold.losses.NormalizedSoftmaxLoss`."""
+    """Softmax of cosines, or of another distance to prototypes of unit norm.
+
+    See `kinfold.losses.NormalizedSoftmaxLoss`.
+    """
+
+    usual_distance = distances.DotProductSimilarity()
 
     def __init__(
         self, num_classes: int, embedding_size: int, temperature: float = 0.05, **shared: Any
     ) -> None:
-        loss = losses.NormalizedSoftmaxLoss(num_classes, embedding_size, temperature)
+        size = num_classes, embedding_size, temperature
+        distance = shared.get("distance")
+        if distance is None:
+            loss = losses.NormalizedSoftmaxLoss(*size)
+        else:
+            loss = _SoftmaxOf(distances.found(distance), *size)
         super().__init__(loss, **shared)
+        self.temperature = temperature
+
+    def takes(self, distance: distances.BaseDistance) -> bool:
+        return True
+
+    def logits(self, x: Tensor, cosine: Tensor) -> Tensor:
+        if isinstance(self.loss, _SoftmaxOf):
+            cosine = self.loss.similarity(x, unit_rows(ops.cast(self.prototypes, x.dtype)))
+        return cosine / self.temperature
 
 
-class SphereFaceLoss(WithWeights):
+class SphereFaceLoss(_Scaled):
     """SphereFace; see `kinfold.losses.SphereFaceLoss`."""
 
     def __init__(
@@ -181,8 +170,11 @@ class SphereFaceLoss(WithWeights):
         loss = losses.SphereFaceLoss(num_classes, embedding_size, margin, scale)
         super().__init__(loss, **shared)
 
+    def logits(self, x: Tensor, cosine: Tensor) -> Tensor:
+        return super().logits(x, cosine) * norms(x)[:, None]
 
-class LargeMarginSoftmaxLoss(WithWeights):
+
+class LargeMarginSoftmaxLoss(_Scaled):
     """Large-margin softmax; see `kinfold.losses.LargeMarginSoftmaxLoss`."""
 
     def __init__(
@@ -196,69 +188,58 @@ class LargeMarginSoftmaxLoss(WithWeights):
         loss = losses.LargeMarginSoftmaxLoss(num_classes, embedding_size, margin, scale)
         super().__init__(loss, **shared)
 
+    def logits(self, x: Tensor, cosine: Tensor) -> Tensor:
+        lengths = norms(x)[:, None] * norms(ops.cast(self.prototypes, x.dtype))
+        return super().logits(x, cosine) * lengths
+
+
+class _P2SGrad(losses.P2SGradLoss):
+    """P2SGrad of prototypes that have unit norm already, and a gradient in all directions."""
+
+    def _block(self, x: Tensor, prototypes: Tensor, y: Tensor, ids: Tensor) -> Any:
+        similarity = self.similarity(x, prototypes)
+        own = ops.equal(ops.expand_dims(y, 1), ops.expand_dims(ids, 0))
+        gap = similarity - ops.cast(own, similarity.dtype)
+        return gap * gap, 0.0 * similarity
+
 
 class P2SGradLoss(WithWeights):
-    """P2SGrad; see `kinfold.losses.P2SGradLoss`."""
+    """P2SGrad; see `kinfold.losses.P2SGradLoss`.
+
+    As there, each call scales the weights to unit norm, and their gradient does not know of it.
+    """
+
+    weights_name = "weight"
 
     def __init__(self, descriptors_dim: int, num_classes: int, **shared: Any) -> None:
-        super().__init__(losses.P2SGradLoss(num_classes, descriptors_dim), **shared)
-
-
-class ProxyNCALoss(WithWeights):
-    """Neighbourhood components analysis with a proxy of each class."""
-
-    by_anchors = True
-
-    def __init__(
-        self, num_classes: int, embedding_size: int, softmax_scale: float = 1, **shared: Any
-    ) -> None:
-        loss = losses.ProxyNCALoss(num_classes, embedding_size, 1 / softmax_scale)
-        super().__init__(loss, **shared)
-
-
-class ProxyAnchorLoss(WithWeights):
-    """Proxy anchor; see `kinfold.losses.ProxyAnchorLoss`. It takes its own reducer."""
-
-    def __init__(
-        self,
-        num_classes: int,
-        embedding_size: int,
-        margin: float = 0.1,
-        alpha: float = 32,
-        **shared: Any,
-    ) -> None:
         if shared.get("reducer") is not None:
-            raise NotImplementedError(
-                "ProxyAnchorLoss has one number a class, and divides by two of their numbers: it "
-                "takes no other reducer."
-            )
-        loss = losses.ProxyAnchorLoss(num_classes, embedding_size, margin, alpha)
-        super().__init__(loss, **shared)
+            raise NotImplementedError("P2SGradLoss is one number by itself, and takes no reducer.")
+        super().__init__(_P2SGrad(num_classes, descriptors_dim), **shared)
 
-    def of_miner(self, weights: np.ndarray) -> np.ndarray:
-        return np.exp(weights - 1)  # there they are added to the exponent
+    def forward(
+        self, embeddings: Any, labels: Any = None, indices_tuple: Any = None, *refs: Any, **ref: Any
+    ) -> Any:
+        """Compute the loss of embeddings [batch, d] and class ids [batch]."""
+        if indices_tuple is not None:
+            raise ValueError("P2SGradLoss takes no indices_tuple.")
+        return super().forward(embeddings, labels, None, *refs, **ref)
+
+    if Module is object:
+        __call__ = forward
+
+    def first_weights(self, weights: Tensor) -> Tensor:
+        return _unit_columns(weights)
+
+    def compared(self) -> Tensor:
+        own = getattr(self, self.weights_name)
+        if Module is not object:
+            own.data = _unit_columns(own.data)
+            return self.prototypes
+        if checks.is_concrete(self.prototypes):
+            own.assign(_unit_columns(ops.transpose(self.prototypes)))
+        given = self.prototypes
+        return given + ops.stop_gradient(unit_rows(given) - given)
 
 
-class SoftTripleLoss(WithWeights):
-    """SoftTriple; see `kinfold.losses.SoftTripleLoss`. Centers are not pulled together here."""
-
-    def __init__(
-        self,
-        num_classes: int,
-        embedding_size: int,
-        centers_per_class: int = 10,
-        la: float = 20,
-        gamma: float = 0.1,
-        margin: float = 0.01,
-        **shared: Any,
-    ) -> None:
-        loss = losses.SoftTripleLoss(
-            num_classes,
-            embedding_size,
-            centers_per_class=centers_per_class,
-            scale=la,
-            gamma=gamma,
-            margin=margin,
-            regularization=0.0,
-        )
-        super().__init__(loss, **shared)
+def _unit_columns(weights: Tensor) -> Tensor:
+    return ops.transpose(unit_rows(ops.transpose(weights)))

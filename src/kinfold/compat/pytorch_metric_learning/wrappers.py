@@ -5,6 +5,7 @@ from typing import Any
 from keras import ops
 
 from kinfold.compat.pytorch_metric_learning.calls import Module
+from kinfold.compat.pytorch_metric_learning.errors import WrongArgumentError
 from kinfold.core import checks
 from kinfold.core.checks import Tensor
 
@@ -29,7 +30,7 @@ class MultipleLosses(Module):
             unknown = set(found) - set(self.losses)
             missing = set() if named and what == "miners" else set(self.losses) - set(found)
             if given is not None and (unknown or missing or isinstance(given, dict) != named):
-                raise ValueError(
+                raise WrongArgumentError(
                     f"`{what}` must be like `losses`: a list as long, or a dict of the same names. "
                     f"Received: losses={list(self.losses)}, {what}={list(found)}."
                 )
@@ -46,7 +47,7 @@ class MultipleLosses(Module):
             indices_tuple: pairs or triplets for every loss; only without miners.
         """
         if indices_tuple is not None and self.miners:
-            raise ValueError("Pass `indices_tuple` or have `miners`, not both.")
+            raise WrongArgumentError("Pass `indices_tuple` or have `miners`, not both.")
         total: Any = 0
         for name, loss in self.losses.items():
             miner = self.miners.get(name)
@@ -84,6 +85,16 @@ class SelfSupervisedLoss(Module):
     def __init__(self, loss: Any, symmetric: bool = True) -> None:
         super().__init__()
         self.loss, self.symmetric = loss, bool(symmetric)
+
+    @staticmethod
+    def supported_losses() -> list[str]:
+        """The names of the losses of pairs and triplets that it is for."""
+        return [
+            *("AngularLoss", "CircleLoss", "ContrastiveLoss", "GeneralizedLiftedStructureLoss"),
+            *("IntraPairVarianceLoss", "LiftedStructureLoss", "MultiSimilarityLoss", "NTXentLoss"),
+            *("SignalToNoiseRatioContrastiveLoss", "SupConLoss", "TripletMarginLoss", "NCALoss"),
+            "TupletMarginLoss",
+        ]
 
     def forward(self, embeddings: Any, ref_emb: Any) -> Tensor:
         """Compute the loss of the views `embeddings` [n, d] and `ref_emb` [n, d]."""

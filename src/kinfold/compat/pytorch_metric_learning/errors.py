@@ -1,0 +1,5 @@
+"""What is raised where pytorch-metric-learning asserts."""
+
+
+class WrongArgumentError(ValueError, AssertionError):
+    """Bad input that the peer answers with an AssertionError: code that catches it still works."""
