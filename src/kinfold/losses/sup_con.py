@@ -92,7 +92,8 @@ class SupConLoss(PairLoss):
         share = ops.cast(positive, logit.dtype)
         if extra:
             share = share * ops.cast(_common(*extra), logit.dtype)
-        return divide(ops.sum(apart * share, axis=1), ops.sum(share, axis=1))
+            apart = apart * share
+        return divide(ops.sum(apart, axis=1), ops.sum(share, axis=1))
 
     def family(self) -> Family | None:
         if self.graded:
