@@ -4,6 +4,7 @@
 # make test-pages  the served page and the report, in a browser
 # make site  the documentation as a site, in build/site
 # make test-r the R package: its check, its tests and its example, in an environment of its own
+# make test-wheel  what users install: sdist and wheel, installed apart and trained with
 # make bench  an environment with the peers too, then the loss benchmark (about a quarter of an hour)
 
 PYTHON ?= python3
@@ -12,7 +13,7 @@ RUN ?= runs/glyphs
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test test-runs test-pages test-r site bench clean
+.PHONY: demo test test-runs test-pages test-r test-wheel site bench clean
 
 demo: $(VENV)/.demo
 	@if [ -e "$(RUN)/config.json" ]; then $(BIN)/kinfold train --resume "$(RUN)"; \
@@ -34,6 +35,9 @@ site: $(VENV)/.test
 
 test-r:
 	@VENV_R=$(VENV)-r PYTHON=$(PYTHON) tools/check_r.sh
+
+test-wheel:
+	@VENV_WHEEL=$(VENV)-wheel PYTHON=$(PYTHON) tools/check_wheel.sh
 
 bench: $(VENV)-bench/.bench
 	$(VENV)-bench/bin/python -m benchmarks losses
@@ -68,4 +72,4 @@ $(VENV)-bench/.bench: pyproject.toml constraints.txt
 	@touch $@
 
 clean:
-	rm -rf $(VENV) $(VENV)-bench $(VENV)-r build dist
+	rm -rf $(VENV) $(VENV)-bench $(VENV)-r $(VENV)-wheel build dist
