@@ -77,7 +77,8 @@ def get(identifier: Any) -> Distance:
         return distances.get(identifier)
     if identifier.lower() not in _NAMES:
         raise ValueError(
-            f"Unknown distance. Expected one of {sorted(_NAMES)}. Received: {identifier!r}."
+            f"Unknown distance. Expected one of {sorted(_NAMES)}. Received: "
+            f"distance={identifier!r}."
         )
     return distances.get(_NAMES[identifier.lower()])
 
