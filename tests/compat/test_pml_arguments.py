@@ -12,11 +12,14 @@ import kinfold
 from cases import batch
 from golden_cases import Golden, cases
 from kinfold.compat.pytorch_metric_learning import distances, losses, reducers, regularizers
-from native import assert_close, float64, number, value_and_gradients
+from native import BACKEND, assert_close, float64, number, value_and_gradients
 
 CASES = cases("pml_arguments")
 REGULARIZERS = [golden for golden in CASES if "regularizer" in golden.case]
 LOSSES = [golden for golden in CASES if "loss" in golden.case]
+if BACKEND != "torch":  # which compiles nothing: elsewhere a third of the cases of each loss
+    _of = [golden.case["loss"] for golden in LOSSES]
+    LOSSES = [g for i, g in enumerate(LOSSES) if _of[:i].count(_of[i]) % 3 == 0]
 
 
 def built(golden: Golden) -> Any:
