@@ -34,7 +34,7 @@ def over_positives(
     """
     turn = ops.cumsum(ops.cast(positive, "int32"), axis=1)
     kth: Any = _Kth(term, temperature)
-    return streaming.repeated(kth, ops.max(turn[:, -1]), (closeness,), (turn, positive, negative))
+    return streaming.repeated(kth, ops.max(turn), (closeness,), (turn, positive, negative))
 
 
 class _Kth(NamedTuple):

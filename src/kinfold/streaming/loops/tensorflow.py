@@ -32,7 +32,7 @@ def repeated(fn: Any, count: tf.Tensor, tensors: Data, data: Data) -> Any:
             sums = tf.while_loop(lambda k, _: k < count, step, (0, start))[1]
             return [tf.cast(s, t.dtype) for s, t in zip(sums, tensors, strict=True)]
 
-        start = accumulator(tensors[0][:, 0])
+        start = accumulator(tf.reduce_sum(tf.zeros_like(tensors[0]), axis=1))  # of no columns, too
         total = tf.while_loop(lambda k, _: k < count, forward, (0, start))[1]
         return tf.cast(total, tensors[0].dtype), backward
 
