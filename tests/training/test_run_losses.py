@@ -62,7 +62,8 @@ def test_every_loss_trains(name: str) -> None:
     own = trainer.loss_layers[0].trainable_variables if trainer.loss_layers else []
     assert len(own) == {"arc-face": 1, "cos-face": 1, "normalized-softmax": 1, "proxy-nca": 1,
                         "sphere-face": 1, "large-margin-softmax": 1, "p2s-grad": 1,
-                        "proxy-anchor": 1, "soft-triple": 1, "sig-lip": 2}.get(name, 0)  # fmt: skip
+                        "proxy-anchor": 1, "soft-triple": 1, "manifold": 1,
+                        "sig-lip": 2}.get(name, 0)  # fmt: skip
     assert len(trained) == 2 + len(own)  # kernel and bias
     for old, new in zip(before, as_numpy(trainer.variables), strict=True):
         assert not np.array_equal(old, new)
