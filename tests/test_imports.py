@@ -15,9 +15,9 @@ SRC = Path(kinfold.__file__).parent
 
 # Each room imports from those before it only.
 ROOMS = [
-    "core", "distances", "distributed", "streaming", "losses", "matryoshka", "memory", "model",
-    "layers", "datasets", "metrics", "search", "thresholds", "batches", "callbacks",
-    "encoders", "training", "trained", "shipping", "compat",
+    "core", "distances", "distributed", "streaming", "losses", "matryoshka", "memory",
+    "remembering", "model", "layers", "datasets", "metrics", "search", "thresholds", "batches",
+    "callbacks", "encoders", "training", "trained", "shipping", "compat",
 ]  # fmt: skip
 
 HEAVY = {"PIL", "matplotlib", "pyarrow", "rich", "sklearn", "typer", "jax", "torch", "tensorflow"}

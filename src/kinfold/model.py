@@ -3,15 +3,16 @@
 import contextlib
 import functools
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import keras
 
 from kinfold import distributed
-from kinfold.core import batch_labels, checks
+from kinfold.core import batch_labels
 from kinfold.losses.trainable import TrainableLoss
-from kinfold.memory import CrossBatchMemory, check_loss
+from kinfold.memory import CrossBatchMemory
+from kinfold.remembering import Remembering, embedding_size, the_one
 
 
 @keras.saving.register_keras_serializable("kinfold")
@@ -38,7 +39,7 @@ class EmbeddingModel(keras.Model):
     >>> _ = model.fit(x, y, verbose=0)
     """
 
-    _remembering: "_Remembering | None" = None
+    _remembering: Remembering | None = None
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
         # A subclass with an `__init__` of its own has other arguments.
@@ -60,9 +61,9 @@ class EmbeddingModel(keras.Model):
         Args:
             optimizer: see `keras.Model.compile`, as for all further arguments.
             loss: one loss or several.
-            memory_size: how many examples of earlier batches a batch is compared with in training;
+            memory_size: number of earlier examples that each batch is compared with in training;
                 see `kinfold.CrossBatchMemory`. It lies in the model's file and its weights.
-            memory_warmup: steps during which the memory is only filled.
+            memory_warmup: number of first steps, which only fill the memory.
 
         Raises:
             ValueError: a memory with several losses, or for a model whose output is not [batch, d].
@@ -70,7 +71,7 @@ class EmbeddingModel(keras.Model):
         """
         self._remembering = None
         if memory_size:
-            self._remembering = _Remembering(_the_one(loss), memory_size, memory_warmup)
+            self._remembering = Remembering(the_one(loss), memory_size, memory_warmup)
         self._take_up(loss)
         if self._remembering and (size := self._embedding_size()):
             self._make_memory(size)
@@ -128,7 +129,7 @@ class EmbeddingModel(keras.Model):
         if self._remembering is None:
             return super().compute_loss(x, y, y_pred, sample_weight, training)
         if self._remembering.compare is None:
-            self._make_memory(_embedding_size(tuple(y_pred.shape)))
+            self._make_memory(embedding_size(tuple(y_pred.shape)))
         with self._remembering.while_training(training):
             return super().compute_loss(x, y, y_pred, sample_weight, training)
 
@@ -147,10 +148,10 @@ class EmbeddingModel(keras.Model):
             self._track_variables()
         distributed.keep_apart(self, loss)
 
-    def _make_memory(self, embedding_size: int) -> None:
+    def _make_memory(self, size: int) -> None:
         assert self._remembering is not None
         with self._unlocked():
-            self.loss_layers.append(self._remembering.make(embedding_size))
+            self.loss_layers.append(self._remembering.make(size))
 
     def _embedding_size(self) -> int | None:
         """The size of an embedding; None where it is not known before the model is called."""
@@ -165,7 +166,7 @@ class EmbeddingModel(keras.Model):
             except Exception:  # its call needs more than shapes
                 return None
             shape = getattr(output, "shape", type(output).__name__)
-        return _embedding_size(shape)
+        return embedding_size(shape)
 
     def load_own_variables(self, store: Any) -> None:
         # Keras loads the layers of a model next. A memory that is not there yet would be skipped.
@@ -229,45 +230,6 @@ def _of_inputs(kind: type) -> type:
     return keras.saving.register_keras_serializable(package, name)(made) if package else made
 
 
-class _Remembering(keras.losses.Loss):
-    """What Keras calls for the loss: with the memory in training, without it in evaluation."""
-
-    def __init__(self, loss: Any, size: int, warmup: int) -> None:
-        self.alone = check_loss(loss)
-        self.size = checks.count(size, "memory_size")
-        self.warmup = checks.count(warmup, "memory_warmup", least=0)
-        super().__init__(name=loss.name)
-        # The call alone: Keras would find a memory here, and load it twice.
-        self.compare: Callable[..., Any] | None = None
-        self._training = False
-
-    def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Any:
-        if not self._training or self.compare is None:
-            return self.alone(y_true, y_pred, sample_weight)
-        return self.compare(y_true, y_pred, sample_weight)
-
-    def make(self, embedding_size: int) -> CrossBatchMemory:
-        memory = CrossBatchMemory(self.alone, self.size, embedding_size, self.warmup, name="memory")
-        self.compare = memory.__call__
-        return memory
-
-    @contextlib.contextmanager
-    def while_training(self, training: bool) -> Iterator[None]:
-        self._training = training
-        try:
-            yield
-        finally:
-            self._training = False
-
-    def compiled_with(self) -> dict[str, Any]:
-        """The arguments of `compile` that it stands for."""
-        return {
-            "loss": keras.saving.serialize_keras_object(self.alone),
-            "memory_size": self.size,
-            "memory_warmup": self.warmup,
-        }
-
-
 def _inputs_built_for(config: dict[str, Any]) -> tuple[list[Any], dict[str, Any]]:
     """Symbolic arguments of `call`, of the shapes that a model's build config holds."""
     if "input_shape" in config:
@@ -283,22 +245,3 @@ def _symbolic(shape: Any) -> Any:
     if all(size is None or isinstance(size, int) for size in shape):
         return keras.KerasTensor(tuple(shape))
     return [_symbolic(part) for part in shape]
-
-
-def _the_one(loss: Any) -> Any:
-    """The loss, of which there must be one."""
-    several = keras.tree.flatten(loss)
-    if len(several) != 1:
-        raise ValueError(
-            f"With `memory_size` the model must have one loss. Received {len(several)} of them."
-        )
-    return several[0]
-
-
-def _embedding_size(shape: Any) -> int:
-    if not isinstance(shape, tuple) or len(shape) != 2 or shape[1] is None:
-        raise ValueError(
-            "With `memory_size` the model must have one output, of shape [batch, d]. "
-            f"Received a model with an output of shape {shape}."
-        )
-    return shape[1]

@@ -7,6 +7,7 @@ from keras import ops
 
 from cases import batch
 from kinfold import losses
+from kinfold.streaming import road
 from native import assert_close, float64, number, value_and_gradients
 
 N, D = 7, 5
@@ -141,3 +142,6 @@ def test_bad_input() -> None:
         losses.SigLIPLoss(positives=0)
     with pytest.raises(TypeError, match="`guide_margin` must be a number"):
         losses.SigLIPLoss(guide_margin="no")
+    for loss in (losses.InfoNCELoss(), losses.InfoNCELoss(positives=2)):  # hard negatives, too
+        with road("symmetric"), pytest.raises(RuntimeError, match="InfoNCELoss"):
+            loss(None, both)

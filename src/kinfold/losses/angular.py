@@ -10,12 +10,12 @@ from kinfold import streaming
 from kinfold.core import checks
 from kinfold.core.checks import Tensor
 from kinfold.core.numerics import any_in_row, at_least_float32, log_sum_exp, softplus
-from kinfold.losses.base import PairLoss
+from kinfold.losses.whole_batch import WholeBatchLoss
 from kinfold.streaming import BlockSizeRule, Problem, roads
 
 
 @keras.saving.register_keras_serializable("kinfold")
-class AngularLoss(PairLoss):
+class AngularLoss(WholeBatchLoss):
     """Angular loss: bounds the angle that a positive pair is seen under from a negative.
 
     For an anchor a with positives P and negatives N, and t = tan(alpha)^2, for each positive p:
@@ -65,14 +65,7 @@ class AngularLoss(PairLoss):
         if self.alpha >= 90:
             raise ValueError(f"`alpha` must be below 90 degrees. Received: alpha={alpha}.")
 
-    def _rows(self, problem: Problem) -> Tensor:
-        return self._rows_and_pairs(problem)[0]
-
-    def _weighted_sum(self, problem: Problem, weights: Tensor) -> tuple[Tensor, Tensor]:
-        rows, pairs = self._rows_and_pairs(problem)
-        return ops.sum(rows * weights), pairs
-
-    def _rows_and_pairs(self, problem: Problem) -> tuple[Tensor, Tensor]:
+    def of_anchors(self, problem: Problem) -> tuple[Tensor, Tensor]:
         """Sum over the pairs of each anchor [n], and how many a mean counts of it [n]."""
         roads.chosen(self, problem)  # raises where one is forced that is not for this loss
         y = problem.labels

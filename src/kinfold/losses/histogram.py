@@ -8,13 +8,12 @@ from keras import ops
 from kinfold.core import checks
 from kinfold.core.checks import Tensor
 from kinfold.core.numerics import divide, sum_at
-from kinfold.losses.base import PairLoss
-from kinfold.losses.means import in_all, table
+from kinfold.losses.whole_batch import WholeBatchLoss, in_all, table
 from kinfold.streaming import Problem
 
 
 @keras.saving.register_keras_serializable("kinfold")
-class HistogramLoss(PairLoss):
+class HistogramLoss(WholeBatchLoss):
     """Histogram loss: how likely a negative pair of the batch is more similar than a positive one.
 
     With h+ and h- the densities of the cosine similarities of all positive and of all negative
@@ -66,14 +65,7 @@ class HistogramLoss(PairLoss):
         """How often each pair of a block counts as a positive and as a negative one, [t, m]."""
         return positive, negative
 
-    def _rows(self, problem: Problem) -> Tensor:
-        return self._parts(problem)[0]
-
-    def _weighted_sum(self, problem: Problem, weights: Tensor) -> tuple[Tensor, Tensor]:
-        losses, pairs = self._parts(problem)
-        return ops.sum(losses * weights), pairs
-
-    def _parts(self, problem: Problem) -> tuple[Tensor, Tensor]:
+    def of_anchors(self, problem: Problem) -> tuple[Tensor, Tensor]:
         """Sum over the negative pairs of each anchor [n], and how many they are [n]."""
         rows = table(self, problem, self._histograms, 2 * (self.bins + 1))
         positives, negatives = rows[:, : self.bins + 1], rows[:, self.bins + 1 :]

@@ -8,7 +8,8 @@ from keras import ops
 from kinfold.core import checks
 from kinfold.core.checks import Tensor
 from kinfold.core.numerics import divide
-from kinfold.losses.means import TwoMeansLoss, in_all, table
+from kinfold.losses.means import TwoMeansLoss
+from kinfold.losses.whole_batch import in_all, table
 from kinfold.streaming import Problem
 from kinfold.streaming.problem import snapshot
 

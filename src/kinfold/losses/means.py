@@ -6,11 +6,11 @@ from keras import ops
 
 from kinfold.core.checks import Tensor
 from kinfold.core.numerics import divide
-from kinfold.losses.base import PairLoss
-from kinfold.streaming import Problem, roads
+from kinfold.losses.whole_batch import WholeBatchLoss, in_all, table
+from kinfold.streaming import Problem
 
 
-class TwoMeansLoss(PairLoss):
+class TwoMeansLoss(WholeBatchLoss):
     """A mean over positive pairs of the whole batch plus a mean over its negative pairs.
 
     A subclass defines `sides`. Both means are over pairs, whichever anchors they belong to, so no
@@ -32,14 +32,7 @@ class TwoMeansLoss(PairLoss):
         """
         raise NotImplementedError
 
-    def _rows(self, problem: Problem) -> Tensor:
-        return self._parts(problem)[0]
-
-    def _weighted_sum(self, problem: Problem, weights: Tensor) -> tuple[Tensor, Tensor]:
-        losses, share = self._parts(problem)
-        return ops.sum(losses * weights), share
-
-    def _parts(self, problem: Problem) -> tuple[Tensor, Tensor]:
+    def of_anchors(self, problem: Problem) -> tuple[Tensor, Tensor]:
         """Each anchor's part of the loss [n], and of what a mean divides by, 1 in all [n]."""
         rows = table(self, problem, self._four, 4)
         numbers = in_all(problem, ops.stop_gradient(rows))
@@ -51,23 +44,3 @@ class TwoMeansLoss(PairLoss):
     def _four(self, *of_block: Tensor) -> tuple[Tensor, Tensor]:
         parts = self.sides(*of_block)
         return ops.stack(parts, axis=1), ops.ones_like(parts[0])
-
-
-def table(loss: PairLoss, problem: Problem, row: Any, width: int) -> Tensor:
-    """Several numbers of each anchor [n, width], by blocks; 0 where there are no pairs.
-
-    Args:
-        row: from a block's distances, positives, negatives [t, m] and extras, numbers [t, width],
-            and anything [t].
-    """
-    roads.chosen(loss, problem)  # raises where one is forced that is not for this loss
-    rows = roads.streamed_rows(loss, problem, row)[0]
-    if len(rows.shape) == 2:
-        return rows
-    return ops.repeat(ops.expand_dims(rows, 1), width, axis=1)  # 0, and takes part in a gradient
-
-
-def in_all(problem: Problem, rows: Tensor) -> Tensor:
-    """Sum [k] over the anchors, of all ranks, of their rows [n, k]."""
-    total = ops.sum(rows, axis=0)
-    return problem.rows.ranks.summed(total) if problem.rows else total

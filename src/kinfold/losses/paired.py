@@ -122,12 +122,13 @@ class PairedLoss(TrainableLoss):
 
     def _of_several(self, y_pred: Any, ref_embeddings: Any) -> bool:
         """Whether there is more to compare than one partner each."""
-        if self.positives > 1 or self.guide_margin is not None:
-            forced.refuse_roads_of_pair_losses(self, "fused", "symmetric")
-            return True
         shape = tuple(getattr(y_pred if ref_embeddings is None else ref_embeddings, "shape", ()))
         one = 2 if ref_embeddings is None else 1
-        return len(shape) == 3 and shape[1] is not None and shape[1] > one
+        hard = len(shape) == 3 and shape[1] is not None and shape[1] > one
+        found = hard or self.positives > 1 or self.guide_margin is not None
+        if found:
+            forced.refuse_roads_of_pair_losses(self, "fused", "symmetric")
+        return found
 
     def _sides(self, y_pred: Any, ref_embeddings: Any) -> tuple[Tensor, Tensor]:
         forced.refuse_roads_of_pair_losses(self, "symmetric")

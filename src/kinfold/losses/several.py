@@ -115,16 +115,13 @@ def _directions(loss: Any, given: Sides, rows: Any) -> list[Direction]:
     every_x, every_r, first = gathered(x), gathered(_by_example(r, k)), rows.first if rows else 0
     own = ops.arange(ops.shape(x)[0], dtype="int32") + first
     every = ops.arange(ops.shape(every_x)[0], dtype="int32")
-    partner = ops.reshape(
-        ops.logical_and(ops.expand_dims(every, 1) >= 0, ops.arange(k, dtype="int32") < p), (-1,)
-    )
+    columns = ops.arange(ops.shape(every_x)[0] * k, dtype="int32")  # k of each embedding
     guides: list[Any] = [(), (), (), ()]
     if given.guide is not None:
         g, of_r = given.guide
         guides = [(g,), (_flat(gathered(of_r)),), (_flat(of_r[:, :p]),), (gathered(g),)]
-    there = Direction(
-        x, _flat(every_r), (own, *guides[0]), (ops.repeat(every, k), partner, *guides[1]), 1
-    )
+    of_columns = columns // k, columns % k < p, *guides[1]
+    there = Direction(x, _flat(every_r), (own, *guides[0]), of_columns, 1)
     if len(loss.directions(x, r)) == 1:
         return [there]
     own, every_one = ops.repeat(own, p), ops.ones_like(every, dtype="bool")

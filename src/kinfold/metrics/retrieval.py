@@ -105,17 +105,22 @@ def retrieval_metrics(
     >>> {name: round(value, 3) for name, value in values.items()}
     {'recall@1': 0.6, 'recall@2': 0.8}
     """
-    if (gallery is None) != (gallery_labels is None):
-        raise ValueError(
-            "`gallery` and `gallery_labels` must be given together, or neither. "
-            f"Received only `{'gallery' if gallery_labels is None else 'gallery_labels'}`."
-        )
+    check_gallery(gallery, gallery_labels)
     average = checks.choice(average, "average", AVERAGES)
     task = Task.of(query_labels, gallery_labels, metrics, query_groups, gallery_groups)
     values = measure(task, query, gallery, distance, average)
     if "queries_without_match" not in values:
         task.warn_of_left_out()
     return values
+
+
+def check_gallery(gallery: Tensor | None, gallery_labels: Tensor | None) -> None:
+    """Raise ValueError where only one of both is given."""
+    if (gallery is None) != (gallery_labels is None):
+        raise ValueError(
+            "`gallery` and `gallery_labels` must be given together, or neither. "
+            f"Received only `{'gallery' if gallery_labels is None else 'gallery_labels'}`."
+        )
 
 
 def neighbours(

@@ -8,7 +8,7 @@ import numpy as np
 from kinfold.core import checks
 from kinfold.core.checks import Tensor
 from kinfold.core.labels import integer_labels
-from kinfold.metrics.retrieval import score_queries
+from kinfold.metrics.retrieval import check_gallery, score_queries
 from kinfold.metrics.task import Task, to_numpy
 
 KINDS = ("class", "group")
@@ -64,8 +64,7 @@ def retrieval_table(
     by = checks.choice(by, "by", KINDS)
     if by == "group" and query_groups is None:
         raise ValueError('by="group" needs `query_groups`. Received: query_groups=None.')
-    if (gallery is None) != (gallery_labels is None):
-        raise ValueError("`gallery` and `gallery_labels` must be given together, or neither.")
+    check_gallery(gallery, gallery_labels)
     task = Task.of(query_labels, gallery_labels, metrics, query_groups, gallery_groups)
     scores = score_queries(task, query, gallery, distance)
     rows = query_labels if by == "class" else query_groups

@@ -111,43 +111,6 @@ class ThresholdReducer(BaseReducer):
             raise ValueError("ThresholdReducer needs `low` or `high`.")
         self.low, self.high = low, high
 
-    def __call__(self, loss_dict: dict[str, dict[str, Any]], embeddings: Any, labels: Any) -> Any:
-        """The sum of the reduced parts of a loss.
-
-        Args:
-            loss_dict: {part: {"losses", "indices", "reduction_type"}}; see
-                `BaseMetricLossFunction.compute_loss`.
-            embeddings: [batch, d].
-            labels: class ids [batch], for weights of classes.
-        """
-        x = ops.convert_to_tensor(embeddings)
-        parts = [of_part(self, name).of_dict(part, x, labels) for name, part in loss_dict.items()]
-        return ops.sum(x) * 0.0 + sum(parts)
-
-    def of_dict(self, part: dict[str, Any], embeddings: Tensor, labels: Any) -> Any:
-        """A part of a loss as one number."""
-        kind, indices, losses = (part[name] for name in ("reduction_type", "indices", "losses"))
-        if kind == "already_reduced":
-            return losses
-        reducer = self.of_anchors() if kind == "element" else self
-        losses = ops.reshape(ops.convert_to_tensor(losses), (-1,))
-        anchors = indices if kind == "element" else indices[0]
-        weights = weights_of(reducer, labels, embeddings)
-        if weights is not None:
-            weights = ops.take(weights, anchors, axis=0)
-        if isinstance(reducer, PerAnchorReducer):
-            if kind == "triplet":
-                raise NotImplementedError(
-                    "PerAnchorReducer takes pairs, and the elements are triplets."
-                )
-            return reducing.of_pairs(reducer, losses, weights, indices, embeddings.shape[0])
-        divisor = part.get("divisor")
-        if reducer.by_divisor and divisor is None:
-            raise NotImplementedError("This loss has no divisor for DivisorReducer.")
-        if divisor is not None:
-            divisor = ops.convert_to_tensor(divisor)
-        return reducing.of_list(losses, weights, reducer, divisor)
-
     def kept(self, losses: Tensor) -> Tensor:
         above = losses > self.low if self.low is not None else losses == losses
         return above if self.high is None else ops.logical_and(above, losses < self.high)

@@ -21,8 +21,8 @@ class XBM(keras.losses.Loss):
 
     Args:
         loss: a `PairLoss`.
-        memory_size: how many earlier examples a batch is compared with.
-        warmup_steps: steps during which the memory is only filled.
+        memory_size: number of earlier examples that each batch is compared with.
+        warmup_steps: number of first steps, which only fill the memory.
         reduction: None; the loss has its own.
         name: optional name.
 
