@@ -1,10 +1,13 @@
 # make demo   an environment, the package with one backend, a model trained on real images, its report
 # make test   an environment with the three backends, lint, types, tests of what is computed
+# make changed  lint, types and the tests that what differs from main concerns; CI runs all
+# make test-peers  the tests of the names and numbers of other libraries
 # make test-runs  the tests of whole runs: training, the command line, several processes, benchmarks
 # make test-pages  the served page and the report, in a browser
 # make site  the documentation as a site, in build/site
 # make test-r the R package: its check, its tests and its example, in an environment of its own
 # make test-wheel  what users install: sdist and wheel, installed apart and trained with
+# make test-versions  the tests with another Python, the oldest or the newest frameworks: tools/check_versions.sh
 # make bench  an environment with the peers too, then the loss benchmark (about a quarter of an hour)
 
 PYTHON ?= python3
@@ -13,7 +16,7 @@ RUN ?= runs/glyphs
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test test-runs test-pages test-r test-wheel site bench clean
+.PHONY: demo test changed test-peers test-runs test-pages test-r test-wheel test-versions site bench clean
 
 demo: $(VENV)/.demo
 	@if [ -e "$(RUN)/config.json" ]; then $(BIN)/kinfold train --resume "$(RUN)"; \
@@ -22,6 +25,13 @@ demo: $(VENV)/.demo
 
 test: $(VENV)/.test
 	$(BIN)/python tools/check.py core
+
+changed: $(VENV)/.test
+	$(BIN)/python tools/check.py changed
+	@for target in $$($(BIN)/python tools/changed.py); do $(MAKE) --no-print-directory $$target || exit 1; done
+
+test-peers: $(VENV)/.test
+	$(BIN)/python tools/check.py peers
 
 test-runs: $(VENV)/.test
 	$(BIN)/python tools/check.py runs
@@ -38,6 +48,10 @@ test-r:
 
 test-wheel:
 	@VENV_WHEEL=$(VENV)-wheel PYTHON=$(PYTHON) tools/check_wheel.sh
+
+BACKEND ?= jax
+test-versions:
+	@PYTHON=$(PYTHON) tools/check_versions.sh $(BACKEND)
 
 bench: $(VENV)-bench/.bench
 	$(VENV)-bench/bin/python -m benchmarks losses
@@ -72,4 +86,4 @@ $(VENV)-bench/.bench: pyproject.toml constraints.txt
 	@touch $@
 
 clean:
-	rm -rf $(VENV) $(VENV)-bench $(VENV)-r $(VENV)-wheel build dist
+	rm -rf $(VENV) $(VENV)-bench $(VENV)-r $(VENV)-wheel .venv-versions build dist

@@ -2,6 +2,7 @@
 
 import re
 import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,6 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 import alone
+import kinfold
 import kinfold_cli
 from runs import run_on_photos, write_photos
 
@@ -20,10 +22,11 @@ ROOT = Path(__file__).parent.parent
 BACKEND = keras.backend.backend()
 
 
-def code(page: Path) -> str:
+def code(page: Path, number: int | None = None) -> str:
+    """The Python code of a page, or one block of it."""
     blocks = re.findall(r"^```python\n(.*?)^```$", page.read_text("utf-8"), re.M | re.S)
     assert blocks, f"{page.name} has no Python code"
-    return "\n".join(blocks)
+    return "\n".join(blocks) if number is None else blocks[number]
 
 
 def test_the_readme_runs_where_one_backend_is_installed_and_nothing_is_set(tmp_path: Path) -> None:
@@ -57,23 +60,67 @@ def test_the_commands_of_the_readme_run(tmp_path: Path, monkeypatch) -> None:
     assert Path("scores.html").exists()
 
 
-@pytest.mark.skipif(BACKEND != "torch", reason="the page starts processes of PyTorch")
-def test_the_page_on_several_devices_runs_under_torchrun(tmp_path: Path) -> None:
-    script = tmp_path / "train.py"
-    told = "sys.stdout.write(f'trained {float(value)}\\n')\n"  # one write: the ranks share a pipe
-    script.write_text(code(ROOT / "docs" / "distributed.md") + "import sys\n" + told)
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+def torchrun(script: Path, processes: int) -> str:
+    command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
     done = subprocess.run(
-        [sys.executable, *torchrun, str(script)],
+        [sys.executable, *command, str(script)],
         capture_output=True,
         text=True,
         timeout=300,
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    told = re.findall(r"trained (\S+)", done.stdout)
-    assert len(told) == 2
-    assert told[0] == told[1]
+    return done.stdout
+
+
+@pytest.mark.skipif(BACKEND != "torch", reason="the pages start processes of PyTorch")
+def test_the_loops_on_several_devices_run_under_torchrun(tmp_path: Path) -> None:
+    script = tmp_path / "train.py"
+    told = "import sys\nsys.stdout.write(f'trained {float(value)}\\n')\n"  # the ranks share a pipe
+    script.write_text(code(ROOT / "docs" / "distributed.md", 0) + told)
+    found = re.findall(r"trained (\S+)", torchrun(script, 2))
+    assert len(found) == 2
+    assert found[0] == found[1]
+
+    script.write_text(code(ROOT / "docs" / "clusters.md", 0))
+    one, two = (torchrun(script, processes) for processes in (1, 2))
+    assert re.search(r"loss of the last global batch: \d", one)
+    assert one == two
+
+
+@pytest.mark.skipif(BACKEND != "jax", reason="the page starts processes of JAX")
+def test_two_hosts_train_on_jax(tmp_path: Path) -> None:
+    script = tmp_path / "hosts.py"
+    script.write_text(code(ROOT / "docs" / "clusters.md", 1))
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        address = f"localhost:{free.getsockname()[1]}"
+    hosts = [
+        subprocess.Popen(
+            [sys.executable, str(script), address, "2", str(process)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for process in range(2)
+    ]
+    told = [host.communicate(timeout=300)[0] for host in hosts]
+    assert [host.returncode for host in hosts] == [0, 0], told
+    losses = [re.findall(r"loss: (\S+)", text)[-1] for text in told]
+    assert losses[0] == losses[1]
+
+
+@pytest.mark.skipif(BACKEND != "jax", reason="the block is of JAX")
+def test_a_mesh_of_ones_own_on_jax() -> None:
+    import jax
+
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(8, 4)).astype("float32"), np.arange(8) % 2
+    loss = kinfold.losses.CircleLoss(normalize=True)
+    given = {"jax": jax, "mesh": jax.make_mesh((1,), ("batch",)), "x": x, "y": y, "loss": loss}
+    exec(code(ROOT / "docs" / "distributed.md", 1), given)
+    assert float(given["value"]) == pytest.approx(float(loss(y, x)), rel=1e-5)
+    assert given["gradient"].shape == x.shape
 
 
 @pytest.mark.parametrize(

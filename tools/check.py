@@ -1,7 +1,8 @@
 """What has to hold before a change lands; prints one closing summary with the counts.
 
-`check.py core` checks the code and tests what is computed, `check.py runs` whole runs; without
-either it does both. More arguments go to pytest.
+`check.py core` checks the code and tests what is computed, `check.py peers` tests the names and
+numbers of other libraries, `check.py runs` whole runs, `check.py changed` what differs from main;
+without one it does all. More arguments go to pytest.
 """
 
 import os
@@ -12,16 +13,20 @@ import xml.etree.ElementTree as ElementTree
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import changed
+
 ROOT = Path(__file__).resolve().parent.parent
 BACKENDS = ("jax", "tensorflow", "torch")
-# Whole runs, of the command line, of processes and of the pages' code; all else is core.
+# Whole runs, of the command line, of processes and of the pages' code; core is what is in neither.
 RUNS = (
     "benchmarks", "command_line", "distributed", "encoders", "serving", "shipping", "trained",
     "training", "test_examples.py", "test_readme.py",
 )  # fmt: skip
+PEERS = ("compat",)
 # Each backend's tests run in this many processes, so that two cores end at about the same time.
 PARTS = 2
-WHAT = sys.argv[1] if sys.argv[1:] and sys.argv[1] in ("core", "runs") else ""
+MODES = ("core", "peers", "runs", "changed")
+WHAT = sys.argv[1] if sys.argv[1:] and sys.argv[1] in MODES else ""
 GIVEN = sys.argv[2:] if WHAT else sys.argv[1:]
 
 
@@ -59,7 +64,8 @@ def test(backend: str, part: int, files: list[str]) -> tuple[str, dict[str, int]
         OMP_NUM_THREADS="1",  # two run at a time
     )
     found = counts(report)
-    chosen = GIVEN and report.exists()  # such as -k circle: a part may have none
+    # Of -k circle, or of a change, a part may have no test.
+    chosen = (GIVEN or WHAT == "changed") and report.exists()
     if not good and not found["failed"] and not chosen:
         found["failed"] = 1  # a crash, or nothing collected
     return name, found, seconds
@@ -67,11 +73,19 @@ def test(backend: str, part: int, files: list[str]) -> tuple[str, dict[str, int]
 
 def chosen_files() -> list[str]:
     """The test files asked for, and the folder of the doctests."""
+    if WHAT == "changed":
+        return changed.concerned(changed.changed_files())
     tests = ROOT / "tests"
     files = sorted(path.relative_to(tests) for path in tests.rglob("test_*.py"))
-    of_runs = [str(Path("tests", path)) for path in files if path.parts[0] in RUNS]
-    core = ["src", *(str(Path("tests", path)) for path in files if path.parts[0] not in RUNS)]
-    return {"core": core, "runs": of_runs}.get(WHAT, core + of_runs)
+    rooms = {"runs": RUNS, "peers": PEERS}
+    chosen = {
+        what: [str(Path("tests", path)) for path in files if path.parts[0] in rooms[what]]
+        for what in rooms
+    }
+    others = {file for those in chosen.values() for file in those}
+    paths = [str(Path("tests", path)) for path in files]
+    chosen["core"] = ["src", *(file for file in paths if file not in others)]
+    return chosen.get(WHAT, ["src", *paths])
 
 
 def counts(report: Path) -> dict[str, int]:
@@ -97,12 +111,13 @@ def main() -> int:
         ("format", ("ruff", "format", "--check", ".")),
         ("types", ("mypy",)),
     )
-    for what, command in () if WHAT == "runs" else code:
+    for what, command in () if WHAT in ("peers", "runs") else code:
         good, seconds = run(what, *command)
         rows.append((what, {"passed": int(good), "failed": int(not good), "skipped": 0}, seconds))
     print("\n== tests, two parts at a time; each is shown when it is done", flush=True)
     files = chosen_files()
-    jobs = [(backend, part, files) for backend in BACKENDS for part in range(PARTS)]
+    parts = range(min(PARTS, len(files)))
+    jobs = [(backend, part, files) for backend in BACKENDS for part in parts]
     with ThreadPoolExecutor(max_workers=2) as pool:
         rows += pool.map(lambda job: test(*job), jobs)
 

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # What users install: builds the sdist and the wheel, looks into both, installs the wheel in an
-# environment of its own and trains with it, away from this folder. make test-wheel
+# environment of its own and trains with it, away from this folder, and tries each extra alone
+# (tools/check_extras.sh). make test-wheel
 set -euo pipefail
 cd "$(dirname "$0")/.."
 root=$PWD
@@ -34,4 +35,5 @@ export KERAS_BACKEND=jax
     { tail -n 20 train.log; exit 1; }
 for file in model.keras metrics.json report.html; do test -s "run/$file"; done
 "$python" -c 'import kinfold; assert "site-packages" in kinfold.__file__, kinfold.__file__'
+PYTHON=$(command -v "$PYTHON") "$root/tools/check_extras.sh" "$wheel" run
 echo "The wheel holds what src/ holds, and trains: $(basename "$wheel")"

@@ -1,6 +1,9 @@
 """A bundle that is served: the answers of its run, where there is no Keras."""
 
+import contextlib
 import json
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -74,3 +77,14 @@ def same(one: Any, other: Any) -> bool:
     if isinstance(one, float):
         return one == pytest.approx(other, abs=1e-5)
     return bool(one == other)
+
+
+def test_the_code_of_its_page_runs(bundle: Path, photos: Path, tmp_path: Path, capsys) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "shipping.md").read_text("utf-8")
+    block = re.search(r"^```python\n(.*?)^```$", page, re.M | re.S)
+    assert block
+    shutil.copytree(bundle, tmp_path / "bundle")
+    shutil.copy(photos / "class 3" / "2.png", tmp_path / "new.jpg")
+    with contextlib.chdir(tmp_path):
+        exec(block[1], {})
+    assert capsys.readouterr().out.startswith("class 3 ")
