@@ -49,7 +49,8 @@ class BlockSizeRule(NamedTuple):
 
     def on(self, x: Tensor) -> "BlockSizeRule":
         """The rule where `x` lies."""
-        return self._replace(pairs=PAIRS_ON_GPU) if _backend().on_gpu(x) else self
+        backend = _backend()
+        return self._replace(pairs=PAIRS_ON_GPU if backend.on_gpu(x) else backend.PAIRS)
 
     def anchors(self, m: Any) -> Any:
         """Anchors per block for `m` references, or the reverse; a number or a tensor."""

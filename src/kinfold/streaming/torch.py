@@ -16,6 +16,10 @@ from kinfold.streaming.log_sums import LogSum
 Data = tuple[torch.Tensor, ...]
 
 
+# Numbers of a block on a processor, see `blocks`: twice as many take longer.
+PAIRS = 2**20
+
+
 def devices(x: torch.Tensor) -> None:
     """No tensor lies on several devices; see `kinfold.distributed`."""
 
