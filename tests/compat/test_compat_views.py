@@ -12,7 +12,7 @@ from keras import ops
 from kinfold import distances as ours
 from kinfold.compat import tensorflow_addons as tfa
 from kinfold.compat import tensorflow_similarity as tfsim
-from kinfold.streaming import blocks
+from kinfold.core import backends
 from native import BACKEND, assert_close, float64, value_and_gradients
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "tf_legacy.npz"
@@ -120,8 +120,8 @@ def test_streamed_equals_dense(name: str, monkeypatch) -> None:
     za, zb = views(unit=True)
     weight = np.linspace(0.2, 1.5, len(za)).astype("float32")
     results = []
-    for pairs in (2**20, 40):  # one block, then blocks of 2 to 4 rows, the last one partial
-        monkeypatch.setattr(blocks, "PAIRS", pairs)
+    for pairs in (2**20, 40):  # one block, then blocks of 8 rows, the last one partial
+        monkeypatch.setattr(backends.module("kinfold.streaming"), "PAIRS", pairs)
         rows, mean = build(name, reduction="none"), build(name)
 
         def both(za, zb, weight, rows=rows, mean=mean):

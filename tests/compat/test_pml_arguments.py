@@ -221,8 +221,6 @@ def test_refused() -> None:
         losses.SupConLoss(reducer=reducers.DivisorReducer())(x, y)
     with pytest.raises(NotImplementedError, match="the elements are triplets"):
         losses.TripletMarginLoss(reducer=reducers.PerAnchorReducer())(x, y)
-    with pytest.raises(NotImplementedError, match="collect_stats"):
-        losses.CircleLoss(collect_stats=True)
     with pytest.raises(NotImplementedError, match="has no divisor"):
         losses.AngularLoss(reducer=reducers.DivisorReducer())(x, y)
     for loss in (losses.AngularLoss(), losses.NCALoss(), losses.NPairsLoss()):

@@ -14,6 +14,7 @@ from cases import batch
 from golden_cases import Golden, cases
 from kinfold import layers, losses
 from kinfold.compat.pytorch_metric_learning import losses as pml
+from kinfold.core import backends
 from native import BACKEND, assert_close, float64, number, value_and_gradients
 
 CLASSES, D, CENTERS = 9, 8, 3
@@ -438,7 +439,7 @@ def test_classes_are_compared_in_blocks() -> None:
     assert np.isfinite(value)
     assert np.abs(gradients[1]).max() > 0
     assert widths
-    assert max(widths) <= 2**20 // 512 + 1
+    assert max(widths) <= backends.module("kinfold.streaming").PAIRS // 512 + 1
 
 
 @every_loss

@@ -18,10 +18,9 @@ from kinfold.streaming import forced
 
 Block = Callable[..., tuple[Tensor, Tensor]]
 
-# Pairs of a block: its handful of float32 buffers then stays near a core's cache.
-PAIRS = 2**20
-
-# On a GPU there is no such cache, and each block is a few dozen launches: 64 MiB a buffer.
+# Pairs of a block. On a processor each backend says how many (`PAIRS`): its handful of float32
+# buffers then stays near a core's cache. On a GPU there is no such cache, and each block is a few
+# dozen launches: 64 MiB a buffer.
 PAIRS_ON_GPU = 2**24
 
 # With fewer anchors per block, passing over the references again costs more than it saves memory.
@@ -39,16 +38,18 @@ class BlockSizeRule(NamedTuple):
         block_size: anchors per block; None chooses by the number of references.
         cost: numbers that a pair takes in a block (d for the Manhattan distance).
         more: references beside those that are given a gradient.
-        pairs: of a block, where nothing else is said.
+        pairs: of a block, where nothing else is said; None leaves them to where the anchors lie.
     """
 
     block_size: int | None = None
     cost: int = 1
     more: int = 0
-    pairs: int = PAIRS
+    pairs: int | None = None
 
     def on(self, x: Tensor) -> "BlockSizeRule":
         """The rule where `x` lies."""
+        if self.pairs is not None:
+            return self
         backend = _backend()
         return self._replace(pairs=PAIRS_ON_GPU if backend.on_gpu(x) else backend.PAIRS)
 
@@ -57,10 +58,11 @@ class BlockSizeRule(NamedTuple):
         if self.block_size is not None:
             return self.block_size
         numbers = (m + self.more) * self.cost + 1  # of an anchor
-        size = self.pairs // numbers + 1
+        pairs = self.pairs or _backend().PAIRS
+        size = pairs // numbers + 1
         if not isinstance(size, int):
             return size
-        return max(size, FEWEST, min(ENOUGH, ONE_BLOCK * self.pairs // numbers + 1))
+        return max(size, FEWEST, min(ENOUGH, ONE_BLOCK * pairs // numbers + 1))
 
     def why_not_one_block(self, n: Any, m: Any) -> str | None:
         """Why `n` anchors with `m` references had better be several blocks; None if one will do."""
@@ -238,7 +240,7 @@ def _zero(tensors: tuple[Tensor, ...]) -> Tensor:
 
 def _size(x: Tensor, r: Tensor, rule: BlockSizeRule, whole: bool | None) -> Any:
     """Anchors per block, None for one block, or the rule where a size is not known yet."""
-    n, m = keras.ops.shape(x)[0], keras.ops.shape(r)[0]
+    n, m, rule = keras.ops.shape(x)[0], keras.ops.shape(r)[0], rule.on(x)
     if takes_one_block(rule.why_not_one_block(n, m) is None, whole):
         return None
     if not isinstance(n, int) or not isinstance(m, int):

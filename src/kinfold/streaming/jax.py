@@ -15,7 +15,7 @@ from kinfold.streaming.log_sums import LogSum
 Data = tuple[jax.Array, ...]
 
 
-# Numbers of a block on a processor, see `blocks`: half as many take 5% longer, twice as many too.
+# Pairs of a block on a processor: with half as many, or twice, a step takes about 5% longer.
 PAIRS = 2**21
 
 

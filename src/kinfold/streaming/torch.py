@@ -16,7 +16,7 @@ from kinfold.streaming.log_sums import LogSum
 Data = tuple[torch.Tensor, ...]
 
 
-# Numbers of a block on a processor, see `blocks`: twice as many take longer.
+# Pairs of a block on a processor: with twice as many a step takes longer.
 PAIRS = 2**20
 
 

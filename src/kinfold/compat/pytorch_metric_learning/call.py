@@ -5,6 +5,7 @@ import contextvars
 from collections.abc import Iterator
 from typing import Any
 
+import keras
 import numpy as np
 from keras import ops
 
@@ -47,6 +48,7 @@ class Call:
         if without_labels if ref_emb is not None else ref_labels is not None:
             raise ValueError("Pass both `ref_emb` and `ref_labels`, or neither.")
         self.dtype = checks.compute_dtype(embeddings)
+        self._given = keras.backend.standardize_dtype(getattr(embeddings, "dtype", self.dtype))
         self.same_labels = ref_emb is None or ref_labels is labels
         self.given = ref_emb is not None and not (self.same_labels and ref_emb is embeddings)
         self.x = checks.embeddings(embeddings, "embeddings", self.dtype)
@@ -62,6 +64,10 @@ class Call:
 
     def _labels(self, labels: Any, n: int) -> Tensor:
         return ops.zeros(n, "int32") if labels is None else checks.labels(labels, "labels")
+
+    def as_given(self, total: Any) -> Any:
+        """A result in the half precision of the embeddings, as there; others stay as they are."""
+        return ops.cast(total, self._given) if self._given in ("float16", "bfloat16") else total
 
     def known_labels(self) -> tuple[np.ndarray, np.ndarray]:
         """The class ids of batch and references, for what makes a list of them."""

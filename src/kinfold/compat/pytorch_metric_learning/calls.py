@@ -8,7 +8,13 @@ import numpy as np
 from keras import ops
 
 from kinfold import losses
-from kinfold.compat.pytorch_metric_learning import distances, elements, reducers, tuples
+from kinfold.compat.pytorch_metric_learning import (
+    distances,
+    elements,
+    reducers,
+    statistics,
+    tuples,
+)
 from kinfold.compat.pytorch_metric_learning.call import Call as Call
 from kinfold.compat.pytorch_metric_learning.equations import Equation
 from kinfold.core.checks import Tensor
@@ -38,6 +44,7 @@ class Loss(Module):
         distance, reducer: other ones; None for the peer's own.
         embedding_regularizer: called on the embeddings [batch, d]; its value, times
             `embedding_reg_weight`, is added.
+        collect_stats: whether what `statistics` finds in a call is kept, as attributes.
     """
 
     needs_labels = False  # even with a miner's pairs
@@ -61,10 +68,11 @@ class Loss(Module):
         collect_stats: bool = False,
     ) -> None:
         super().__init__()
-        distances.refuse_stats(collect_stats)
+        self.collect_stats = bool(collect_stats)
         usual = usual_distance or distances.LpDistance()
         self.distance = usual if distance is None else distances.found(distance)
-        self.reducer = reducers.found(reducer or usual_reducer or reducers.MeanReducer())
+        chosen = reducers.found(reducer or usual_reducer or reducers.MeanReducer())
+        self.reducer = statistics.of_each_part(chosen, parts or ())
         self.embedding_regularizer = embedding_regularizer
         self.embedding_reg_weight = embedding_reg_weight
         self._usual = build is not None and distance is None and reducer is None
@@ -117,11 +125,23 @@ class Loss(Module):
         """The loss of a checked call, and the regularizer's number of the embeddings."""
         if call.given and not self._takes_references:
             raise ValueError(f"{type(self).__name__} takes no ref_emb and ref_labels.")
+        self.distance.record(call.x, call.r)
+        if self.collect_stats:
+            self.__dict__.update(self.statistics(call))
         if isinstance(self.reducer, reducers.DoNothingReducer):
             return self.lists(call)
+        if statistics.collects(self.reducer):
+            statistics.of_elements(self.reducer, self.lists(call))
         usual = self._usual and call.chosen is None
         total = self._sum(call) if usual else self.general(call)
-        return regularized(total, self.embedding_regularizer, self.embedding_reg_weight, embeddings)
+        total = regularized(
+            total, self.embedding_regularizer, self.embedding_reg_weight, embeddings
+        )
+        return call.as_given(total)
+
+    def statistics(self, call: Call) -> dict[str, float]:
+        """What the loss itself keeps of a call with `collect_stats`, as attributes."""
+        return {}
 
     def _sum(self, call: Call) -> Tensor:
         """The loss with the peer's own distance and reducer, by losses of ours."""

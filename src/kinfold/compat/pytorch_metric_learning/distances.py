@@ -7,9 +7,11 @@ objects, and the peer's own, in `distance=`; they compare a block of anchors at 
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 from kinfold import distances
+from kinfold.compat.pytorch_metric_learning import tuples
 from kinfold.core import checks
 from kinfold.core.checks import Tensor
 from kinfold.core.numerics import at_least_float32, unit_rows
@@ -23,6 +25,8 @@ class BaseDistance(distances.Distance):
         p: which norm.
         power: what each distance is raised to.
         is_inverted: whether larger means closer.
+        collect_stats: whether `initial_avg_query_norm`, `final_avg_query_norm` and the same of
+            `ref` are kept of each call: mean norms before and after normalisation.
     """
 
     def __init__(
@@ -33,7 +37,7 @@ class BaseDistance(distances.Distance):
         is_inverted: bool = False,
         collect_stats: bool = False,
     ) -> None:
-        refuse_stats(collect_stats)
+        self.collect_stats = bool(collect_stats)
         self.normalize_embeddings, self.is_inverted = bool(normalize_embeddings), bool(is_inverted)
         self.p, self.power = checks.number(p, "p"), checks.number(power, "power")
         self.name, self.similarity = type(self).__name__, self.is_inverted
@@ -44,6 +48,7 @@ class BaseDistance(distances.Distance):
         ref = query
         if ref_emb is not None:
             ref = checks.embeddings(ref_emb, "ref_emb", checks.compute_dtype(query_emb))
+        self.record(query, ref)
         return self.pairwise(query, ref)
 
     def pairwise(self, x: Tensor, r: Tensor) -> Tensor:
@@ -75,6 +80,16 @@ class BaseDistance(distances.Distance):
         total = ops.sum(ops.abs(wide) ** self.p, axis=-1, keepdims=True)
         unit = wide / ops.where(total > 0, total, ops.ones_like(total)) ** (1 / self.p)
         return ops.cast(unit, keras.backend.standardize_dtype(x.dtype))
+
+    def record(self, query: Tensor, ref: Tensor) -> None:
+        """Keep the mean p-norms of rows, as they are and as they are compared, if it is to."""
+        if not self.collect_stats:
+            return
+        for name, rows in (("query", query), ("ref", ref)):
+            for when, these in (("initial", rows), ("final", self.maybe_normalize(rows))):
+                found = tuples.known(ops.stop_gradient(these), "embeddings").astype("float64")
+                norm = float(np.linalg.norm(found, ord=self.p, axis=1).mean())
+                setattr(self, f"{when}_avg_{name}_norm", norm)
 
     def _raised(self, mat: Tensor) -> Tensor:
         return mat if self.power == 1 else mat**self.power
@@ -185,7 +200,7 @@ def found(distance: Any) -> BaseDistance:
     kinds: dict[str, Any] = {kind.__name__: kind for kind in ours}
     of_peer = type(distance).__module__.startswith("pytorch_metric_learning.")
     if of_peer and type(distance).__name__ in kinds:
-        same = ("normalize_embeddings", "p", "power")
+        same = ("normalize_embeddings", "p", "power", "collect_stats")
         return kinds[type(distance).__name__](**{name: getattr(distance, name) for name in same})
     if hasattr(distance, "compute_mat") and hasattr(distance, "is_inverted"):
         return _Given(distance)
@@ -193,11 +208,3 @@ def found(distance: Any) -> BaseDistance:
         "`distance` must be one of kinfold.compat.pytorch_metric_learning.distances, or an object "
         f"with their methods. Received: distance={distance!r}."
     )
-
-
-def refuse_stats(collect_stats: bool) -> None:
-    if collect_stats:
-        raise NotImplementedError(
-            "collect_stats=True is not supported: statistics would take a second pass over all "
-            "pairs. RetrievalEvaluation reports distances while a model trains."
-        )

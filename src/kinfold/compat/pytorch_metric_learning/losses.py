@@ -10,7 +10,14 @@ import numpy as np
 from keras import ops
 
 from kinfold import losses
-from kinfold.compat.pytorch_metric_learning import equations, reducers, reducing, terms, tuples
+from kinfold.compat.pytorch_metric_learning import (
+    equations,
+    reducers,
+    reducing,
+    statistics,
+    terms,
+    tuples,
+)
 from kinfold.compat.pytorch_metric_learning.calls import Build, Call, Loss, masks
 from kinfold.compat.pytorch_metric_learning.distances import (
     CosineSimilarity,
@@ -180,6 +187,17 @@ class TupletMarginLoss(Loss):
             **shared,
         )
 
+    def statistics(self, call: Call) -> dict[str, float]:
+        """The mean angles of positive and of negative pairs, in degrees."""
+        positive, negative = (mask > 0 for mask in masks(call))
+        if not positive.any() or not negative.any():
+            return {"avg_pos_angle": 0.0, "avg_neg_angle": 0.0}
+        cosine = statistics.known(self.distance.pairwise(call.x, call.r))
+        return {
+            "avg_pos_angle": statistics.degrees(cosine[positive]),
+            "avg_neg_angle": statistics.degrees(cosine[negative]),
+        }
+
 
 class GeneralizedLiftedStructureLoss(Loss):
     """Generalised lifted structure loss, its mean over the whole batch."""
@@ -226,6 +244,10 @@ class NPairsLoss(Loss):
         if not len(a):
             return ops.sum(call.x) * ops.zeros((0,), call.dtype), a
         return log_sum_exp(logit) - ops.diagonal(logit), a
+
+    def statistics(self, call: Call) -> dict[str, float]:
+        """The number of classes that have a pair."""
+        return {"num_pairs": len(self._of(call)[1])}
 
     def lists(self, call: Call) -> dict[str, Any]:
         loss, anchors = self._of(call)

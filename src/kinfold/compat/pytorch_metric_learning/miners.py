@@ -11,6 +11,7 @@ import random
 from typing import Any
 
 import numpy as np
+from keras import ops
 
 from kinfold.compat.pytorch_metric_learning import distances, triplet_miners
 from kinfold.compat.pytorch_metric_learning.calls import Call
@@ -34,6 +35,14 @@ class PairMarginMiner(BaseMiner):
         far = self.distance.margin(mat, self.pos_margin) > 0
         near = self.distance.margin(self.neg_margin, mat) > 0
         return *np.nonzero(positive & far), *np.nonzero(negative & near)
+
+    def record(self, call: Call, chosen: Chosen) -> None:
+        """Keep the mean distances of positive and of negative pairs, 0 where there is none."""
+        total, count = np.zeros(2), np.zeros(2)
+        for mat, *masks, _ in self.blocks(call):
+            total += [mat[mask].sum(dtype="float64") for mask in masks]
+            count += [mask.sum() for mask in masks]
+        self.pos_pair_dist, self.neg_pair_dist = map(float, total / np.maximum(count, 1))
 
 
 class MultiSimilarityMiner(BaseMiner):
@@ -107,6 +116,25 @@ class BatchEasyHardMiner(BaseMiner):
         for side, (at, _, some) in found.items():
             every[side] = (np.flatnonzero(some), at[some])
         return *every["p"], *every["n"]
+
+    def record(self, call: Call, chosen: Chosen) -> None:
+        """Keep the distances of the easiest and the hardest pairs and triplets that are chosen."""
+        a1, p, *_, n = chosen
+        a2 = chosen[-2] if len(chosen) == 4 else a1
+        near, far = (self._of_pairs(call, *pairs) for pairs in ((a1, p), (a2, n)))
+        sides = {"pos_pair": near, "neg_pair": -far}
+        if self.ALL not in (self.pos_strategy, self.neg_strategy):
+            sides["triplet"] = near - far  # as many of both
+        for name, hardness in sides.items():
+            sign = self._further(np.float64(-1.0 if name == "neg_pair" else 1.0))
+            ends = (hardness.min(), hardness.max()) if len(hardness) else (0.0, 0.0)
+            for end, value in zip(("easiest", "hardest"), ends, strict=True):
+                setattr(self, f"{end}_{name}", float(value * sign))
+
+    def _of_pairs(self, call: Call, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+        """The distances of pairs, turned so that larger is further."""
+        both = (ops.take(call.x, rows, axis=0), ops.take(call.r, columns, axis=0))
+        return self._further(ops.convert_to_numpy(ops.stop_gradient(self.distance.paired(*both))))
 
 
 def _within(mask: np.ndarray, mat: np.ndarray, allowed: tuple[float, float] | None) -> np.ndarray:

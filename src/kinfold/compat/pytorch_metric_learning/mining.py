@@ -27,13 +27,15 @@ class BaseMiner(Module):
 
     Args:
         distance: one of `distances`; None for the peer's own, LpDistance().
+        collect_stats: whether more is kept of each call than `num_pos_pairs` and `num_neg_pairs`,
+            or `num_triplets`: what `record` of the miner keeps, and the norms of `distance`.
     """
 
     usual_distance: distances.BaseDistance = distances.LpDistance()
 
     def __init__(self, distance: Any = None, collect_stats: bool = False) -> None:
         super().__init__()
-        distances.refuse_stats(collect_stats)
+        self.collect_stats = bool(collect_stats)
         self.distance = self.usual_distance if distance is None else distances.found(distance)
 
     def forward(
@@ -52,15 +54,27 @@ class BaseMiner(Module):
         """
         if ref_emb is None:
             ref_emb, ref_labels = embeddings, labels
-        return self.mine(embeddings, labels, ref_emb, ref_labels)
+        found = self.mine(embeddings, labels, ref_emb, ref_labels)
+        if len(found) == 3:
+            self.num_triplets = len(found[0])
+        else:
+            self.num_pos_pairs, self.num_neg_pairs = len(found[0]), len(found[2])
+        return found
 
     if Module is object:
         __call__ = forward
 
     def mine(self, embeddings: Any, labels: Any, ref_emb: Any, ref_labels: Any) -> Any:
         """What `forward` returns; a miner of one's own may say this, as in the peer."""
-        found = self.choose(Call(embeddings, labels, None, ref_emb, ref_labels))
+        call = Call(embeddings, labels, None, ref_emb, ref_labels)
+        self.distance.record(call.x, call.r)
+        found = self.choose(call)
+        if self.collect_stats:
+            self.record(call, found)
         return tuple(ops.convert_to_tensor(part, dtype="int32") for part in found)
+
+    def record(self, call: Call, chosen: Chosen) -> None:
+        """Keep numbers of a call as attributes, under the peer's names."""
 
     def choose(self, call: Call) -> Chosen:
         """Positions of what is chosen among all pairs."""
@@ -95,6 +109,6 @@ class BaseMiner(Module):
         """
         raise NotImplementedError
 
-    def _further(self, mat: np.ndarray) -> np.ndarray:
+    def _further(self, mat: Any) -> Any:
         """`mat` turned so that larger is further."""
         return -mat if self.distance.is_inverted else mat

@@ -20,7 +20,7 @@ class _Base(Module):
         self, *, distance: Any = None, reducer: Any = None, collect_stats: bool = False
     ) -> None:
         super().__init__()
-        distances.refuse_stats(bool(collect_stats))
+        self.collect_stats = bool(collect_stats)
         self.distance = distances.found(distance or self.get_default_distance())
         self.reducer = reducers.found(reducer or self.get_default_reducer())
 

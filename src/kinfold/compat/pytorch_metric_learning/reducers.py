@@ -7,10 +7,10 @@ block of anchors at a time, and says of each anchor what it adds to a sum and ho
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
-from kinfold.compat.pytorch_metric_learning import reducing
-from kinfold.compat.pytorch_metric_learning.distances import refuse_stats
+from kinfold.compat.pytorch_metric_learning import reducing, tuples
 from kinfold.core.checks import Tensor
 from kinfold.core.numerics import divide
 
@@ -22,6 +22,11 @@ class BaseReducer:
         sums: whether the sum is not divided.
         class_weights: a weight for each class of an anchor, or None.
         by_divisor: whether the loss says what the sum is divided by.
+
+    Args:
+        collect_stats: whether `losses_size`, the number of elements, is kept of each call, and by
+            ThresholdReducer `num_above_low`, `num_above_high` and `num_past_filter`. A loss then
+            makes a list of all its elements, as the peer does.
     """
 
     sums = False
@@ -29,7 +34,7 @@ class BaseReducer:
     by_divisor = False
 
     def __init__(self, collect_stats: bool = False) -> None:
-        refuse_stats(collect_stats)
+        self.collect_stats = bool(collect_stats)
 
     def __call__(self, loss_dict: dict[str, dict[str, Any]], embeddings: Any, labels: Any) -> Any:
         """The sum of the reduced parts of a loss.
@@ -44,9 +49,18 @@ class BaseReducer:
         parts = [of_part(self, name).of_dict(part, x, labels) for name, part in loss_dict.items()]
         return ops.sum(x) * 0.0 + sum(parts)
 
+    def record(self, losses: Any) -> None:
+        """Keep how many elements there are, if it is to."""
+        if self.collect_stats:
+            self._record(np.atleast_1d(tuples.known(ops.stop_gradient(losses), "losses")))
+
+    def _record(self, losses: np.ndarray) -> None:
+        self.losses_size = len(losses)
+
     def of_dict(self, part: dict[str, Any], embeddings: Tensor, labels: Any) -> Any:
         """A part of a loss as one number."""
         kind, indices, losses = (part[name] for name in ("reduction_type", "indices", "losses"))
+        self.record(losses)
         if kind == "already_reduced":
             return losses
         reducer = self.of_anchors() if kind == "element" else self
@@ -114,6 +128,16 @@ class ThresholdReducer(BaseReducer):
     def kept(self, losses: Tensor) -> Tensor:
         above = losses > self.low if self.low is not None else losses == losses
         return above if self.high is None else ops.logical_and(above, losses < self.high)
+
+    def _record(self, losses: np.ndarray) -> None:
+        super()._record(losses)
+        if self.low is not None:
+            losses = losses[losses > self.low]
+            self.num_above_low = len(losses)
+        if self.high is not None:
+            losses = losses[losses < self.high]
+            self.num_above_high = len(losses)
+        self.num_past_filter = len(losses)
 
 
 class AvgNonZeroReducer(ThresholdReducer):
@@ -238,7 +262,7 @@ def found(reducer: Any) -> BaseReducer:
             "`reducer` must be one of kinfold.compat.pytorch_metric_learning.reducers. "
             f"Received: reducer={reducer!r}."
         )
-    given = {one: getattr(reducer, one) for one in _ARGUMENTS.get(name, ())}
+    given = {one: getattr(reducer, one) for one in (*_ARGUMENTS.get(name, ()), "collect_stats")}
     if getattr(given.get("aggregation_func"), "__module__", "").startswith(
         "pytorch_metric_learning."
     ):

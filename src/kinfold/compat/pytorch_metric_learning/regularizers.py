@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from keras import ops
 
-from kinfold.compat.pytorch_metric_learning import distances, reducers, reducing
+from kinfold.compat.pytorch_metric_learning import distances, reducers, reducing, tuples
 from kinfold.core import checks
 from kinfold.core.checks import Tensor
 from kinfold.core.numerics import square_root
@@ -20,11 +20,15 @@ class BaseRegularizer:
     Args:
         reducer: one of `reducers`; None means the mean.
         distance: what rows are compared by, where they are.
+        collect_stats: whether what SparseCentersRegularizer finds in a call is kept.
     """
 
     usual_distance: Any = None
 
-    def __init__(self, reducer: Any = None, distance: Any = None) -> None:
+    def __init__(
+        self, reducer: Any = None, distance: Any = None, collect_stats: bool = False
+    ) -> None:
+        self.collect_stats = bool(collect_stats)
         self.reducer = reducers.found(reducer or self.usual_reducer()).of_anchors()
         self.distance = distances.found(distance) if distance else self.usual_distance
 
@@ -118,4 +122,13 @@ class SparseCentersRegularizer(BaseRegularizer):
         rows, columns = ((first + part).ravel() for part in (i, j))
         cosine = self.distance.paired(ops.take(x, rows, axis=0), ops.take(x, columns, axis=0))
         divisor = ops.convert_to_tensor(2 * len(rows))
+        if self.collect_stats:
+            self._record(x, cosine)
         return square_root(2.0 - 2.0 * cosine), divisor
+
+    def _record(self, x: Tensor, cosine: Tensor) -> None:
+        """Keep the mean similarities of centres of one class and of different ones."""
+        classes = np.repeat(np.arange(self.num_classes), self.centers_per_class)
+        mat = tuples.known(ops.stop_gradient(self.distance.pairwise(x, x)), "x")
+        self.same_class_center_sim = float(tuples.known(ops.stop_gradient(cosine), "x").mean())
+        self.diff_class_center_sim = float(mat[classes[:, None] != classes].mean())

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from keras import ops
 
-from kinfold.compat.pytorch_metric_learning import reducers, reducing, terms
+from kinfold.compat.pytorch_metric_learning import reducers, reducing, statistics, terms
 from kinfold.compat.pytorch_metric_learning.calls import Call, Loss, masks
 from kinfold.compat.pytorch_metric_learning.weighted import is_unit_euclidean
 from kinfold.core.checks import Tensor
@@ -78,6 +78,14 @@ class AngularLoss(_Summed):
         apart = y[a, None] != of_references
         loss = softplus(log_sum_exp(logit, ops.convert_to_tensor(apart)))
         return ops.where(apart.any(1), loss, ops.zeros_like(loss)), a, p
+
+    def statistics(self, call: Call) -> dict[str, float]:
+        """The mean angle at the negatives of all positive pairs, in degrees."""
+        y, of_references = call.known_labels()
+        apart = y[:, None] != of_references
+        positive = masks(call)[0] > 0
+        angles = statistics.of_triplet_angles(unit_rows(call.x), call.r, positive, apart)
+        return {"average_angle": float(np.degrees(angles.mean())) if len(angles) else 0.0}
 
     def lists(self, call: Call) -> dict[str, Any]:
         loss, *at = self._of(call)

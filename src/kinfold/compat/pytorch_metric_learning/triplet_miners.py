@@ -32,6 +32,18 @@ class TripletMarginMiner(BaseMiner):
         ))]  # fmt: skip
         return tuple(np.concatenate(part) for part in zip(*found, strict=True))
 
+    def record(self, call: Call, chosen: Chosen) -> None:
+        """Keep the means of both distances over all triplets, and by how much they differ."""
+        near = far = count = 0.0
+        for mat, positive, negative, _ in self.blocks(call):
+            of_positive, of_negative = positive.sum(1), negative.sum(1)
+            near += ((mat * positive).sum(1, dtype="float64") * of_negative).sum()
+            far += ((mat * negative).sum(1, dtype="float64") * of_positive).sum()
+            count += (of_positive * of_negative).sum()
+        self.pos_pair_dist, self.neg_pair_dist = near / count, far / count
+        gap = self.neg_pair_dist - self.pos_pair_dist
+        self.avg_triplet_margin = float(self._further(gap))
+
     def _chosen(self, near: np.ndarray, far: np.ndarray) -> np.ndarray:
         gap = far - near
         if self.type_of_triplets == "easy":
@@ -122,6 +134,12 @@ class AngularMiner(BaseMiner):
         return tuple(np.concatenate(part) for part in zip(*found, strict=True))
 
     def _of(self, i: int, positive: np.ndarray, negative: np.ndarray) -> Chosen:
+        p, n, angles = self._angles(i, positive, negative)
+        at_p, at_n = np.nonzero(angles > self.angle)
+        return np.full(len(at_p), i), p[at_p], n[at_n]
+
+    def _angles(self, i: int, positive: np.ndarray, negative: np.ndarray) -> Chosen:
+        """The positives and the negatives of anchor i, and the angles [positives, negatives]."""
         p, n = np.flatnonzero(positive), np.flatnonzero(negative)
         anchor = self._x[self._first + i]
         side = np.linalg.norm(anchor - self._r[p], axis=1)
@@ -129,8 +147,26 @@ class AngularMiner(BaseMiner):
         away = np.stack([np.linalg.norm(self._r[n] - centre, axis=1) for centre in centres] or [n])
         with np.errstate(divide="ignore", invalid="ignore"):
             angles = np.arctan(side[:, None] / (2 * away[: len(p)]))
-        at_p, at_n = np.nonzero(angles > self.angle)
-        return np.full(len(at_p), i), p[at_p], n[at_n]
+        return p, n, angles
+
+    def record(self, call: Call, chosen: Chosen) -> None:
+        """Keep numbers of the angles of all triplets, in degrees."""
+        found = [np.empty(0)]
+        for _, positive, negative, start in self.blocks(call):
+            self._first = start
+            rows = enumerate(zip(positive, negative, strict=True))
+            found += [self._angles(i, *masks)[2].ravel() for i, masks in rows]
+        angles = np.degrees(np.concatenate(found))
+        above = angles > np.degrees(self.angle)
+        for name, part, of in (
+            ("average_angle", angles, np.mean),
+            ("min_angle", angles, np.min),
+            ("max_angle", angles, np.max),
+            ("average_angle_above_threshold", angles[above], np.mean),
+            ("average_angle_below_threshold", angles[~above], np.mean),
+        ):
+            setattr(self, name, float(of(part)) if len(part) else 0.0)
+        self.std_of_angle = float(angles.std(ddof=1)) if len(angles) > 1 else 0.0
 
 
 class EmbeddingsAlreadyPackagedAsTriplets(BaseMiner):

@@ -50,7 +50,7 @@ class WithWeights(Module):
         collect_stats: bool = False,
     ) -> None:
         super().__init__()
-        distances.refuse_stats(collect_stats)
+        self.collect_stats = bool(collect_stats)
         self.distance = self.usual_distance if distance is None else distances.found(distance)
         if not self.takes(self.distance):
             raise NotImplementedError(
@@ -128,6 +128,9 @@ class WithWeights(Module):
             found = self.of_miner(found)
             dtype = keras.backend.standardize_dtype(call.x.dtype)
             weights = ops.convert_to_tensor(found, dtype=dtype)
+        self.distance.record(call.x, ops.reshape(self.prototypes, (-1, call.x.shape[1])))
+        if self.collect_stats:
+            self.__dict__.update(self.statistics(call))
         prototypes = self.compared()
         with keras.StatelessScope(state_mapping=[(self._of_loss, prototypes)]):
             total = self.total(call, weights)
@@ -135,7 +138,10 @@ class WithWeights(Module):
             return total
         rows = ops.reshape(prototypes, (-1, call.x.shape[1]))
         total = regularized(total, self.weight_regularizer, self.weight_reg_weight, rows)
-        return regularized(total, self.embedding_regularizer, self.embedding_reg_weight, embeddings)
+        total = regularized(
+            total, self.embedding_regularizer, self.embedding_reg_weight, embeddings
+        )
+        return call.as_given(total)
 
     if Module is object:
         __call__ = forward
@@ -149,13 +155,21 @@ class WithWeights(Module):
         x = checks.embeddings(embeddings, "embeddings", checks.compute_dtype(embeddings))
         checks.size(x, self.loss.embedding_size, "embeddings", "embedding_size")
         prototypes = ops.cast(self.prototypes, x.dtype)
+        return self.logits(x, self._cosine(x, prototypes))
+
+    def _cosine(self, x: Tensor, prototypes: Tensor) -> Tensor:
+        """Of each example and each prototype: [n, classes], or [n, classes, centers]."""
         by_column = ops.transpose(ops.reshape(prototypes, (-1, x.shape[1])))
         cosine = _unit(x, 1) @ _unit(by_column, 0)
-        return self.logits(x, ops.reshape(cosine, (x.shape[0], *prototypes.shape[:-1])))
+        return ops.reshape(cosine, (x.shape[0], *prototypes.shape[:-1]))
 
     def logits(self, x: Tensor, cosine: Tensor) -> Tensor:
         """The logits of examples [n, d] by their cosines [n, classes] or [n, classes, centers]."""
         return cosine
+
+    def statistics(self, call: Call) -> dict[str, float]:
+        """What the loss itself keeps of a call with `collect_stats`, as attributes."""
+        return {}
 
     def of_miner(self, weights: np.ndarray) -> np.ndarray:
         """What ours weighs an example by, where the peer weighs it by these."""
@@ -167,6 +181,7 @@ class WithWeights(Module):
             return self.loss(call.labels, call.x, weights)
         loss = self.loss.call(call.labels, call.x)
         loss = loss if weights is None else loss * weights
+        reducers.of_part(self.reducer, "loss").record(loss)
         if isinstance(self.reducer, reducers.DoNothingReducer):
             where = ops.arange(call.x.shape[0], dtype="int32")
             return {"loss": {"losses": loss, "indices": where, "reduction_type": "element"}}

@@ -7,8 +7,8 @@ import numpy as np
 from keras import ops
 
 from kinfold import losses
-from kinfold.compat.pytorch_metric_learning import distances, tuples
-from kinfold.compat.pytorch_metric_learning.calls import Module
+from kinfold.compat.pytorch_metric_learning import distances, statistics, tuples
+from kinfold.compat.pytorch_metric_learning.calls import Call, Module
 from kinfold.compat.pytorch_metric_learning.weights import WithWeights
 from kinfold.core import checks
 from kinfold.core.checks import Tensor
@@ -22,6 +22,13 @@ class _Scaled(WithWeights):
     def logits(self, x: Tensor, cosine: Tensor) -> Tensor:
         cosine = ops.max(cosine, axis=2) if len(cosine.shape) == 3 else cosine
         return cosine * self.loss.scale
+
+    def statistics(self, call: Call) -> dict[str, float]:
+        """The mean angle of the examples to the prototypes of their classes, in degrees."""
+        cosine = statistics.known(self._cosine(call.x, ops.cast(self.prototypes, call.x.dtype)))
+        cosine = cosine.max(axis=2) if cosine.ndim == 3 else cosine
+        own = cosine[np.arange(len(cosine)), call.known_labels()[0]]
+        return {"avg_angle": statistics.degrees(own)}
 
 
 class ArcFaceLoss(_Scaled):
