@@ -45,17 +45,19 @@ class Peer:
         arguments: those that are not left at their defaults.
         per_class: whether it learns prototypes, and so takes (classes, dimensions).
         miner: one of `pytorch_metric_learning.miners` that chooses its pairs, if any.
+        sizes: what it calls the classes and the dimensions.
     """
 
     name: str
     arguments: dict[str, Any] = field(default_factory=dict)
     per_class: bool = False
     miner: str | None = None
+    sizes: tuple[str, str] = ("num_classes", "embedding_size")
 
     def build(self, classes: int, dimensions: int) -> tuple[Compute, list[Any]]:
         """Build the loss as a function of labels and embeddings, and its torch parameters."""
         make = getattr(importlib.import_module("pytorch_metric_learning.losses"), self.name)
-        sizes = {"num_classes": classes, "embedding_size": dimensions} if self.per_class else {}
+        sizes = dict(zip(self.sizes, (classes, dimensions), strict=True)) if self.per_class else {}
         loss = make(**sizes, **self.arguments)
         if self.miner is None:
             return lambda y, x: loss(x, y), list(loss.parameters())
@@ -108,6 +110,7 @@ LOSSES: dict[str, tuple[Ours, Peer]] = {
     "RankedListLoss": (Ours("RankedListLoss"), Peer("RankedListLoss", {"margin": 0.4, "Tn": 10})),
     "HistogramLoss": _same("HistogramLoss"),
     "ThresholdConsistentMarginLoss": _same("ThresholdConsistentMarginLoss"),
+    "IntraPairVarianceLoss": _same("IntraPairVarianceLoss"),
     "AngularLoss": (Ours("AngularLoss", {"alpha": 40.0}), Peer("AngularLoss")),
     "ArcFaceLoss": _same("ArcFaceLoss", per_class=True),
     "CosFaceLoss": _same("CosFaceLoss", per_class=True),
@@ -118,6 +121,10 @@ LOSSES: dict[str, tuple[Ours, Peer]] = {
     "NormalizedSoftmaxLoss": _same("NormalizedSoftmaxLoss", per_class=True),
     "SphereFaceLoss": _same("SphereFaceLoss", per_class=True),
     "LargeMarginSoftmaxLoss": _same("LargeMarginSoftmaxLoss", per_class=True),
+    "P2SGradLoss": (
+        Ours("P2SGradLoss", per_class=True),
+        Peer("P2SGradLoss", per_class=True, sizes=("num_classes", "descriptors_dim")),
+    ),
     "ProxyAnchorLoss": _same("ProxyAnchorLoss", per_class=True),
     "ProxyNCALoss": _same("ProxyNCALoss", per_class=True),
     "SoftTripleLoss": _same("SoftTripleLoss", per_class=True),
