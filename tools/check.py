@@ -46,6 +46,12 @@ def run(what: str, *command: str, **environment: str) -> tuple[bool, float]:
     return done.returncode == 0, time.monotonic() - start
 
 
+def look(what: str, command: tuple[str, ...]) -> tuple[str, dict[str, int], float]:
+    """Run a check of the code; return its row of the summary."""
+    good, seconds = run(what, *command)
+    return what, {"passed": int(good), "failed": int(not good), "skipped": 0}, seconds
+
+
 def test(backend: str, part: int, files: list[str]) -> tuple[str, dict[str, int], float]:
     """Run a part of these test files on a backend; return its row of the summary.
 
@@ -111,15 +117,16 @@ def main() -> int:
         ("format", ("ruff", "format", "--check", ".")),
         ("types", ("mypy",)),
     )
-    for what, command in () if WHAT in ("peers", "runs") else code:
-        good, seconds = run(what, *command)
-        rows.append((what, {"passed": int(good), "failed": int(not good), "skipped": 0}, seconds))
+    code = () if WHAT in ("peers", "runs") else code
+    rows += [look(*given) for given in code[:2]]
     print("\n== tests, two parts at a time; each is shown when it is done", flush=True)
     files = chosen_files()
     parts = range(min(PARTS, len(files)))
     jobs = [(backend, part, files) for backend in BACKENDS for part in parts]
     with ThreadPoolExecutor(max_workers=2) as pool:
-        rows += pool.map(lambda job: test(*job), jobs)
+        tested = pool.map(lambda job: test(*job), jobs)
+        rows += pool.map(lambda given: look(*given), code[2:])  # takes longer, so beside the tests
+        rows += tested
 
     print("\n== summary")
     for what, found, seconds in rows:

@@ -78,10 +78,14 @@ F64 = {"dtype": "float64"}
 weight = np.linspace(0.0, 2.0, N)
 
 
+SHAPES = [(2, 2, 0.1), (2, 1, None), (1, 2, None), (3, 0, None), (1, 0, 0.0), (1, 0, -0.3)]
+
+
 @pytest.mark.parametrize("name", LOSSES)
 @pytest.mark.parametrize(
     ("positives", "hard", "margin"),
-    [(1, 2, None), (3, 0, None), (2, 1, None), (1, 0, 0.0), (1, 0, -0.3), (2, 2, 0.1)],
+    # JAX and TensorFlow compile each anew: with a guard, and without.
+    SHAPES if keras.backend.backend() == "torch" else SHAPES[:2],
 )
 @pytest.mark.parametrize("block_size", [None, 3])
 def test_values_and_gradients(
