@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from kinfold import distances
-from kinfold.metrics import nearest, neighbours, retrieval_metrics
+from kinfold.metrics import nearest, neighbours, product, retrieval_metrics
 from kinfold.metrics.copies import Copies
 from kinfold.metrics.shortlists import Shortlists, TooManyTiesError
 
@@ -91,14 +91,35 @@ def test_rows_that_tie_too_often_are_ranked_whole(monkeypatch):
 
 
 def test_memory_of_a_large_set_is_bounded(monkeypatch):
-    tiles = []
-    of = nearest.product.of
-    monkeypatch.setattr(nearest.product, "of", lambda x, r: tiles.append(of(x, r)) or tiles[-1])
+    sizes = []
+
+    class Watched(product.InTurn):
+        def of(self, x, r):
+            tile = super().of(x, r)
+            sizes.append(tile.size)
+            return tile
+
+    monkeypatch.setattr(nearest.product, "InTurn", Watched)
     monkeypatch.setattr(nearest, "SMALL", 1)
     monkeypatch.setattr(nearest, "_ROWS", 100)
     neighbours(np.random.default_rng(0).normal(size=(1000, 4)), 3)
-    assert len(tiles) == 55  # the upper half of 10 x 10
-    assert max(tile.size for tile in tiles) == 100 * 100
+    assert len(sizes) == 55  # the upper half of 10 x 10
+    assert max(sizes) == 100 * 100
+
+
+@pytest.mark.once
+def test_a_product_stays_until_the_one_after_the_next():
+    x, r = (
+        np.random.default_rng(i).normal(size=(n, 4)).astype("float32") for i, n in enumerate((5, 7))
+    )
+    products = product.InTurn()
+    first = products.of(x, r)
+    kept = first.copy()
+    second = products.of(r, x[:3])
+    np.testing.assert_array_equal(first, kept)
+    np.testing.assert_allclose(second, r @ x[:3].T, rtol=1e-6)
+    products.of(x, r)
+    np.testing.assert_array_equal(second.shape, (7, 3))
 
 
 @pytest.mark.once

@@ -98,10 +98,11 @@ def _own_tiles(lists: Shortlists, x: np.ndarray, halves: np.ndarray | None) -> N
         if i != j:
             lists.offer_transposed(tile, starts[j], starts[i])
 
+    products = product.InTurn()
     with _Beside() as beside:
         for apart in range(len(starts)):  # by diagonals: the thresholds of all rows rise alike
             for i in range(len(starts) - apart):
-                beside(serve, product.of(ours[i], theirs[i + apart]), i, i + apart)
+                beside(serve, products.of(ours[i], theirs[i + apart]), i, i + apart)
 
 
 def _tiles(lists: Shortlists, x: np.ndarray, r: np.ndarray, halves: np.ndarray | None) -> None:
@@ -109,18 +110,20 @@ def _tiles(lists: Shortlists, x: np.ndarray, r: np.ndarray, halves: np.ndarray |
 
     def serve(tile: np.ndarray, row: int, item: int) -> None:
         if halves is not None:
-            tile -= halves[item : item + _COLUMNS]
-        lists.offer(tile, row, item)
+            tile -= halves[item : item + _COLUMNS, None]
+        lists.offer_transposed(tile, row, item)
 
+    products = product.InTurn()
     with _Beside() as beside:
         for item in range(0, len(r), _COLUMNS):
             theirs = product.given(r[item : item + _COLUMNS])
             for i, rows in enumerate(ours):
-                beside(serve, product.of(rows, theirs), i * _ROWS, item)
+                # The longer side first: the other way a product takes a third longer.
+                beside(serve, products.of(theirs, rows), i * _ROWS, item)
 
 
 class _Beside:
-    """Calls functions in their order in a thread of their own, two behind at most.
+    """Calls functions in their order in a thread of their own, one behind at most.
 
     Products and the choice among them go on at the same time: NumPy lets go of Python's lock.
     """

@@ -20,6 +20,26 @@ def of(x: Any, r: Any) -> np.ndarray:
     return np.array(to_numpy(ops.matmul(x, ops.transpose(r))))
 
 
+class InTurn:
+    """Products that are written into two arrays in turn, whose memory is not asked for anew.
+
+    A product may be used until the one after the next is computed.
+    """
+
+    def __init__(self) -> None:
+        self._memory = [np.empty(0, np.float32), np.empty(0, np.float32)]
+
+    def of(self, x: Any, r: Any) -> np.ndarray:
+        """As the function `of`."""
+        if not isinstance(x, np.ndarray):
+            return of(x, r)
+        self._memory.reverse()
+        if self._memory[0].size < len(x) * len(r):
+            self._memory[0] = np.empty(len(x) * len(r), np.float32)
+        out = self._memory[0][: len(x) * len(r)].reshape(len(x), len(r))
+        return np.matmul(x, r.T, out=out)
+
+
 def on_device() -> bool:
     """Whether the backend computes elsewhere than on the processor."""
     tensor = ops.convert_to_tensor(np.zeros(1, np.float32))

@@ -42,6 +42,9 @@ class Shortlists:
     def offer_transposed(self, tile: np.ndarray, row: int, item: int) -> None:
         """As `offer` of the transposed tile: scores [m, t] of the items and the rows."""
         threshold = self.threshold[row : row + tile.shape[1]]
+        if threshold.min(initial=0) == -np.inf:
+            bound = _bound(tile.T, self.k, self.keep[row : row + tile.shape[1]])
+            np.maximum(threshold, bound, out=threshold)
         items, rows = np.divmod(_where(tile >= threshold), tile.shape[1])
         order = np.argsort(rows, kind="stable")
         items, rows = items[order], rows[order]
