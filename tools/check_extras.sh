@@ -40,6 +40,19 @@ index = kinfold.Index(engine=sys.argv[1])
 index.add(x)
 assert (index.search(x, 1).ids[:, 0] == np.arange(50)).all()
 END
+cat >images.py <<'END'
+from pathlib import Path
+
+import kinfold
+from PIL import Image
+
+test = kinfold.datasets.glyphs()[1]
+for i in range(100):
+    folder = Path("images", f"class {test.y[i]}")
+    folder.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(test.x[i, :, :, 0]).save(folder / f"{i}.png")
+Image.fromarray(test.x[0, :, :, 0]).save("new.png")
+END
 cat >bundle.py <<'END'
 from kinfold_bundle import Bundle
 
@@ -62,11 +75,9 @@ END
 try jax,parquet 'python parquet.py'
 try jax,faiss 'python index.py faiss'
 try jax,milvus 'python index.py milvus'
-try torch,train,onnx 'KERAS_BACKEND=torch kinfold index run glyphs
-    kinfold export run --out bundle
-    python -c "import kinfold
-from PIL import Image
-Image.fromarray(kinfold.datasets.glyphs()[1].x[0, :, :, 0]).save(\"new.png\")"'
+try torch,train,onnx 'export KERAS_BACKEND=torch; python images.py
+    kinfold index run images
+    kinfold export run --out bundle'
 try onnx 'kinfold search bundle new.png; python bundle.py'
 try onnx,serve 'python serve.py'
 [ "${WHEEL_EXTRAS:-}" = all ] || exit 0
@@ -74,4 +85,4 @@ try openvino,torch,train 'kinfold export run --format openvino --out openvino'
 try gpu 'python -c "import triton"'
 try ray 'python -c "import ray.train"'
 try docs 'mkdocs --version'
-try tensorflow,train 'KERAS_BACKEND=tensorflow kinfold evaluate run glyphs'
+try tensorflow,train 'KERAS_BACKEND=tensorflow kinfold evaluate run images'
