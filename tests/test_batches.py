@@ -355,7 +355,7 @@ def test_ids_beyond_32_bits():
 
 
 def test_torch_batch_sampler():
-    import torch
+    torch = pytest.importorskip("torch")
 
     indices = ClassBalancedIndices(LABELS, 4, 2, seed=0)
     dataset = torch.utils.data.TensorDataset(torch.tensor(EXAMPLES), torch.tensor(LABELS))
@@ -368,7 +368,7 @@ def test_torch_batch_sampler():
 
 
 def test_tf_data():
-    import tensorflow as tf
+    tf = pytest.importorskip("tensorflow")
 
     indices = ClassBalancedIndices(LABELS, 4, 2, seed=0)
     dataset = tf.data.Dataset.from_generator(

@@ -169,8 +169,8 @@ class Halves(keras.utils.PyDataset):
 def sources(x: np.ndarray, y: np.ndarray) -> dict[str, dict[str, Any]]:
     """The same two batches from everything that `fit` takes."""
     import grain
-    import tensorflow as tf
-    import torch
+
+    tf, torch = pytest.importorskip("tensorflow"), pytest.importorskip("torch")
 
     halves = Halves(x, y)
     tensors = torch.utils.data.TensorDataset(torch.tensor(x), torch.tensor(y))

@@ -157,7 +157,7 @@ def test_readers_pickle_and_are_read_in_threads_and_processes(tmp_path: Path) ->
             np.testing.assert_array_equal(found, expected[rows])
     if sys.platform == "linux":
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # a fork beside threads
+            warnings.simplefilter("ignore")  # of a fork beside threads
             with multiprocessing.get_context("fork").Pool(1) as forked:
                 np.testing.assert_array_equal(
                     forked.apply(x.__getitem__, ([8, 1],)), expected[[8, 1]]

@@ -162,7 +162,7 @@ def in_fork(x: Stored, rows: list[int]) -> np.ndarray:
     if sys.platform != "linux":
         pytest.skip("no fork here")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # a fork beside threads
+        warnings.simplefilter("ignore")  # of a fork beside threads
         with multiprocessing.get_context("fork").Pool(1) as forked:
             return forked.apply_async(x.__getitem__, (rows,)).get(60)
 

@@ -221,7 +221,7 @@ def test_readers_pickle_and_are_read_in_threads_and_processes(tmp_path: Path) ->
             np.testing.assert_array_equal(found, PIXELS[rows])
     if sys.platform == "linux":
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # a fork beside threads
+            warnings.simplefilter("ignore")  # of a fork beside threads
             with multiprocessing.get_context("fork").Pool(2) as forked:
                 wait = [forked.apply_async(x.__getitem__, ([8, k],)) for k in range(8)]
                 for k, found in enumerate(wait):

@@ -97,7 +97,7 @@ def test_fit_warns_once_of_a_net_that_collapses() -> None:
     evaluation_ = RetrievalEvaluation(X, Y, metrics=("recall@1",))
     with pytest.warns(UserWarning, match=r"Epoch \d+: .* one point.*lower the learning") as seen:
         model.fit(Steps(), epochs=4, verbose=0, callbacks=[evaluation_])
-    assert len([w for w in seen if issubclass(w.category, UserWarning)]) == 1
+    assert len([w for w in seen if "one point" in str(w.message)]) == 1
     assert evaluation_.collapsed
 
 

@@ -34,6 +34,8 @@ def made(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_pa
     """Makes an index of the engine, which then searches itself, however few items there are."""
     monkeypatch.setattr(index, "_FEW", 1)
     given = dict(request.param)
+    if given["engine"] == "milvus":
+        pytest.importorskip("milvus_lite")  # which Windows has not
 
     def make(distance: str = "cosine", **more: Any) -> kinfold.Index:
         if given["engine"] == "milvus":
@@ -340,6 +342,7 @@ def test_bad_indexes(given: dict[str, Any], message: str) -> None:
 def test_milvus_is_made_anew_from_the_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    pytest.importorskip("milvus_lite")
     monkeypatch.setattr(index, "_FEW", 1)
     known = kinfold.Index(engine="milvus")
     known.add(vectors(40))

@@ -114,7 +114,7 @@ def test_lowered_for_a_gpu(dtype: str, monkeypatch) -> None:
     x, y = jnp.ones((200, 200), dtype), np.arange(200) // 4
     build = {"float32": losses.CircleLoss, "bfloat16": losses.SupConLoss}
     loss = build.get(dtype, losses.NTXentLoss)(dtype=dtype)
-    step = jax.jit(jax.grad(lambda x: loss(y, x).astype("float32")))
+    step = jax.jit(jax.value_and_grad(lambda x: loss(y, x).astype("float32")))
     with fused_kernels(), gpu_in_mind():
         text = step.trace(x).lower(lowering_platforms=("cuda",)).as_text()
     # A kernel forward, one for the extra statistic where there is one, one backward.

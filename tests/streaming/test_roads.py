@@ -324,7 +324,8 @@ def test_blocks_on_a_gpu_are_large(monkeypatch) -> None:
     backend = backends.module("kinfold.streaming")
     monkeypatch.setattr(backend, "on_gpu", lambda x: True)
     y, x = batch(8)
-    assert BlockSizeRule().anchors(16384) == 64
+    assert BlockSizeRule().anchors(16384) == backend.PAIRS // 16385 + 1
+    assert backend.PAIRS < 2**22
     assert BlockSizeRule().on(ops.convert_to_tensor(x)).anchors(16384) == 1024
     for loss in (losses.CircleLoss(), losses.TripletLoss()):
         with streaming.fused_kernels(False):
