@@ -26,12 +26,12 @@ def _as_on_a_gpu():
         yield
 
 
-SIZES = [(2, None), (507, "mean"), (1, "mean"), (7, "mean"), (252, None)]
+SIZES = [(507, "mean"), (2, None), (1, "mean"), (7, "mean"), (252, None)]
 
 
 @pytest.mark.parametrize(
     ("case", "n", "reduction"),
-    with_forms([(23, "mean")], SIZES if BACKEND == "torch" else SIZES[:2]),
+    with_forms([(23, "mean")], SIZES if BACKEND == "torch" else SIZES[:1]),
 )
 def test_every_road_gives_what_one_block_gives(case: Case, n: int, reduction: str | None) -> None:
     """On batches that no block size divides; what a road does not serve, it refuses."""

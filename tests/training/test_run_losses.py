@@ -48,12 +48,16 @@ def fit(trainer: keras.Model, settings: Settings, begin: int, end: int) -> list[
     return history.history["loss"]
 
 
+# Options of a loss that with its own is 0 for classes as far apart as these.
+OPTIONS: dict[str, dict[str, Any]] = {}
+
+
 # The steps are not compiled: what a compiled step makes of a loss is tested with the losses.
 # On PyTorch Keras tries angular on made-up embeddings of another norm, of which the loss warns.
 @pytest.mark.filterwarnings("ignore:The cosine distance takes embeddings of unit norm")
 @pytest.mark.parametrize("name", LOSSES if BACKEND == "torch" else OF_EACH_KIND)
 def test_every_loss_trains(name: str) -> None:
-    settings = settings_for(loss=name)
+    settings = settings_for(loss=name, loss_options=OPTIONS.get(name))
     trainer = settings.make_trainer(encoder(), CLASSES)
     trainer.run_eagerly = True
     before = as_numpy(trainer.variables)
@@ -66,7 +70,7 @@ def test_every_loss_trains(name: str) -> None:
                         "sig-lip": 2}.get(name, 0)  # fmt: skip
     assert len(trained) == 2 + len(own)  # kernel and bias
     for old, new in zip(before, as_numpy(trainer.variables), strict=True):
-        assert not np.array_equal(old, new)
+        assert not np.array_equal(old, new), f"{name} moves nothing: give it OPTIONS here"
 
 
 @pytest.mark.parametrize(
