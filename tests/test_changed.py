@@ -15,6 +15,11 @@ def test_a_loss_brings_its_room_and_the_tests_that_name_it() -> None:
     ):
         assert file in chosen
     assert "tests/serving/test_load.py" not in chosen
+    few = concerned(["src/kinfold/losses/circle.py"], ("compat", "benchmarks"))
+    assert few == [file for file in chosen if not file.startswith(("tests/compat", "tests/bench"))]
+    assert len(few) < len(chosen)
+    call = "src/kinfold/compat/pytorch_metric_learning/call.py"
+    assert "tests/compat/test_pml.py" in concerned([call], ("compat",))
     assert targets_of(["src/kinfold/losses/circle.py"]) == ["test-r"]
 
 

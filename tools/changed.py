@@ -38,8 +38,14 @@ def _git(*arguments: str) -> list[str]:
     return done.stdout.splitlines()
 
 
-def concerned(changed: Iterable[str]) -> list[str]:
-    """The files for pytest: tests of the same room, tests that name what changed, its doctests."""
+def concerned(changed: Iterable[str], apart: Iterable[str] = ()) -> list[str]:
+    """The files for pytest: tests of the same room, tests that name what changed, its doctests.
+
+    Args:
+        changed: the files that differ.
+        apart: folders whose tests concern a change of their own room alone, as they take long.
+    """
+    of_room_alone = tuple(f"tests/{folder}" for folder in apart)
     changed = list(changed)
     tests = {str(path.relative_to(ROOT)) for path in (ROOT / "tests").rglob("test_*.py")}
     if any(name in ALL for name in changed):
@@ -52,7 +58,11 @@ def concerned(changed: Iterable[str]) -> list[str]:
         if (
             test in changed
             or any(_is_of(test, room) for room in map(_room, changed))
-            or (words and re.search(rf"\b({'|'.join(words)})\b", text))
+            or (
+                words
+                and not test.startswith(of_room_alone)
+                and re.search(rf"\b({'|'.join(words)})\b", text)
+            )
         ):
             chosen.add(test)
     return sorted(chosen)

@@ -80,7 +80,7 @@ def test(backend: str, part: int, files: list[str]) -> tuple[str, dict[str, int]
 def chosen_files() -> list[str]:
     """The test files asked for, and the folder of the doctests."""
     if WHAT == "changed":
-        return changed.concerned(changed.changed_files())
+        return changed.concerned(changed.changed_files(), (*RUNS, *PEERS))
     tests = ROOT / "tests"
     files = sorted(path.relative_to(tests) for path in tests.rglob("test_*.py"))
     rooms = {"runs": RUNS, "peers": PEERS}
@@ -121,6 +121,9 @@ def main() -> int:
     rows += [look(*given) for given in code[:2]]
     print("\n== tests, two parts at a time; each is shown when it is done", flush=True)
     files = chosen_files()
+    if WHAT == "changed":
+        targets = changed.targets_of(changed.changed_files())
+        print("of", *files, "\nthen make", *(targets or ["nothing more"]), flush=True)
     parts = range(min(PARTS, len(files)))
     jobs = [(backend, part, files) for backend in BACKENDS for part in parts]
     with ThreadPoolExecutor(max_workers=2) as pool:

@@ -69,7 +69,8 @@ def _same(name: str, per_class: bool = False) -> tuple[Ours, Peer]:
     return Ours(name, per_class=per_class), Peer(name, per_class=per_class)
 
 
-LOSSES: dict[str, tuple[Ours, Peer]] = {
+# None for a loss that the peer has not.
+LOSSES: dict[str, tuple[Ours, Peer | None]] = {
     "CircleLoss": _same("CircleLoss"),
     "CircleLoss(margin=0.25)": (  # the default of `kinfold train`
         Ours("CircleLoss", {"margin": 0.25}),
@@ -137,5 +138,6 @@ def jobs(names: Sequence[str], seeds: int) -> list[tuple[str, str, int]]:
         (name, implementation, seed)
         for seed in range(seeds)
         for name in names
-        for implementation in IMPLEMENTATIONS
+        for implementation, recipe in zip(IMPLEMENTATIONS, LOSSES[name], strict=True)
+        if recipe is not None
     ]

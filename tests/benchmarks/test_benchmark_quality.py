@@ -114,7 +114,7 @@ def test_recipes() -> None:
 )
 def test_peers() -> None:
     for _, peer in recipes.LOSSES.values():
-        assert len(peer.build(5, 8)[1]) == peer.per_class
+        assert peer is None or len(peer.build(5, 8)[1]) == peer.per_class
 
 
 def test_picture(tmp_path, record: dict) -> None:

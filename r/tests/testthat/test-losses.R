@@ -19,6 +19,11 @@ test_that("the table has every loss, with its defaults in Python", {
   }
 })
 
+test_that("every loss is exported", {
+  skip_if_not("kinfold" %in% loadedNamespaces())
+  expect_true(all(paste0("loss_", names(LOSSES)) %in% getNamespaceExports("kinfold")))
+})
+
 test_that("every loss is an object without data, and a number with them", {
   x <- numbers(8, 4)
   y <- rep(0:3, each = 2)

@@ -200,8 +200,9 @@ def found(distance: Any) -> BaseDistance:
     kinds: dict[str, Any] = {kind.__name__: kind for kind in ours}
     of_peer = type(distance).__module__.startswith("pytorch_metric_learning.")
     if of_peer and type(distance).__name__ in kinds:
-        same = ("normalize_embeddings", "p", "power", "collect_stats")
-        return kinds[type(distance).__name__](**{name: getattr(distance, name) for name in same})
+        same = {name: getattr(distance, name) for name in ("normalize_embeddings", "p", "power")}
+        collects = getattr(distance, "collect_stats", False)  # what not all versions have
+        return kinds[type(distance).__name__](collect_stats=collects, **same)
     if hasattr(distance, "compute_mat") and hasattr(distance, "is_inverted"):
         return _Given(distance)
     raise TypeError(

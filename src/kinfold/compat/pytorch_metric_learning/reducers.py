@@ -262,7 +262,8 @@ def found(reducer: Any) -> BaseReducer:
             "`reducer` must be one of kinfold.compat.pytorch_metric_learning.reducers. "
             f"Received: reducer={reducer!r}."
         )
-    given = {one: getattr(reducer, one) for one in (*_ARGUMENTS.get(name, ()), "collect_stats")}
+    given = {one: getattr(reducer, one) for one in _ARGUMENTS.get(name, ())}
+    given["collect_stats"] = getattr(reducer, "collect_stats", False)  # not all versions have it
     if getattr(given.get("aggregation_func"), "__module__", "").startswith(
         "pytorch_metric_learning."
     ):
