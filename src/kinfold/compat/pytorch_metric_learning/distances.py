@@ -87,8 +87,7 @@ class BaseDistance(distances.Distance):
             return
         for name, rows in (("query", query), ("ref", ref)):
             for when, these in (("initial", rows), ("final", self.maybe_normalize(rows))):
-                found = tuples.known(ops.stop_gradient(these), "embeddings").astype("float64")
-                norm = float(np.linalg.norm(found, ord=self.p, axis=1).mean())
+                norm = float(np.linalg.norm(tuples.numbers(these), ord=self.p, axis=1).mean())
                 setattr(self, f"{when}_avg_{name}_norm", norm)
 
     def _raised(self, mat: Tensor) -> Tensor:

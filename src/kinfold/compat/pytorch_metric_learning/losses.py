@@ -192,7 +192,7 @@ class TupletMarginLoss(Loss):
         positive, negative = (mask > 0 for mask in masks(call))
         if not positive.any() or not negative.any():
             return {"avg_pos_angle": 0.0, "avg_neg_angle": 0.0}
-        cosine = statistics.known(self.distance.pairwise(call.x, call.r))
+        cosine = tuples.numbers(self.distance.pairwise(call.x, call.r))
         return {
             "avg_pos_angle": statistics.degrees(cosine[positive]),
             "avg_neg_angle": statistics.degrees(cosine[negative]),

@@ -9,14 +9,8 @@ from typing import Any
 
 import keras
 import numpy as np
-from keras import ops
 
 from kinfold.compat.pytorch_metric_learning import reducers, tuples
-
-
-def known(rows: Any) -> np.ndarray:
-    """Float64 numbers of a tensor."""
-    return tuples.known(ops.stop_gradient(rows), "embeddings").astype("float64")
 
 
 def of_each_part(reducer: reducers.BaseReducer, names: Any) -> reducers.BaseReducer:
@@ -54,7 +48,7 @@ def of_triplet_angles(x: Any, r: Any, positive: np.ndarray, negative: np.ndarray
         r: rows [m, d], whose positives are taken with unit norm.
         positive, negative: boolean [n, m].
     """
-    x, r = known(x), known(r)
+    x, r = tuples.numbers(x), tuples.numbers(r)
     unit = r / np.maximum(np.linalg.norm(r, axis=1, keepdims=True), keras.config.epsilon())
     found = [np.empty(0)]
     for a, p in zip(*np.nonzero(positive), strict=True):

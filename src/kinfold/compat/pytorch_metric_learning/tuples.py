@@ -57,6 +57,11 @@ def checked(indices_tuple: Any, anchors: int, references: int) -> Pairs | Triple
     return Triplets(*parts) if len(parts) == 3 else Pairs(*parts)
 
 
+def numbers(values: Any) -> np.ndarray:
+    """Float64 numbers of a tensor, without its gradient; they must be known now."""
+    return known(ops.stop_gradient(values), "embeddings").astype("float64")
+
+
 def known(values: Any, name: str) -> np.ndarray:
     """Return values that must be known now, as NumPy's."""
     if not ops.is_tensor(values):

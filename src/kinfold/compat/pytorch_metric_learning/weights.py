@@ -128,15 +128,15 @@ class WithWeights(Module):
             found = self.of_miner(found)
             dtype = keras.backend.standardize_dtype(call.x.dtype)
             weights = ops.convert_to_tensor(found, dtype=dtype)
-        self.distance.record(call.x, ops.reshape(self.prototypes, (-1, call.x.shape[1])))
         if self.collect_stats:
             self.__dict__.update(self.statistics(call))
         prototypes = self.compared()
+        rows = ops.reshape(prototypes, (-1, call.x.shape[1]))
+        self.distance.record(call.x, rows)
         with keras.StatelessScope(state_mapping=[(self._of_loss, prototypes)]):
             total = self.total(call, weights)
         if isinstance(self.reducer, reducers.DoNothingReducer):
             return total
-        rows = ops.reshape(prototypes, (-1, call.x.shape[1]))
         total = regularized(total, self.weight_regularizer, self.weight_reg_weight, rows)
         total = regularized(
             total, self.embedding_regularizer, self.embedding_reg_weight, embeddings

@@ -25,7 +25,7 @@ class _Scaled(WithWeights):
 
     def statistics(self, call: Call) -> dict[str, float]:
         """The mean angle of the examples to the prototypes of their classes, in degrees."""
-        cosine = statistics.known(self._cosine(call.x, ops.cast(self.prototypes, call.x.dtype)))
+        cosine = tuples.numbers(self._cosine(call.x, ops.cast(self.prototypes, call.x.dtype)))
         cosine = cosine.max(axis=2) if cosine.ndim == 3 else cosine
         own = cosine[np.arange(len(cosine)), call.known_labels()[0]]
         return {"avg_angle": statistics.degrees(own)}
