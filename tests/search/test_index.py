@@ -1,7 +1,9 @@
 """The index: what it finds on every engine, against a plain sort; what it keeps and refuses."""
 
+import contextlib
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -176,7 +178,10 @@ def test_what_was_saved_is_found_again(made: Any, tmp_path: Path) -> None:
     known.save(tmp_path / "index")
     assert kinfold.Index.load(tmp_path / "index").search(x[:1] + 9, 1).ids[0, 0] == "later"
     names = sorted(path.name.split("-")[0] for path in (tmp_path / "index").iterdir())
-    assert [name for name in names if "milvus" not in name] == ["index.json", "items", "vectors"]
+    of_engine = ("faiss", "milvus.db", ".milvus.db")
+    assert [name for name in names if not name.startswith(of_engine)] == [
+        "index.json", "items", "vectors"
+    ]  # fmt: skip
 
 
 def test_numbers_go_on_after_loading(tmp_path: Path) -> None:
@@ -339,27 +344,117 @@ def test_bad_indexes(given: dict[str, Any], message: str) -> None:
         kinfold.Index(**given)
 
 
-def test_milvus_is_made_anew_from_the_files(
+@pytest.fixture(params=["faiss", "milvus"])
+def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """An engine that keeps what it has built, and that searches however few items there are."""
+    if request.param == "milvus":
+        pytest.importorskip("milvus_lite")
+    monkeypatch.setattr(index, "_FEW", 1)
+    return str(request.param)
+
+
+@contextlib.contextmanager
+def counted_adds(engine: str) -> Iterator[mock.Mock]:
+    """Counts how often vectors are given to the engine: never, where it has them already."""
+    kind = {"faiss": choice.Faiss, "milvus": choice.Milvus}[engine]
+    with mock.patch.object(kind, "add", autospec=True, side_effect=kind.add) as adds:
+        yield adds
+
+
+def found_again(folder: Path, adds: int, expected: np.ndarray) -> kinfold.Index:
+    """A later process's index, whose engine was given vectors so many times to find its items."""
+    again = kinfold.Index.load(folder)
+    with counted_adds(again.engine) as counted:
+        assert (again.search(expected, 1).ids[:, 0] == again.ids).all()
+    assert counted.call_count == adds
+    return again
+
+
+def closed(known: kinfold.Index) -> None:
+    known._forget_engine()  # as at the end of a process
+
+
+def test_an_engine_is_built_once(tmp_path: Path, engine: str) -> None:
+    x = vectors(40)
+    known = kinfold.Index(engine=engine)
+    known.add(x[:30])
+    known.save(tmp_path)
+    known.build()
+    closed(known)
+    again = found_again(tmp_path, 0, x[:30])
+
+    again.add(x[30:])
+    assert (again.search(x, 1).ids[:, 0] == np.arange(40)).all()
+    closed(again)  # unsaved: what was kept is of the thirty, or gone
+    again = found_again(tmp_path, {"faiss": 0, "milvus": 1}[engine], x[:30])
+
+    again.add(x[30:])
+    again.save(tmp_path)
+    closed(again)
+    again = found_again(tmp_path, 0, x)
+
+    again.remove(list(range(10)))
+    again.save(tmp_path)
+    assert (again.search(x[10:], 1).ids[:, 0] == np.arange(10, 40)).all()
+    closed(again)
+    closed(found_again(tmp_path, 1, x[10:]))
+    closed(found_again(tmp_path, 0, x[10:]))
+
+
+def test_an_engine_that_another_index_left_is_not_taken(tmp_path: Path, engine: str) -> None:
+    for seed in (0, 1):
+        x = vectors(40, seed)
+        known = kinfold.Index(engine=engine)
+        known.add(x)
+        known.save(tmp_path)
+        with counted_adds(engine) as counted:
+            assert (known.search(x, 1).ids[:, 0] == np.arange(40)).all()
+        assert counted.call_count == 1
+        closed(known)
+        closed(found_again(tmp_path, 0, x))
+
+
+def test_a_graph_that_is_damaged_or_cannot_be_kept_is_built_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(index, "_FEW", 1)
+    x = vectors(40)
+    known = kinfold.Index(engine="faiss")
+    known.add(x)
+    known.save(tmp_path)
+    with mock.patch.object(files.os, "replace", side_effect=OSError("no room")):
+        known.search(x, 1)
+    assert not list(tmp_path.glob("*faiss*"))
+    found_again(tmp_path, 1, x)
+    (graph,) = tmp_path.glob("faiss-*.index")
+    graph.write_bytes(graph.read_bytes()[:100])
+    found_again(tmp_path, 1, x)
+    graph.rename(tmp_path / graph.name.replace("faiss-", "faiss-0"))  # of another version
+    found_again(tmp_path, 1, x)
+    known.save(tmp_path)
+    assert len(list(tmp_path.glob("faiss-*.index"))) == 1
+
+
+def test_a_collection_that_is_not_ours_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    milvus_lite = pytest.importorskip("pymilvus")
     pytest.importorskip("milvus_lite")
     monkeypatch.setattr(index, "_FEW", 1)
-    known = kinfold.Index(engine="milvus")
-    known.add(vectors(40))
-    known.save(tmp_path / "i")
-    known.search(vectors(1), 1)
-    known.remove(list(range(20, 40)))  # the file of Milvus is of before, or of after
-    known.save(tmp_path / "i")
-    again = kinfold.Index.load(tmp_path / "i")
-    assert again.search(vectors(40)[30:], 3).ids.max() < 20
-    client = again._engine.client  # type: ignore[union-attr]
-    client.create_collection("theirs", dimension=12)
-    other = kinfold.Index(
-        engine="milvus", options={"uri": str(tmp_path / "i" / "milvus.db"), "collection": "theirs"}
-    )
+    uri = str(tmp_path / "milvus.db")
+    client = milvus_lite.MilvusClient(uri=uri)
+    for name in ("theirs", "kinfold_0123456789ab"):
+        client.create_collection(name, dimension=12)
+    client.close()
+    other = kinfold.Index(engine="milvus", options={"uri": uri, "collection": "theirs"})
     other.add(vectors(3))
     with pytest.raises(ValueError, match=r"'theirs' at .+ is not of Kinfold"):
         other.search(vectors(1), 1)
+    known = kinfold.Index(engine="milvus", options={"uri": uri})
+    known.add(vectors(3))
+    known.search(vectors(3), 1)
+    there = known._engine.client.list_collections()  # type: ignore[union-attr]
+    assert {"theirs", "kinfold_0123456789ab"} < set(there)
 
 
 def test_an_unknown_factory_of_faiss() -> None:

@@ -242,6 +242,9 @@ def test_an_index_grows_and_keeps_files_of_one_name_apart(
     assert found.ids.tolist() == ["class 0/x.png", str((second / "x.png").resolve())]
     again = trained.index(copy, str(second.parent), add=True)  # the same file takes its own place
     assert len(again) == 2
+    trained.index(copy, str(photos), told, engine="faiss")
+    assert told.lines[-2].startswith("Building what faiss searches in")
+    assert len(list((copy / "index").glob("faiss-*.index"))) == 1  # for the searches to come
 
 
 def test_an_index_of_another_model_is_refused(run: Path, photos: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Which engine serves an index."""
+"""Which engine serves an index, and its making."""
 
 from __future__ import annotations
 
@@ -6,11 +6,14 @@ import importlib.util
 import os
 import tempfile
 import warnings
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
 
 from _kinfold_text import did_you_mean
 from kinfold import distances
-from kinfold.search.engines import Engine
+from kinfold.search.engines import Engine, Kept
 from kinfold.search.engines.compressed import CODECS, Compressed
 from kinfold.search.engines.exact import Exact
 from kinfold.search.engines.faiss import Faiss
@@ -59,8 +62,25 @@ def check(
         )
 
 
-def make(index: Any, count: int) -> Engine:
-    """The engine of an index that holds so many vectors, and that still lacks them."""
+def made(index: Any) -> Engine:
+    """The engine of an index, with its vectors: what an earlier process has kept, or built anew."""
+    engine = _empty(index, len(index))
+    kept = bool(index._saved) and isinstance(engine, Kept)
+    if kept and cast(Kept, engine).restore(Path(index.path), index._saved, len(index)):
+        return engine
+    for start, rows in index._vectors.blocks():
+        engine.add(rows, index._numbers[start : start + len(rows)])
+    return engine
+
+
+def keep(index: Any) -> None:
+    """Leave what the engine has built to later processes, which number the rows from 0."""
+    in_order = np.array_equal(index._numbers, np.arange(len(index)))
+    if index._saved and in_order and isinstance(index._engine, Kept):
+        index._engine.keep(Path(index.path), index._saved)
+
+
+def _empty(index: Any, count: int) -> Engine:
     kind, name, options = index.distance, index.engine, index.options
     if index.compress is not None:
         return Compressed(kind, index.compress)
@@ -85,12 +105,12 @@ def _automatic(kind: distances.Distance, count: int) -> str:
         warnings.warn(
             f"This index holds {count:,} vectors, which are all compared. For faster searches: pip "
             "install kinfold[faiss].",
-            stacklevel=5,
+            stacklevel=7,  # whoever searches
         )
         return "exact"
     warnings.warn(
         f"This index holds {count:,} vectors, so FAISS searches it and may miss a few of the "
         "nearest. engine='exact' compares all.",
-        stacklevel=5,
+        stacklevel=7,  # whoever searches
     )
     return "faiss"

@@ -74,6 +74,7 @@ class Index:
         self._next_number = 0
         self._engine: Engine | None = None
         self._built = 0  # how many items the engine was made of
+        self._saved = ""  # the name of the files in `path` that hold just these items
 
     def __len__(self) -> int:
         return len(self._items)
@@ -153,6 +154,7 @@ class Index:
         numbers = np.arange(self._next_number, self._next_number + len(rows))
         if self._engine is not None and len(self) + len(rows) > 2 * self._built:
             self._forget_engine()  # what it has learned is of too few
+        self._saved = ""
         if self._engine is not None:
             self._engine.add(rows, numbers)
         self._next_number += len(rows)
@@ -173,6 +175,7 @@ class Index:
         gone = self._items.rows([several] if isinstance(several, int | str) else several)
         if not gone:
             return
+        self._saved = ""
         kept = np.ones(len(self), bool)
         kept[gone] = False
         if self._engine is not None:
@@ -234,11 +237,20 @@ class Index:
             taken(self._items.metadata, found, there),
         )
 
+    def build(self) -> None:
+        """Build what the engine needs now, in place of at the first search.
+
+        Raises:
+            ValueError: the engine cannot be made with these options.
+        """
+        if len(self):
+            self._ready()
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the index to a folder; a crash leaves the old index or the new one.
 
         It holds `index.json`, the vectors (`vectors-*.npy`) and the items (`items-*.parquet`).
-        Engines build what they need from these.
+        Engines build what they need from these, and keep it for the next process.
 
         Raises:
             ImportError: pyarrow is not installed.
@@ -246,6 +258,7 @@ class Index:
             ValueError: the folder holds something else.
         """
         store.save(self, path)
+        choice.keep(self)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Index:
@@ -285,7 +298,6 @@ class Index:
 
     def _ready(self) -> Engine:
         if self._engine is None:
-            self._engine, self._built = choice.make(self, len(self)), len(self)
-            for start, rows in self._vectors.blocks():
-                self._engine.add(rows, self._numbers[start : start + len(rows)])
+            self._engine, self._built = choice.made(self), len(self)
+            choice.keep(self)
         return self._engine

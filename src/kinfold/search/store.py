@@ -5,9 +5,11 @@ A folder holds
 - `index.json`: the version of this format, distance, dimension, number of items, engine and its
   options, the model that the embeddings are of, and which files belong to it;
 - `vectors-*.npy`: float32 [n, d], as NumPy writes it;
-- `items-*.parquet`: a row for each, `id`, `label` and `metadata` (JSON).
+- `items-*.parquet`: a row for each, `id`, `label` and `metadata` (JSON);
+- `faiss-*.index` or `milvus.db`: what an engine has built, named after the vectors it is of.
 
-The vectors and the items are the truth: an engine's own index is built from them. New files are
+The vectors and the items are the truth: an engine's own index is built from them, and again where
+it is missing, damaged or of another version. New files are
 written beside the old ones and `index.json` last, in one step; it names those that count.
 """
 
@@ -27,7 +29,8 @@ from kinfold.core import files
 
 FORMAT = 1
 _HEAD = "index.json"
-_KNOWN = ("index.json", "vectors-*.npy", "items-*.parquet", "milvus.db*", ".milvus.db*")
+_OURS = ("vectors-*.npy", "items-*.parquet", "faiss-*.index")
+_KNOWN = ("index.json", *_OURS, "milvus.db*", ".milvus.db*")
 
 
 def save(index: Any, path: str | os.PathLike[str]) -> None:
@@ -70,10 +73,10 @@ def save(index: Any, path: str | os.PathLike[str]) -> None:
             with contextlib.suppress(OSError):
                 one.unlink(missing_ok=True)
         raise
-    index.path = str(folder)
+    index.path, index._saved = str(folder), name
     if len(index):
         index._vectors.move_to(np.load(vectors, mmap_mode="r"))
-    for pattern in ("vectors-*.npy", "items-*.parquet"):
+    for pattern in _OURS:
         for old in set(folder.glob(pattern)) - {vectors, items}:
             with contextlib.suppress(OSError):  # on Windows a reader may hold it
                 old.unlink()
@@ -117,6 +120,7 @@ def load(cls: Any, path: str | os.PathLike[str]) -> Any:
             index._numbers = np.arange(count)
             index._next_number = count
         index._items.next_id = max(index._items.next_id, known["next_id"])
+        index._saved = Path(known["files"]["vectors"]).stem.removeprefix("vectors-")
     except ImportError:
         raise
     except Exception as error:  # as many kinds as there are ways to be damaged

@@ -113,6 +113,9 @@ def index(
         metadata=[_origin(examples, examples.names[row]) for row in rows],
     )
     found.save(folder)
+    if found.engine in ("faiss", "milvus"):
+        progress.note(f"Building what {found.engine} searches in, for later processes too.")
+        found.build()
     what = f"{len(found) - before:,} new, {len(found):,} in all" if add else f"{len(found):,}"
     again = " in place of the one before" if there and not add else ""
     progress.note(f"The index of {trained.path} holds {what} items{again}.")

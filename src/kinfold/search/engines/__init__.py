@@ -4,7 +4,8 @@ An index measures the candidates of an engine itself, from its own vectors: whic
 returns does not depend on the engine.
 """
 
-from typing import Protocol
+from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -31,4 +32,17 @@ class Engine(Protocol):
         Returns:
             int64 [q, at least k], numbers, -1 where there are no more.
         """
+        ...
+
+
+@runtime_checkable
+class Kept(Protocol):
+    """What an engine with an index of its own can do besides, so that it is built once."""
+
+    def keep(self, folder: Path, name: str) -> None:
+        """Keep what was built of the vectors that are saved in a folder under a name."""
+        ...
+
+    def restore(self, folder: Path, name: str, count: int) -> bool:
+        """Take what was kept under this name; False where it is not there, or not of so many."""
         ...

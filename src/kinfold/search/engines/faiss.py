@@ -3,11 +3,13 @@
 import contextlib
 import importlib
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from kinfold import distances
+from kinfold.core import files
 from kinfold.metrics.rows import unit_rows
 
 # Beyond this many vectors a graph takes too long to build and too much memory.
@@ -69,6 +71,32 @@ class Faiss:
             parameters = self._parameters(selector, k)
             found = self.index.search(self._ready(queries), k, params=parameters)[1]
         return np.where(found < 0, -1, self.numbers[found])
+
+    def keep(self, folder: Path, name: str) -> None:
+        if self.index is None or self.gone.any():
+            return
+        with (
+            contextlib.suppress(OSError, RuntimeError),  # no room, or not ours to write
+            files.atomic_write(self._file(folder, name)) as beside,
+        ):
+            self.faiss.write_index(self.index, str(beside))
+
+    def restore(self, folder: Path, name: str, count: int) -> bool:
+        path = self._file(folder, name)
+        if not path.exists():
+            return False
+        try:
+            found = self.faiss.read_index(str(path))
+        except RuntimeError:  # damaged
+            return False
+        if (found.ntotal, found.d) != (count, self.dimension):
+            return False
+        self.index = found
+        self.numbers, self.gone = np.arange(count), np.zeros(count, bool)
+        return True
+
+    def _file(self, folder: Path, name: str) -> Path:
+        return folder / f"faiss-{name}-{self.faiss.__version__}.index"
 
     @contextlib.contextmanager
     def _named(self) -> Iterator[None]:
