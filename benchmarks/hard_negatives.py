@@ -35,6 +35,9 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--icons", type=Path, help="a font of icons, to train on too; npm has one as @mdi/font"
     )
+    parser.add_argument(
+        "--characters", type=Path, help="a folder of Chinese fonts, to train on their characters"
+    )
     options.add_out(parser)
 
 
@@ -43,16 +46,19 @@ def main(arguments: Namespace, parser: ArgumentParser) -> None:
     if min(arguments.epochs, arguments.steps, arguments.seeds) < 1 or arguments.first_seed < 0:
         parser.error("--epochs, --steps and --seeds must be at least 1, and --first-seed 0")
     seeds = range(arguments.first_seed, arguments.first_seed + arguments.seeds)
-    print(report(run(arguments.epochs, arguments.steps, seeds, arguments.icons, arguments.out)))
+    sets = {"icons": arguments.icons, "characters": arguments.characters}
+    print(report(run(arguments.epochs, arguments.steps, seeds, sets, arguments.out)))
 
 
-def run(epochs: int, steps: int, seeds: Sequence[int], icons: Path | None, out: Path) -> Row:
+def run(
+    epochs: int, steps: int, seeds: Sequence[int], fonts: dict[str, Path | None], out: Path
+) -> Row:
     """Train what is left of the pairs, and write hard_negatives.json after each training."""
     os.environ.setdefault("KERAS_BACKEND", "jax")  # before the first import of Keras
     path = out / "hard_negatives.json"
     record: Row = {"benchmark": "hard_negatives", "epochs": epochs, "steps": steps}
     record |= {**machine.describe(), "data": {}, "rows": kept(path, epochs, steps)}
-    for name, (training, test) in data_sets(icons).items():
+    for name, (training, test) in data_sets(fonts).items():
         sizes = {"training_images": len(training), "training_classes": len(training.names)}
         sizes |= {"test_images": len(test), "test_classes": len(test.names)}
         record["data"][name] = sizes
@@ -78,13 +84,15 @@ def kept(path: Path, epochs: int, steps: int) -> list[Row]:
     return before["rows"] if same else []
 
 
-def data_sets(icons: Path | None) -> dict[str, Any]:
-    """By name what is trained and tested on; with a font, its icons too."""
-    from benchmarks.icons import icons as draw
+def data_sets(fonts: dict[str, Path | None]) -> dict[str, Any]:
+    """By name what is trained and tested on: glyphs, and what is drawn from the fonts given."""
+    from benchmarks.characters import characters
+    from benchmarks.icons import icons
     from kinfold.datasets import glyphs
 
-    sets: dict[str, Any] = {"glyphs": glyphs()}
-    return sets | ({} if icons is None else {"icons": draw(icons)})
+    drawn = {"icons": icons, "characters": characters}
+    given = {name: drawn[name](path) for name, path in fonts.items() if path is not None}
+    return {"glyphs": glyphs(), **given}
 
 
 def train(

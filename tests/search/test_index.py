@@ -414,6 +414,20 @@ def test_an_engine_that_another_index_left_is_not_taken(tmp_path: Path, engine: 
         closed(found_again(tmp_path, 0, x))
 
 
+def test_an_index_answers_while_another_process_saves_it_anew(tmp_path: Path, engine: str) -> None:
+    x = vectors(40)
+    first = kinfold.Index(engine=engine)
+    first.add(x[:30])
+    first.save(tmp_path)
+    first.build()
+    second = kinfold.Index.load(tmp_path)
+    second.add(x[30:])
+    second.save(tmp_path)
+    second.build()
+    assert (first.search(x[:30], 1).ids[:, 0] == np.arange(30)).all()
+    assert (second.search(x, 1).ids[:, 0] == np.arange(40)).all()
+
+
 def test_a_graph_that_is_damaged_or_cannot_be_kept_is_built_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

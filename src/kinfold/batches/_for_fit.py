@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
@@ -14,6 +13,7 @@ from kinfold.batches._checks import check_count
 from kinfold.batches._gathering import SHARE
 from kinfold.batches._indices import ClassBalancedIndices
 from kinfold.core import batch_labels
+from kinfold.core.epochs import an_epoch_was_trained
 from kinfold.core.labels import integer_labels
 
 
@@ -151,7 +151,7 @@ class ClassBalancedBatches(keras.utils.PyDataset):
     def on_epoch_end(self) -> None:
         """Move on to the next epoch, unless Keras calls this without having trained one."""
         self._turns = None
-        if _an_epoch_was_trained():
+        if an_epoch_was_trained():
             self.current_epoch += 1
             self.first_batch = 0
 
@@ -185,19 +185,3 @@ class ClassBalancedBatches(keras.utils.PyDataset):
 
     def _gather(self, rows: np.ndarray) -> tuple[Any, np.ndarray]:
         return keras.tree.map_structure(lambda part: part[rows], self._x), self._y[rows]
-
-
-def _an_epoch_was_trained() -> bool:
-    """False where Keras starts over, evaluates or predicts.
-
-    Keras ends an epoch then too: `fit` and `evaluate` do before their first one. It does not say
-    to a dataset who is calling, so the callers are looked up. A loop of one's own trains.
-    """
-    frame = sys._getframe(2)
-    while frame:
-        if frame.f_globals.get("__name__", "").startswith("keras."):
-            name = frame.f_code.co_name
-            if name in ("reset", "fit", "evaluate", "predict"):
-                return name == "fit"
-        frame = frame.f_back  # type: ignore[assignment]
-    return True

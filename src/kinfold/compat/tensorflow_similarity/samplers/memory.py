@@ -11,9 +11,9 @@ from typing import Any
 import keras
 import numpy as np
 
-from kinfold.batches._for_fit import _an_epoch_was_trained
 from kinfold.compat.tensorflow_similarity.samplers.selection import class_ids, selected
 from kinfold.core import checks
+from kinfold.core.epochs import an_epoch_was_trained
 from kinfold.metrics.task import to_numpy
 
 
@@ -72,7 +72,7 @@ class Sampler(keras.utils.PyDataset, abc.ABC):
 
     def on_epoch_end(self) -> None:
         """Begin the next epoch, unless Keras calls this without having trained one."""
-        if _an_epoch_was_trained():
+        if an_epoch_was_trained():
             self.epoch += 1
 
     def __getitem__(self, batch_id: int) -> Any:
