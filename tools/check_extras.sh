@@ -5,7 +5,7 @@ set -euo pipefail
 constraints=$(cd "$(dirname "$0")/.." && pwd)/constraints.txt
 wheel=$1 run=$2
 here=$(mktemp -d)
-trap 'rm -rf "$here"' EXIT
+trap 'kill $(jobs -p) 2>/dev/null || true; rm -rf "$here"' EXIT
 cp -r "$run" "$here/run"
 cd "$here"
 export TF_CPP_MIN_LOG_LEVEL=3
@@ -15,7 +15,7 @@ try() {
     rm -rf alone
     "$PYTHON" -m venv alone
     alone/bin/python -m pip install --quiet --disable-pip-version-check -c "$constraints" "$wheel[$1]"
-    PATH=$here/alone/bin:$PATH bash -euc "$2" >try.log 2>&1 ||
+    PATH=$PWD/alone/bin:$PATH bash -euc "$2" >try.log 2>&1 ||
         { echo "kinfold[$1] does not do: $2"; tail -n 20 try.log; exit 1; }
     echo "kinfold[$1]"
 }
@@ -72,14 +72,21 @@ with subprocess.Popen(["kinfold", "serve", "bundle", "--port", "0"], stdout=-1, 
 assert server.returncode == 0
 END
 
-try jax,parquet 'python parquet.py'
-try jax,faiss 'python index.py faiss'
-try jax,milvus 'python index.py milvus'
+# Two at a time: each waits for the network and for one core. The scripts and the run are a folder up.
+indexes() {
+    mkdir indexes && cd indexes
+    try jax,parquet 'python ../parquet.py'
+    try jax,faiss 'python ../index.py faiss'
+    try jax,milvus 'python ../index.py milvus'
+}
+indexes >indexes.log 2>&1 &
 try torch,train,onnx 'export KERAS_BACKEND=torch; python images.py
     kinfold index run images
     kinfold export run --out bundle'
 try onnx 'kinfold search bundle new.png; python bundle.py'
 try onnx,serve 'python serve.py'
+wait $! || { cat indexes.log; exit 1; }
+cat indexes.log
 [ "${WHEEL_EXTRAS:-}" = all ] || exit 0
 try openvino,torch,train 'kinfold export run --format openvino --out openvino'
 try gpu 'python -c "import triton"'

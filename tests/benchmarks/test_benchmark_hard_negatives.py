@@ -1,10 +1,13 @@
 """The paired table of hard negatives: which trainings are pairs, and their interval."""
 
+from pathlib import Path
+
+import matplotlib
 import numpy as np
 import pytest
 from benchmarks.hard_negatives import interval, kept, pairs_of, report, summary
 
-from benchmarks import machine
+from benchmarks import characters, machine
 
 pytestmark = pytest.mark.once
 
@@ -48,3 +51,16 @@ def test_report_and_going_on(tmp_path) -> None:
     machine.write(path, record)
     assert kept(path, 2, 3) == ROWS
     assert kept(path, 2, 4) == []
+
+
+def test_characters_are_drawn_in_every_font_that_has_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"_FIRST": 0x41, "_LAST": 0x5A, "CLASSES": 20, "LEAST": 8}.items():
+        monkeypatch.setattr(characters, name, value)
+    train, test = characters.characters(Path(matplotlib.get_data_path(), "fonts", "ttf"))
+    assert (len(train.names), len(test.names)) == (14, 6)
+    assert not set(train.names) & set(test.names)
+    assert train.x.shape[1:] == (32, 32, 1)
+    for part in (train, test):
+        assert np.bincount(part.y).min() >= 8
+        same = {(label, picture.tobytes()) for label, picture in zip(part.y, part.x, strict=True)}
+        assert len(same) == len(part.y)
