@@ -175,14 +175,14 @@ def count_in_row(mask: Tensor) -> Tensor:
 
 
 def sum_at(values: Tensor, at: Tensor, number: int) -> Tensor:
-    """Sum of the values [k] that belong at each of `number` positions, in their own precision.
+    """Sum of the values [k, ...] that belong at each of `number` positions, in their own precision.
 
     Args:
-        values: floating [k].
+        values: floating [k, ...].
         at: integers [k], from 0 to `number` - 1.
     """
     if keras.backend.backend() == "torch":  # where segment_sum is in float32
-        return values.new_zeros(number).index_add(0, at.long(), values)
+        return values.new_zeros(number, *values.shape[1:]).index_add(0, at.long(), values)
     return ops.segment_sum(values, at, num_segments=number)
 
 

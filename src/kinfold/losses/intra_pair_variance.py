@@ -7,7 +7,7 @@ from keras import ops
 
 from kinfold.core import checks
 from kinfold.core.checks import Tensor
-from kinfold.core.numerics import divide
+from kinfold.core.numerics import at_least_float32, count_in_row, divide, sum_at
 from kinfold.losses.means import TwoMeansLoss
 from kinfold.losses.whole_batch import in_all, table
 from kinfold.streaming import Problem
@@ -69,12 +69,34 @@ class IntraPairVarianceLoss(TwoMeansLoss):
 
     def problem(self, *args: Any, **kwargs: Any) -> Problem:
         # Each anchor takes both means along, so that gradients reach all pairs through them.
-        problem = snapshot(super().problem(*args, **kwargs))
-        rows = table(self, problem, self._sums, 4)
-        total = in_all(problem, rows)
-        one = ops.ones_like(rows[:, 0])
+        given = super().problem(*args, **kwargs)
+        problem = snapshot(given)
+        if given.with_itself():
+            total = self._totals(problem.x, problem.labels)
+        else:
+            total = in_all(problem, table(self, problem, self._sums, 4))
+        one = ops.ones_like(at_least_float32(problem.x[:, 0]))
         means = (one * divide(total[i], ops.stop_gradient(total[i + 1])) for i in (0, 2))
         return problem._replace(extra=tuple(means))
+
+    def _totals(self, x: Tensor, y: Tensor) -> Any:
+        """What `_sums` has of all anchors, from the sums of the classes: without a single pair.
+
+        The products of all pairs of a set add up to the square of the sum of its rows.
+        """
+        x, n = at_least_float32(x), ops.shape(x)[0]
+        order = ops.argsort(y)
+        x, y = ops.take(x, order, axis=0), ops.take(y, order)
+        begins = ops.concatenate(
+            [ops.zeros_like(y[:1], "int32"), ops.cast(y[1:] != y[:-1], "int32")]
+        )
+        number = ops.cumsum(begins)
+        one = ops.ones_like(x[:, 0])
+        of_class, count = sum_at(x, number, n), sum_at(one, number, n)
+        alike, pairs = ops.sum(of_class * of_class), ops.sum(count * count)
+        every = ops.sum(ops.square(ops.sum(x, axis=0)))
+        own, owns = (ops.sum(x * x), ops.sum(one)) if self.remove_diagonal else (0.0, 0.0)
+        return alike - own, pairs - owns, every - alike, ops.square(ops.sum(one)) - pairs
 
     def _sums(self, distance: Tensor, positive: Tensor, negative: Tensor) -> Any:
         parts: list[Tensor] = []
@@ -102,4 +124,4 @@ class IntraPairVarianceLoss(TwoMeansLoss):
 def _sum(values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     """Sum over the mask, and how many there are; [t] each."""
     total = ops.sum(ops.where(mask, values, ops.zeros_like(values)), axis=1)
-    return total, ops.sum(ops.cast(mask, values.dtype), axis=1)
+    return total, ops.cast(count_in_row(mask), values.dtype)
