@@ -7,7 +7,7 @@ from keras import ops
 
 from kinfold.core import checks
 from kinfold.core.checks import Tensor
-from kinfold.core.numerics import divide
+from kinfold.core.numerics import count_in_row, divide
 from kinfold.losses.base import PairLoss
 
 
@@ -70,7 +70,7 @@ class FastAPLoss(PairLoss):
             positives = positives + of_positives
             every = every + of_positives + ops.sum(ops.where(negative, pulse, zero), axis=1)
             precision = precision + divide(of_positives * positives, every)
-        count = ops.sum(ops.cast(positive, distance.dtype), axis=1)
+        count = ops.cast(count_in_row(positive), distance.dtype)
         return 1.0 - divide(precision, count)
 
     def numbers_a_pair(self, dimension: int) -> int:

@@ -7,7 +7,7 @@ from keras import ops
 
 from kinfold.core import checks
 from kinfold.core.checks import Tensor
-from kinfold.core.numerics import any_in_row, log_sum_exp
+from kinfold.core.numerics import any_in_row, count_in_row, log_sum_exp
 from kinfold.losses.base import PairLoss
 from kinfold.losses.log_sum_exp import LogSumExpLoss
 from kinfold.streaming import Family, Linear, Part, Problem, roads
@@ -119,7 +119,7 @@ class LiftedStructureLoss(PairLoss):
         """Sum over an anchor's positives and their number, from both ends' log-sum-exps [t, m]."""
         pair = ops.square(ops.relu(both + distance - self.positive_margin)) / 2.0
         total = ops.sum(ops.where(positive, pair, ops.zeros_like(pair)), axis=1)
-        return total, ops.sum(ops.cast(positive, distance.dtype), axis=1)
+        return total, ops.cast(count_in_row(positive), distance.dtype)
 
     def get_config(self) -> dict[str, Any]:
         return {

@@ -7,7 +7,7 @@ from keras import ops
 
 from kinfold.core import checks
 from kinfold.core.checks import Tensor
-from kinfold.core.numerics import divide, log_sum_exp, softplus
+from kinfold.core.numerics import count_in_row, divide, log_sum_exp, softplus
 from kinfold.losses.base import PairLoss
 from kinfold.streaming import Family, Linear
 
@@ -73,7 +73,7 @@ class NTXentLoss(PairLoss):
         # Replaced before softplus, so that no large logit of another pair meets a gradient.
         apart = softplus(ops.where(positive, negatives - logit, zero))
         total = ops.sum(ops.where(positive, apart, zero), axis=1)
-        return total, ops.sum(ops.cast(positive, logit.dtype), axis=1)
+        return total, ops.cast(count_in_row(positive), logit.dtype)
 
     def family(self) -> Family:
         logit = Linear((1.0 if self.distance.similarity else -1.0) / self.temperature)

@@ -7,6 +7,7 @@ from keras import ops
 
 from kinfold.core import checks
 from kinfold.core.checks import Tensor
+from kinfold.core.numerics import count_in_row
 from kinfold.losses.means import TwoMeansLoss
 
 
@@ -91,4 +92,4 @@ def _beyond(gap: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     """Sum of the gaps that are at least 0, and how many they are; [t] each."""
     mask = ops.logical_and(mask, gap >= 0)
     total = ops.sum(ops.where(mask, gap, ops.zeros_like(gap)), axis=1)
-    return total, ops.sum(ops.cast(mask, gap.dtype), axis=1)
+    return total, ops.cast(count_in_row(mask), gap.dtype)

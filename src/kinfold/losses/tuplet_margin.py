@@ -8,7 +8,7 @@ from keras import ops
 
 from kinfold.core import checks
 from kinfold.core.checks import Tensor
-from kinfold.core.numerics import log_sum_exp, softplus, square_root
+from kinfold.core.numerics import count_in_row, log_sum_exp, softplus, square_root
 from kinfold.losses.base import PairLoss
 
 
@@ -75,7 +75,7 @@ class TupletMarginLoss(PairLoss):
         turned = cosine * math.cos(angle) + sine * math.sin(angle)
         apart = softplus(ops.where(positive, negatives - self.scale * turned, zero))
         total = ops.sum(ops.where(positive, apart, zero), axis=1)
-        return total, ops.sum(ops.cast(positive, distance.dtype), axis=1)
+        return total, ops.cast(count_in_row(positive), distance.dtype)
 
     def get_config(self) -> dict[str, Any]:
         config = {**super().get_config(), "margin": self.margin, "scale": self.scale}
