@@ -111,11 +111,18 @@ class EmbeddingModel(keras.Model):
         batch_labels.check(y)
         return super().test_on_batch(x, y, *args, **kwargs)
 
+    # On JAX, `fit` and `evaluate` call one of these before they read the first batch: the second
+    # from Keras 3.16 on, where the first is called by it alone, and not for a model that is built.
+
     def _symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
-        # On JAX, `fit` and `evaluate` call this before they read the first batch.
         if iterator is not None:
             iterator.data_adapter = batch_labels.checked(iterator.data_adapter)
         super()._symbolic_build(iterator=iterator, data_batch=data_batch)
+
+    def _maybe_symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
+        if iterator is not None:
+            iterator.data_adapter = batch_labels.checked(iterator.data_adapter)
+        super()._maybe_symbolic_build(iterator=iterator, data_batch=data_batch)
 
     def compute_loss(
         self,

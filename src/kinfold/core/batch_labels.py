@@ -1,6 +1,7 @@
 """Class ids as Keras reads them from its data, checked before JAX cuts them to 32 bits."""
 
 import contextlib
+import importlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -44,7 +45,17 @@ class _Checked:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._adapter, name)
 
-    def get_jax_iterator(self) -> Iterator[Any]:
+    def get_jax_iterator(self, super_batch: int | None = None) -> Iterator[Any]:
+        """Batches; from Keras 3.16 on stacked, as many as a compiled call takes, if it says so."""
+        batches = self._batches()
+        if not super_batch:
+            return batches
+        # On the device once they are stacked: by now they have been checked.
+        stacked = importlib.import_module("keras.src.trainers.data_adapters.data_adapter_utils")
+        stack = importlib.import_module("jax.numpy").stack
+        return stacked.super_batch_iterator(batches, super_batch, stack_fn=stack)
+
+    def _batches(self) -> Iterator[Any]:
         for batch in self._adapter.get_jax_iterator():
             _check(keras.utils.unpack_x_y_sample_weight(batch)[1])
             yield batch
