@@ -1,4 +1,4 @@
-"""Chinese characters in many typefaces: thousands of classes, many alike but for a stroke."""
+"""Chinese characters in many typefaces: many classes are alike but for a stroke."""
 
 from pathlib import Path
 
@@ -8,13 +8,13 @@ from PIL import Image, ImageDraw, ImageFont
 
 from kinfold.datasets import Split, split_classes
 
-SIZE, CLASSES, LEAST, TEST = 32, 3000, 8, 0.3
+SIZE, CLASSES, LEAST, TEST = 32, 1200, 8, 0.3
 _FIRST, _LAST = 0x4E00, 0x9FFF  # of Unicode's block of the characters in use
 _LARGER = 2  # drawn so much larger, and averaged down
 
 
 def characters(fonts: Path) -> tuple[Split, Split]:
-    """Draw 3,000 random characters, each once in every font that has it.
+    """Draw 1,200 random characters, each once in every font that has it.
 
     Characters of fewer than 8 different pictures are left out, and equal pictures, such as those of
     the proportional face of a font, count once.
