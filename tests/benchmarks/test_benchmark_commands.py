@@ -72,7 +72,12 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple]:
         ("gpu --seconds 9 --out x", ("gpu", False, 9.0, Path("x"))),
         (
             "hard-negatives --seeds 2 --first-seed 3 --icons f.ttf",
-            ("hard-negatives", 6, 50, range(3, 5), Path("f.ttf"), options.RESULTS),
+            (
+                "hard-negatives",
+                *(6, 50, range(3, 5)),
+                {"icons": Path("f.ttf"), "characters": None},
+                options.RESULTS,
+            ),
         ),
     ],
 )
