@@ -115,13 +115,11 @@ class EmbeddingModel(keras.Model):
     # from Keras 3.16 on, where the first is called by it alone, and not for a model that is built.
 
     def _symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
-        if iterator is not None:
-            iterator.data_adapter = batch_labels.checked(iterator.data_adapter)
+        batch_labels.watch(iterator)
         super()._symbolic_build(iterator=iterator, data_batch=data_batch)
 
     def _maybe_symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
-        if iterator is not None:
-            iterator.data_adapter = batch_labels.checked(iterator.data_adapter)
+        batch_labels.watch(iterator)
         super()._maybe_symbolic_build(iterator=iterator, data_batch=data_batch)
 
     def compute_loss(

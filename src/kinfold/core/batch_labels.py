@@ -25,11 +25,11 @@ def check(y: Any) -> None:
         _check(y)
 
 
-def checked(adapter: Any) -> Any:
-    """Return a data adapter of Keras that checks the labels of each batch as it is read."""
-    if isinstance(adapter, _Checked) or not _cuts_ids():
-        return adapter
-    return _Checked(adapter)
+def watch(iterator: Any) -> None:
+    """Have the labels of each batch of an iterator of Keras checked as it is read."""
+    if iterator is None or isinstance(iterator.data_adapter, _Checked) or not _cuts_ids():
+        return
+    iterator.data_adapter = _Checked(iterator.data_adapter)
 
 
 class _Checked:

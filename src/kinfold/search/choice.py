@@ -64,28 +64,30 @@ def check(
 
 def made(index: Any) -> Engine:
     """The engine of an index, with its vectors: what an earlier process has kept, or built anew."""
-    engine = _empty(index, len(index))
-    kept = bool(index._saved) and isinstance(engine, Kept)
-    if kept and cast(Kept, engine).restore(Path(index.path), index._saved, len(index)):
-        return engine
+    engine = _empty(index)
+    if index._saved and isinstance(engine, Kept):
+        restored = engine.restore(Path(index.path), index._saved, len(index))
+        if restored:
+            return cast(Engine, engine)
     for start, rows in index._vectors.blocks():
         engine.add(rows, index._numbers[start : start + len(rows)])
+    keep(index, engine)
     return engine
 
 
-def keep(index: Any) -> None:
-    """Leave what the engine has built to later processes, which number the rows from 0."""
+def keep(index: Any, engine: Engine | None) -> None:
+    """Leave what an engine has built to later processes, which number the rows from 0."""
     in_order = np.array_equal(index._numbers, np.arange(len(index)))
-    if index._saved and in_order and isinstance(index._engine, Kept):
-        index._engine.keep(Path(index.path), index._saved)
+    if index._saved and in_order and isinstance(engine, Kept):
+        engine.keep(Path(index.path), index._saved)
 
 
-def _empty(index: Any, count: int) -> Engine:
+def _empty(index: Any) -> Engine:
     kind, name, options = index.distance, index.engine, index.options
     if index.compress is not None:
         return Compressed(kind, index.compress)
     if name == "auto":
-        name = _automatic(kind, count)
+        name = _automatic(kind, len(index))
     if name == "faiss":
         return Faiss(kind, index.dimension, **options)
     if name == "milvus":

@@ -258,7 +258,7 @@ class Index:
             ValueError: the folder holds something else.
         """
         store.save(self, path)
-        choice.keep(self)
+        choice.keep(self, self._engine)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Index:
@@ -299,5 +299,4 @@ class Index:
     def _ready(self) -> Engine:
         if self._engine is None:
             self._engine, self._built = choice.made(self), len(self)
-            choice.keep(self)
         return self._engine
