@@ -47,11 +47,11 @@ import kinfold
 from PIL import Image
 
 test = kinfold.datasets.glyphs()[1]
-for i in range(100):
+for i in test.y.argsort(kind="stable")[:100]:  # several of a class, for `evaluate`
     folder = Path("images", f"class {test.y[i]}")
     folder.mkdir(parents=True, exist_ok=True)
     Image.fromarray(test.x[i, :, :, 0]).save(folder / f"{i}.png")
-Image.fromarray(test.x[0, :, :, 0]).save("new.png")
+Image.fromarray(test.x[i, :, :, 0]).save("new.png")
 END
 cat >bundle.py <<'END'
 from kinfold_bundle import Bundle

@@ -15,13 +15,16 @@ def gather(
 ) -> np.ndarray:
     """Exchange classes between batches, so that confused ones share a batch.
 
-    The first classes of a batch are its seeds and stay. In turn, each seed brings the next of the
+    The first classes of a batch are its seeds and stay. In turn, each seed brings one of the
     classes that it is confused with into one of the other slots. A class comes from a slot of
     another batch by a swap. So the classes of a batch stay distinct, and each class appears as
     often as it was dealt.
 
+    A seed chooses at random. If it brought its most confused class whenever it could, the same few
+    would meet in every batch, and models trained so find less on most data (docs/training.md).
+
     Args:
-        rng: decides which batch chooses first.
+        rng: decides which batch chooses first, and what a seed brings.
         hands: int `[batches, classes_per_batch]`, dealt evenly, the classes of a batch distinct.
         confused: int `[classes, m]`, padded with -1.
         share: the part of the slots of a batch that are not seeds.
@@ -33,7 +36,9 @@ def gather(
     if width == len(confused):  # each batch holds every class
         return hands
     epoch = _Epoch(hands, len(confused), width - round(share * width))
-    partners = confused[hands[:, : epoch.seeds]].tolist()  # of each batch and seed
+    there = confused[hands[:, : epoch.seeds]]  # of each batch and seed
+    order = np.argsort(np.where(there < 0, 2, rng.random(there.shape)), axis=-1)
+    partners = np.take_along_axis(there, order, axis=-1).tolist()
     for batch in rng.permutation(batches).tolist():
         epoch.fill(batch, partners[batch])
     order = np.argsort(epoch.brought_by.reshape(hands.shape), axis=1, kind="stable")

@@ -174,17 +174,17 @@ class ClassBalancedIndices:
         """Bring confused classes together in the batches of every epoch dealt from now on.
 
         A part of each batch stays as it was dealt at random. The other part is exchanged for
-        classes that the first ones are confused with, most confused first, as far as the epoch has
-        such classes to give. Every promise above still holds: distinct classes in a batch, classes
-        and examples dealt evenly, the shares of the ranks. An epoch
-        holds each class as often as without a table, so one with room for few of the classes finds
-        few to bring. A class stands beside those brought to it. The epoch k then depends on the
-        arguments, k, the table and the share.
+        classes that the first ones are confused with, each a random one of its row, as far as the
+        epoch has such classes to give. Every promise above still holds: distinct classes in a
+        batch, classes and examples dealt evenly, the shares of the ranks. An epoch holds each class
+        as often as without a table, so one with room for few of the classes finds few to bring. A
+        class stands beside those brought to it. The epoch k then depends on the arguments, k, the
+        table and the share.
 
         Args:
             confused: integers `[classes, m]`, as `confused_classes` gives for all the labels: row
-                i holds the classes that class i is confused with, most confused first, padded with
-                -1; classes are numbered in the order of `np.unique`. None undoes it. Ranks call
+                i holds the classes that class i is confused with, padded with -1, in any order;
+                classes are numbered in the order of `np.unique`. None undoes it. Ranks call
                 this together, with the same table.
             share: the part of the classes of a batch, from 0 to 1, that may be exchanged.
 

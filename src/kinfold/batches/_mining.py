@@ -21,9 +21,9 @@ _FOUND = 1 << 22  # neighbours held at once; with their distances 48 MiB
 def confused_classes(
     embeddings: Tensor,
     labels: Any,
-    k: int = 10,
+    k: int = 50,
     margin: float | None = 0.0,
-    most: int = 10,
+    most: int = 50,
     distance: Any = "cosine",
 ) -> np.ndarray:
     r"""Find, for each class, the classes whose examples come nearest to its own.
