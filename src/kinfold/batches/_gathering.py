@@ -21,7 +21,7 @@ def gather(
     often as it was dealt.
 
     A seed chooses at random. If it brought its most confused class whenever it could, the same few
-    would meet in every batch, and models trained so find less on most data (docs/training.md).
+    would meet in every batch.
 
     Args:
         rng: decides which batch chooses first, and what a seed brings.
@@ -36,9 +36,9 @@ def gather(
     if width == len(confused):  # each batch holds every class
         return hands
     epoch = _Epoch(hands, len(confused), width - round(share * width))
-    there = confused[hands[:, : epoch.seeds]]  # of each batch and seed
-    order = np.argsort(np.where(there < 0, 2, rng.random(there.shape)), axis=-1)
-    partners = np.take_along_axis(there, order, axis=-1).tolist()
+    rows = confused[hands[:, : epoch.seeds]]  # of each batch and seed
+    shuffled = np.argsort(np.where(rows < 0, 2, rng.random(rows.shape)), axis=-1)
+    partners = np.take_along_axis(rows, shuffled, axis=-1).tolist()
     for batch in rng.permutation(batches).tolist():
         epoch.fill(batch, partners[batch])
     order = np.argsort(epoch.brought_by.reshape(hands.shape), axis=1, kind="stable")
